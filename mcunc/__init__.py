@@ -1,0 +1,28 @@
+"""Uncertainty in deep learning, explained by running it.
+
+Submodules load on first use, so that ``import mcunc`` costs neither torch nor
+matplotlib.  The book: https://mcunc.github.io/mcunc/
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+_SUBMODULES = ("birdwatch", "data", "linear", "logistic", "networks", "plot", "training")
+
+try:
+    __version__ = version("mcunc")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0+unknown"
+
+__all__ = ["__version__", *_SUBMODULES]
+
+
+def __getattr__(name):
+    """Import a submodule on first use (PEP 562)."""
+    if name in _SUBMODULES:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_SUBMODULES})

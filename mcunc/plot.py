@@ -1,0 +1,117 @@
+"""One function per kind of figure: it draws on the Axes it is given and computes nothing.
+
+Each takes Axes first, returns them, and leaves titles and limits to the caller.
+"""
+
+from importlib.resources import files
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+
+# Okabe & Ito (2008); each role has one colour throughout the book.
+EPISTEMIC, ALEATORIC, TRUTH, DATA, HIT, MISS = (
+    "#0072B2",
+    "#E69F00",
+    "#222222",
+    "#555555",
+    "#56B4E9",
+    "#D55E00",
+)
+
+
+def use_style():
+    """Apply the book's figure style to the current session."""
+    plt.style.use(str(files("mcunc") / "book.mplstyle"))
+
+
+def line_with_bands(
+    ax, x, mean, mean_interval=None, observation_interval=None, label="fit", mean_label="the mean"
+):
+    """Draw a fitted line with the interval of its mean inside that of an observation.
+
+    Parameters
+    ----------
+    ax : Axes
+    x, mean : (M,) arrays, x sorted
+    mean_interval, observation_interval : (M, 2) arrays, optional
+    label, mean_label : str, for the line and for the interval of the mean
+
+    Returns
+    -------
+    Axes
+    """
+    if observation_interval is not None:
+        ax.fill_between(
+            x, *observation_interval.T, color=ALEATORIC, alpha=0.28, lw=0, label="an observation"
+        )
+    if mean_interval is not None:
+        ax.fill_between(x, *mean_interval.T, color="white", lw=0)  # so that the colours do not mix
+        ax.fill_between(x, *mean_interval.T, color=EPISTEMIC, alpha=0.4, lw=0, label=mean_label)
+    ax.plot(x, mean, color=EPISTEMIC, label=label)
+    return ax
+
+
+def points(ax, x, y, label="data"):
+    """Scatter observations (n,) against x (n,)."""
+    ax.scatter(x, y, s=22, color=DATA, edgecolor="white", linewidth=0.5, zorder=3, label=label)
+    return ax
+
+
+def truth(ax, x, y, label="truth"):
+    """Draw the true curve, dashed in black."""
+    ax.plot(x, y, color=TRUTH, ls="--", lw=1.6, zorder=4, label=label)
+    return ax
+
+
+def intervals(ax, ends, true_value):
+    """Draw T intervals (T, 2) as horizontal bars, those that miss the truth standing out."""
+    hit = (ends[:, 0] <= true_value) & (true_value <= ends[:, 1])
+    for chosen, colour, name in ((hit, HIT, "contains the truth"), (~hit, MISS, "misses it")):
+        rows = np.flatnonzero(chosen)
+        ax.hlines(rows, *ends[rows].T, color=colour, lw=2.2, label=f"{name} ({len(rows)})")
+    ax.axvline(true_value, color=TRUTH, ls="--", lw=1.4)
+    ax.set_yticks([])
+    return ax
+
+
+def curve_with_spread(ax, x, centre, lower, upper, label, **style):
+    """Draw a curve (M,) with a shaded spread between lower and upper (M,)."""
+    (line,) = ax.plot(x, centre, label=label, **style)
+    ax.fill_between(x, lower, upper, color=line.get_color(), alpha=0.18, lw=0)
+    return ax
+
+
+def coverage_map(ax, coverage, rows, columns, level=0.95):
+    """Heat map of coverage (len(rows), len(columns)) in %: white from the nominal level up.
+
+    The darker the orange, the further below the level; every cell prints its percentage.
+    """
+    sns.heatmap(
+        100 * coverage, ax=ax, vmin=0, vmax=100 * level,
+        cmap=sns.light_palette(MISS, reverse=True, as_cmap=True),
+        annot=True, fmt=".0f", annot_kws={"size": 10}, linewidths=0.6, linecolor="#dddddd",
+        cbar=False, xticklabels=columns, yticklabels=rows,
+    )  # fmt: skip
+    ax.tick_params(length=0, rotation=0)
+    return ax
+
+
+def estimates(ax, names, centres, ends, label, offset=0.0, **style):
+    """Draw named estimates (k,) with intervals (k, 2), one row each, shifted by `offset` rows."""
+    rows = np.arange(len(names)) + offset
+    error = np.abs(ends - centres[:, None]).T
+    ax.errorbar(centres, rows, xerr=error, fmt="o", capsize=3, label=label, **style)
+    ax.set_yticks(np.arange(len(names)), names)
+    return ax
+
+
+def pictures(axes, images, titles=None):
+    """Show images (N, H, W, 3) in [0, 1], one on each of N Axes, with optional titles."""
+    axes = np.ravel(axes)
+    for i, (ax, image) in enumerate(zip(axes, images, strict=True)):
+        ax.imshow(image, interpolation="bilinear")
+        ax.set_axis_off()
+        if titles is not None:
+            ax.set_title(titles[i], fontsize=10, fontweight="normal", loc="center")
+    return axes

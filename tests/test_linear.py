@@ -1,0 +1,616 @@
+"""Least squares against certified values, statsmodels, scipy, algebra and repeated sampling."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.testing import assert_allclose
+from scipy import optimize, stats
+from strategies import (
+    GARBAGE,
+    LEVELS,
+    QUANTILES,
+    arguments,
+    assert_finite,
+    designs,
+    finite_or_named,
+    vectors,
+)
+
+from mcunc import linear
+from mcunc.linear import (
+    covers,
+    fit_heteroscedastic,
+    fit_least_squares,
+    fit_repeated,
+    polynomial_features,
+    scaled_qr,
+)
+
+# NIST Statistical Reference Datasets, https://www.itl.nist.gov/div898/strd/lls/lls.shtml:
+# y, x of Norris (a calibration of ozone monitors), and the certified values.
+NORRIS = np.array(
+    [
+        [0.1, 0.2], [338.8, 337.4], [118.1, 118.2], [888.0, 884.6], [9.2, 10.1], [228.1, 226.5],
+        [668.5, 666.3], [998.5, 996.3], [449.1, 448.6], [778.9, 777.0], [559.2, 558.2], [0.3, 0.4],
+        [0.1, 0.6], [778.1, 775.5], [668.8, 666.9], [339.3, 338.0], [448.9, 447.5], [10.8, 11.6],
+        [557.7, 556.0], [228.3, 228.1], [998.0, 995.8], [888.8, 887.6], [119.6, 120.2], [0.3, 0.3],
+        [0.6, 0.3], [557.6, 556.8], [339.3, 339.1], [888.0, 887.2], [998.5, 999.0], [778.9, 779.0],
+        [10.2, 11.1], [117.6, 118.3], [228.9, 229.2], [668.4, 669.1], [449.2, 448.9], [0.2, 0.5],
+    ]
+)  # fmt: skip
+NORRIS_B = [-0.262323073774029, 1.00211681802045]
+NORRIS_SD = [0.232818234301152, 0.429796848199937e-03]
+NORRIS_RESIDUAL_SD = 0.884796396144373
+# Longley: intercept, GNP deflator, GNP, unemployed, armed forces, population, year.
+LONGLEY_B = [
+    -3482258.63459582, 15.0618722713733, -0.358191792925910e-01, -2.02022980381683,
+    -1.03322686717359, -0.511041056535807e-01, 1829.15146461355,
+]  # fmt: skip
+LONGLEY_SD = [
+    890420.383607373, 84.9149257747669, 0.334910077722432e-01, 0.488399681651699,
+    0.214274163161675, 0.226073200069370, 455.478499142212,
+]  # fmt: skip
+LONGLEY_RESIDUAL_SD = 304.854073561965
+
+# Chapter 2's worked example: x = ±1, ±2, ±3.
+SIX = np.array([-3.0, -2, -1, 1, 2, 3])
+SIX_DESIGN = np.column_stack([np.ones(6), SIX])
+
+
+def line(x):
+    return np.column_stack([np.ones(len(x)), x])
+
+
+def noisy(n=30, k=4, seed=0):
+    rng = np.random.default_rng(seed)
+    X = np.column_stack([np.ones(n), rng.normal(size=(n, k - 1))])
+    return X, X @ rng.normal(size=k) + rng.normal(size=n)
+
+
+# Certified values -----------------------------------------------------------------------------
+
+
+def longley():
+    data = sm.datasets.longley.load_pandas()
+    columns = data.exog[["GNPDEFL", "GNP", "UNEMP", "ARMED", "POP", "YEAR"]].to_numpy(float)
+    return np.column_stack([np.ones(16), columns]), data.endog.to_numpy(float)
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "coefficients", "errors", "residual_sd"),
+    [
+        pytest.param(*longley(), LONGLEY_B, LONGLEY_SD, LONGLEY_RESIDUAL_SD, id="longley"),
+        pytest.param(
+            line(NORRIS[:, 1]), NORRIS[:, 0], NORRIS_B, NORRIS_SD, NORRIS_RESIDUAL_SD, id="norris"
+        ),
+    ],
+)
+def test_certified_values_to_ten_digits(X, y, coefficients, errors, residual_sd):
+    fit = fit_least_squares(X, y)
+    assert_allclose(fit.coefficients, coefficients, rtol=1e-10)
+    assert_allclose(fit.standard_errors, errors, rtol=1e-10)
+    assert_allclose(np.sqrt(fit.noise_variance), residual_sd, rtol=1e-10)
+    many = fit_repeated(X, np.stack([y, y]))
+    assert_allclose(many.coefficients[1], coefficients, rtol=1e-9)
+    assert_allclose(many.standard_errors[1], errors, rtol=1e-10)
+
+
+def rational_least_squares(X, y):
+    """The normal equations solved without any rounding."""
+    X, y = [[Fraction(v) for v in row] for row in X.tolist()], [Fraction(v) for v in y.tolist()]
+    k = len(X[0])
+    rows = [
+        [sum(r[i] * r[j] for r in X) for j in range(k)]
+        + [sum(r[i] * v for r, v in zip(X, y, strict=True))]
+        for i in range(k)
+    ]
+    for i in range(k):
+        rows[i] = [value / rows[i][i] for value in rows[i]]
+        for j in set(range(k)) - {i}:
+            rows[j] = [a - rows[j][i] * b for a, b in zip(rows[j], rows[i], strict=True)]
+    return np.array([float(row[k]) for row in rows])
+
+
+def test_a_badly_conditioned_polynomial_against_exact_fractions():
+    """Degree 10 on 0 … 20: LAPACK's least squares keeps three digits, refinement eight or more."""
+    X = polynomial_features(np.arange(21.0), 10)
+    y = X.sum(axis=1) + np.random.default_rng(0).integers(-(10**5), 10**5, 21)
+    extended = np.finfo(np.longdouble).eps < np.finfo(float).eps
+    exact = rational_least_squares(X, y)
+    assert_allclose(fit_least_squares(X, y).coefficients, exact, rtol=2e-9 if extended else 1e-6)
+
+
+# The worked example ---------------------------------------------------------------------------
+
+
+def worked_example():
+    """Data on x = ±1, ±2, ±3 with coefficients (1.254, .731) and RSS = 4 by construction."""
+    pattern = np.array([1.0, -2, 1, 1, -2, 1])  # orthogonal to 1 and to x
+    assert (pattern @ SIX_DESIGN == 0).all()
+    residuals = 2 * pattern / np.linalg.norm(pattern)
+    return SIX_DESIGN @ [1.254, 0.731] + residuals
+
+
+def test_worked_example():
+    y = worked_example()
+    known = fit_least_squares(SIX_DESIGN, y, noise_variance=1.0)
+    assert_allclose(known.covariance, np.diag([1 / 6, 1 / 28]), atol=1e-15)
+    fit = fit_least_squares(SIX_DESIGN, y)
+    assert_allclose(fit.coefficients, [1.254, 0.731], rtol=1e-14)
+    assert fit.degrees_of_freedom == 4
+    assert_allclose(fit.noise_variance, 1.0, rtol=1e-14)
+    assert_allclose(fit.interval(0.95, "normal")[1].round(2), [0.36, 1.10])
+    assert_allclose(fit.interval(0.95, "t")[1].round(2), [0.21, 1.26])
+
+
+def test_known_noise_variance_makes_t_and_normal_agree():
+    X, y = noisy()
+    fit = fit_least_squares(X, y, noise_variance=2.0)
+    assert fit.degrees_of_freedom == np.inf
+    assert_allclose(fit.interval(0.9, "t"), fit.interval(0.9, "normal"), rtol=1e-14)
+    many = fit_repeated(X, np.stack([y, 2 * y]), noise_variance=2.0)
+    assert_allclose(many.interval(0.9, "t"), many.interval(0.9, "normal"), rtol=1e-14)
+    square = fit_least_squares([[1.0, 0], [1, 1]], [3.0, 5.0], noise_variance=1.0)  # n = k
+    assert_allclose(square.coefficients, [3, 2])
+
+
+# Other libraries ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_intervals_equal_statsmodels(seed):
+    X, y = noisy(seed=seed)
+    new = np.random.default_rng(9).normal(size=(7, 4))
+    fit, reference = fit_least_squares(X, y), sm.OLS(y, X).fit()
+    assert_allclose(fit.covariance, reference.cov_params(), rtol=1e-10)
+    assert_allclose(fit.interval(0.9), reference.conf_int(0.1), rtol=1e-10)
+    frame = reference.get_prediction(new).summary_frame(alpha=0.1)
+    prediction = fit.predict(new)
+    mean, observation = prediction.mean_interval(0.9), prediction.observation_interval(0.9)
+    assert_allclose(prediction.mean, frame["mean"], atol=1e-10)
+    assert_allclose(np.sqrt(prediction.epistemic), frame["mean_se"], atol=1e-10)
+    assert_allclose(mean, frame[["mean_ci_lower", "mean_ci_upper"]], atol=1e-10)
+    assert_allclose(observation, frame[["obs_ci_lower", "obs_ci_upper"]], atol=1e-10)
+
+
+@given(designs(min_rows=3), st.data())
+def test_residuals_are_orthogonal_to_the_design(X, data):
+    """The normal equations, Xᵀ(y - Xβ) = 0, on whatever design is accepted."""
+    y = data.draw(hnp.arrays(np.float64, len(X), elements=st.floats(-100, 100)))
+    fit = finite_or_named(lambda: fit_least_squares(X, y), ["X", "y"])
+    if fit is not None and np.linalg.cond(X / np.linalg.norm(X, axis=0)) < 1e6:
+        unit = X / np.linalg.norm(X, axis=0)
+        assert np.abs(unit.T @ fit.residuals).max() <= 1e-8 * (1 + np.abs(y).max())
+
+
+# Repeated sampling ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noise_variance", [None, 0.7])
+@pytest.mark.parametrize("varying", [False, True])
+def test_fit_repeated_equals_a_loop(varying, noise_variance):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(5, 12, 3)) if varying else rng.normal(size=(12, 3))
+    Y, new = rng.normal(size=(5, 12)), rng.normal(size=(4, 3))
+    many = fit_repeated(X, Y, noise_variance)
+    prediction, interval = many.predict(new), many.interval(0.8)
+    assert prediction.observation_interval().shape == (5, 4, 2)
+    for t in range(5):
+        one = fit_least_squares(X[t] if varying else X, Y[t], noise_variance)
+        assert_allclose(many.coefficients[t], one.coefficients, rtol=1e-10)
+        assert_allclose(many.standard_errors[t], one.standard_errors, rtol=1e-10)
+        assert_allclose(many.noise_variance[t], one.noise_variance, rtol=1e-10)
+        assert many.degrees_of_freedom == one.degrees_of_freedom
+        assert_allclose(interval[t], one.interval(0.8), rtol=1e-10)
+        for part in ("mean", "epistemic", "aleatoric", "variance"):
+            assert_allclose(
+                getattr(prediction, part)[t], getattr(one.predict(new), part), rtol=1e-9
+            )
+
+
+def simulate(n, varying, draws=4000, seed=0):
+    rng = np.random.default_rng([seed, n, varying])
+    x = rng.normal(size=(draws, n) if varying else n)
+    X = np.stack([np.ones_like(x), x], axis=-1)
+    return fit_repeated(X, 1.0 + 2.0 * x + 0.5 * rng.normal(size=(draws, n)))
+
+
+def coverage(ends, truth):
+    return covers(ends, truth).mean(axis=0)
+
+
+@pytest.mark.parametrize("varying", [False, True])
+@pytest.mark.parametrize(("n", "published"), [(5, 0.855), (10, 0.914), (20, 0.934), (100, 0.947)])
+def test_coverage(n, published, varying):
+    """t covers 95 %; the normal covers what Student's distribution says of 1.96 at n - 2."""
+    exact = 1 - 2 * stats.t.sf(stats.norm.isf(0.025), n - 2)
+    assert exact == pytest.approx(published, abs=6e-4)  # REFERENCES.md
+    fits = simulate(n, varying)
+    truth, x_new = np.array([1.0, 2.0]), np.array([[1.0, 0.7]])
+    prediction = fits.predict(x_new)
+    for quantile, nominal in (("t", 0.95), ("normal", exact)):
+        error = 4 * np.sqrt(nominal * (1 - nominal) / len(fits.coefficients))
+        assert_allclose(coverage(fits.interval(0.95, quantile), truth), nominal, atol=error)
+        mean = prediction.mean_interval(0.95, quantile)
+        assert_allclose(coverage(mean, x_new @ truth), nominal, atol=error)
+        noise = 0.5 * np.random.default_rng(1).normal(size=(len(fits.coefficients), 1))
+        ends = prediction.observation_interval(0.95, quantile)
+        assert_allclose(coverage(ends, x_new @ truth + noise), nominal, atol=error)
+
+
+def test_noise_variance_is_unbiased_and_the_covariance_is_the_truth():
+    fits = simulate(10, varying=False, draws=20000)
+    s2 = fits.noise_variance
+    assert abs(s2.mean() - 0.25) < 4 * s2.std() / np.sqrt(len(s2))
+    theory = 0.25 * np.square(fits._r_inverse).sum(axis=1)  # σ² diag (XᵀX)⁻¹
+    assert_allclose(fits.coefficients.var(axis=0), theory, rtol=4 * np.sqrt(2 / len(s2)))
+
+
+# Algebra --------------------------------------------------------------------------------------
+
+
+@given(designs(min_rows=4), st.floats(0.1, 10))
+def test_mean_leverage_is_k_over_n(X, noise_variance):
+    y = np.zeros(len(X))
+    fit = finite_or_named(lambda: fit_least_squares(X, y, noise_variance), ["X", "y"])
+    if fit is None:
+        return
+    n, k = X.shape
+    if np.linalg.cond(X / np.linalg.norm(X, axis=0)) < 1e6:
+        epistemic = fit.predict(X).epistemic
+        assert_allclose(epistemic.mean(), noise_variance * k / n, rtol=1e-6)
+        assert (epistemic <= noise_variance * (1 + 1e-6)).all()
+
+
+@given(
+    hnp.arrays(np.float64, 3, elements=st.sampled_from([1e-8, 1e-3, 1.0, 7.0, 1e5, 1e8, -2.0])),
+    st.sampled_from([1e-8, 1.0, 1e8]),
+)
+def test_units_do_not_matter(units, y_unit):
+    X, y = noisy(k=3)
+    fit, other = fit_least_squares(X, y), fit_least_squares(X * units, y * y_unit)
+    assert_allclose(other.coefficients * units, fit.coefficients * y_unit, rtol=1e-9)
+    assert_allclose(other.noise_variance, fit.noise_variance * y_unit**2, rtol=1e-9)
+    outer = np.outer(units, units)
+    assert_allclose(
+        other.covariance * outer, fit.covariance * y_unit**2, rtol=1e-8, atol=1e-12 * y_unit**2
+    )
+    ours = other.predict(X * units).observation_interval()
+    assert_allclose(ours, fit.predict(X).observation_interval() * y_unit, rtol=1e-8)
+
+
+def test_variance_is_the_sum_of_its_parts():
+    X, y = noisy()
+    prediction = fit_least_squares(X, y).predict(X)
+    assert_allclose(prediction.variance, prediction.epistemic + prediction.aleatoric)
+    assert (prediction.epistemic > 0).all()
+    assert np.ptp(prediction.aleatoric) == 0
+
+
+# Designs that do not determine the coefficients -----------------------------------------------
+
+
+def dummies(n=12):
+    return np.column_stack([np.ones(n), *(np.arange(n) % 3 == group for group in range(3))])
+
+
+UNITS = [1.0, 1e-8, 1e8]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize(
+    "X",
+    [
+        pytest.param(np.column_stack([np.ones(8), np.arange(8), np.arange(8)]), id="duplicate"),
+        pytest.param(dummies(), id="dummy trap"),
+        pytest.param(
+            np.column_stack([np.ones(9), np.arange(9), 3 + 0.1 * np.arange(9)]), id="affine"
+        ),
+        pytest.param(np.vander(np.arange(12.0) % 4, 5), id="degree 4 on 4 distinct points"),
+        pytest.param(np.vander(np.arange(12.0) % 4 / 3, 6), id="degree 5 on 4 distinct points"),
+        pytest.param(
+            np.column_stack([np.ones(8), np.arange(8), np.arange(8) * (1 + 1e-16)]), id="nearly"
+        ),
+    ],
+)
+def test_rank_deficient_designs_are_refused(X, unit):
+    rng = np.random.default_rng(0)
+    X = X * np.r_[np.ones(X.shape[1] - 1), unit]
+    y = rng.normal(size=len(X))
+    with pytest.raises(ValueError, match="X: is rank deficient"):
+        fit_least_squares(X, y)
+    good = rng.normal(size=X.shape)
+    with pytest.raises(ValueError, match="X: is rank deficient"):
+        fit_repeated(np.stack([good, X]), np.stack([y, y]))
+    with pytest.raises(ValueError, match="Z: is rank deficient"):
+        fit_heteroscedastic(line(rng.normal(size=len(X))), y, X)
+
+
+@given(
+    st.integers(3, 12).flatmap(
+        lambda n: hnp.arrays(np.float64, (n, 2), elements=st.integers(-9, 9).map(float))
+    ),
+    st.tuples(st.floats(-3, 3), st.floats(-3, 3)),
+    st.permutations(range(3)),
+)
+def test_a_linear_combination_is_always_found(pair, weights, order):
+    X = np.column_stack([pair, pair @ weights])[:, list(order)]
+    y = np.arange(len(X), dtype=float)
+    with pytest.raises(ValueError, match=r"X: (is rank|a column is zero|3 rows|values are too)"):
+        fit_least_squares(X, y)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_small_and_large_units_are_no_reason_to_refuse(unit):
+    X, y = noisy()
+    assert fit_least_squares(X * [1, unit, 1, 1], y).coefficients.shape == (4,)
+    close = np.column_stack([np.ones(8), np.arange(8), np.arange(8) + 1e-6 * np.sin(np.arange(8))])
+    assert fit_least_squares(close * [1, unit, unit], y[:8]).coefficients.shape == (3,)
+
+
+def test_too_few_rows_and_zero_columns_are_refused():
+    with pytest.raises(ValueError, match="X: 2 rows are too few for 2 coefficients"):
+        fit_least_squares([[1.0, 0], [1, 1]], [1.0, 2])
+    with pytest.raises(ValueError, match="X: 1 rows are too few for 2 coefficients"):
+        fit_least_squares([[1.0, 0]], [1.0], noise_variance=1.0)
+    with pytest.raises(ValueError, match="X: a column is zero"):
+        fit_least_squares([[1.0, 0], [1, 0], [1, 0]], [1.0, 2, 3])
+    with pytest.raises(ValueError, match="X: 2 rows are too few"):
+        fit_repeated(np.ones((2, 2)), np.ones((5, 2)))
+    with pytest.raises(ValueError, match="Y: has shape"):
+        fit_repeated(np.ones((4, 6, 2)), np.ones((5, 6)))
+    with pytest.raises(ValueError, match="X: 2 rows are too few"):
+        scaled_qr(np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("y_unit", [1e-200, 1e200])
+def test_residuals_whose_squares_leave_float64_are_refused(y_unit):
+    """A residual variance that rounds to 0 would read as certainty."""
+    X, y = noisy()
+    with pytest.raises(ValueError, match=r"X or y: .* too (small|large)"):
+        fit_least_squares(X, y * y_unit)
+    with pytest.raises(ValueError, match=r"X or Y: .* too (small|large)"):
+        fit_repeated(X, np.stack([y, y * y_unit]))
+
+
+@given(designs(min_rows=3, max_columns=3))
+def test_scaled_qr_reassembles(X):
+    result = finite_or_named(lambda: scaled_qr(X), ["X"])
+    if result is not None:
+        Q, R, scale = result
+        k = X.shape[1]
+        assert_allclose(Q.T @ Q, np.eye(k), atol=1e-13)
+        assert (np.tril(R, -1) == 0).all()
+        assert_allclose(Q @ R, X / scale, atol=1e-13)
+
+
+def test_polynomial_features():
+    expected = [[1, 2, 4, 8], [1, -3, 9, -27]]
+    assert_allclose(polynomial_features([2.0, -3.0], 3), expected)
+    assert_allclose(polynomial_features([0.0, 7.0], 0), [[1], [1]])
+
+
+# Unequal noise --------------------------------------------------------------------------------
+
+
+def unequal_noise(n, seed=0, gamma=(-1.0, 1.5)):
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(-1, 1, size=n)
+    return line(x), line(x) @ [1.0, 2.0] + np.exp(line(x) @ gamma / 2) * rng.normal(size=n)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_heteroscedastic_fit_is_the_maximum_of_the_likelihood(seed):
+    """Against a general optimiser of scipy.stats' normal density."""
+    X, y = unequal_noise(80, seed)
+
+    def negative(parameters):
+        scale = np.exp(X @ parameters[2:] / 2)
+        return -stats.norm.logpdf(y, X @ parameters[:2], scale).sum()
+
+    start = np.r_[np.linalg.lstsq(X, y, rcond=None)[0], 0.0, 0.0]
+    best = optimize.minimize(negative, start, method="BFGS", options={"gtol": 1e-7})
+    fit = fit_heteroscedastic(X, y, X, tolerance=1e-14)
+    ours = np.r_[fit.coefficients, fit.log_variance_coefficients]
+    assert_allclose(ours, best.x, atol=1e-5)
+    assert_allclose(fit.log_likelihood, -best.fun, rtol=1e-10)
+    assert negative(ours) <= best.fun + 1e-9
+    loose = fit_heteroscedastic(X, y, X)  # the default tolerance costs no digit that matters
+    assert_allclose(loose.coefficients, best.x[:2], atol=1e-3 * np.sqrt(fit.covariance.max()))
+    weights = np.exp(-(X @ fit.log_variance_coefficients))
+    reference = np.linalg.inv(X.T @ (weights[:, None] * X))
+    assert_allclose(fit.covariance, reference, rtol=1e-6)
+
+
+def test_heteroscedastic_with_constant_noise_is_least_squares():
+    X, y = noisy()
+    fit, plain = fit_heteroscedastic(X, y, np.ones((len(y), 1))), fit_least_squares(X, y)
+    assert_allclose(fit.coefficients, plain.coefficients, rtol=1e-10)
+    rss = np.square(plain.residuals).sum()
+    assert_allclose(np.exp(fit.log_variance_coefficients), rss / len(y), rtol=1e-6)
+    prediction = fit.predict(X, np.ones((len(y), 1)))
+    assert_allclose(prediction.aleatoric, rss / len(y), rtol=1e-6)
+    reference = sm.OLS(y, X).fit()
+    assert_allclose(fit.log_likelihood, reference.llf, rtol=1e-10)
+
+
+def test_heteroscedastic_finds_the_truth_in_large_samples():
+    n = 40000
+    X, y = unequal_noise(n)
+    fit = fit_heteroscedastic(X, y, X)
+    assert (np.abs(fit.coefficients - [1, 2]) < 4 * np.sqrt(np.diag(fit.covariance))).all()
+    gamma_error = np.sqrt(2 * np.diag(np.linalg.inv(X.T @ X)))  # Harvey (1976): 2 (ZᵀZ)⁻¹
+    assert (np.abs(fit.log_variance_coefficients - [-1, 1.5]) < 4 * gamma_error).all()
+    prediction = fit.predict([[1.0, 0.5]], [[1.0, 0.5]])
+    assert_allclose(prediction.aleatoric, np.exp(-1 + 1.5 * 0.5), rtol=0.1)
+    assert prediction.degrees_of_freedom == np.inf
+
+
+@pytest.mark.parametrize("seed", [0, 14, 16])
+def test_heteroscedastic_solves_the_score_equations_with_heavy_tails(seed):
+    """Full scoring steps overshoot here: they lower the likelihood and have to be halved."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_t(2, size=20)
+    X, y = line(x), 1 + 2 * x + np.exp(0.5 * x) * rng.normal(size=20)
+    fit = fit_heteroscedastic(X, y, X, max_iterations=5000, tolerance=1e-14)
+    variance = np.exp(X @ fit.log_variance_coefficients)
+    error = y - X @ fit.coefficients
+    assert_allclose(X.T @ (error / variance), 0, atol=1e-6 * np.abs(X.T / variance).max())
+    assert_allclose(X.T @ (np.square(error) / variance - 1), 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("max_iterations", [200, 5000])
+def test_unbounded_likelihood_is_refused(max_iterations):
+    """One case with a mean and a variance of its own: its density grows without bound."""
+    x = np.linspace(-1, 1, 12)
+    own = np.eye(12)[5]
+    y = x + np.sin(7 * np.arange(12.0))
+    X, Z = np.column_stack([np.ones(12), x, own]), np.column_stack([np.ones(12), own])
+    with pytest.raises(ValueError, match="Z: no maximum"):
+        fit_heteroscedastic(X, y, Z, max_iterations=max_iterations)
+    with pytest.raises(ValueError, match="y: X reproduces it exactly"):
+        fit_heteroscedastic(X, X @ [1.0, 2.0, 3.0], Z)
+
+
+# Anything at all ------------------------------------------------------------------------------
+
+MAYBE_VARIANCE = st.one_of(st.none(), st.floats(1e-3, 1e3), st.sampled_from([0.0, 1e-300, 1e300]))
+
+
+def check_prediction(prediction, shape, level, quantile):
+    assert_finite(
+        shape, prediction.mean, prediction.epistemic, prediction.aleatoric, prediction.variance
+    )
+    for method in (prediction.mean_interval, prediction.observation_interval):
+        ends = finite_or_named(lambda m=method: m(level, quantile), ["level", "quantile"])
+        if ends is not None:
+            assert_finite((*shape, 2), ends)
+            assert (ends[..., 0] <= ends[..., 1]).all()
+
+
+@given(st.data())
+def test_fit_least_squares_on_anything(data):
+    X = data.draw(designs())
+    good = arguments(X=st.just(X), y=vectors(len(X)), noise_variance=MAYBE_VARIANCE)
+    given_ = data.draw(good)
+    fit = finite_or_named(lambda: fit_least_squares(**given_), ["X", "y", "noise_variance"])
+    if fit is None:
+        return
+    k = np.shape(given_["X"])[1]
+    assert_finite((k,), fit.coefficients, fit.standard_errors)
+    assert_finite((k, k), fit.covariance)
+    assert_finite((len(given_["X"]),), fit.residuals)
+    options = data.draw(arguments(level=LEVELS, quantile=QUANTILES))
+    ends = finite_or_named(lambda: fit.interval(**options), ["level", "quantile"])
+    if ends is not None:
+        assert_finite((k, 2), ends)
+    new = data.draw(st.one_of(designs(max_columns=k), st.just(given_["X"]), GARBAGE))
+    prediction = finite_or_named(lambda: fit.predict(new), ["X"])
+    if prediction is not None:
+        check_prediction(prediction, (len(new),), *options.values())
+
+
+@given(st.data())
+def test_fit_repeated_on_anything(data):
+    X, T = data.draw(designs()), data.draw(st.integers(1, 3))
+    if data.draw(st.booleans()):
+        X = np.stack([X] * T)
+    n, k = X.shape[-2:]
+    good = arguments(
+        X=st.just(X),
+        Y=vectors(T * n).map(lambda v: v.reshape(T, n)),
+        noise_variance=MAYBE_VARIANCE,
+    )
+    given_ = data.draw(good)
+    fits = finite_or_named(lambda: fit_repeated(**given_), ["X", "Y", "noise_variance"])
+    if fits is None:
+        return
+    T, k = len(given_["Y"]), np.shape(given_["X"])[-1]
+    assert_finite((T, k), fits.coefficients, fits.standard_errors)
+    assert_finite((T,), fits.noise_variance)
+    options = data.draw(arguments(level=LEVELS, quantile=QUANTILES))
+    ends = finite_or_named(lambda: fits.interval(**options), ["level", "quantile"])
+    if ends is not None:
+        assert_finite((T, k, 2), ends)
+    new = data.draw(st.one_of(designs(max_columns=k), GARBAGE))
+    prediction = finite_or_named(lambda: fits.predict(new), ["X"])
+    if prediction is not None:
+        check_prediction(prediction, (T, len(new)), *options.values())
+
+
+@given(st.data())
+def test_fit_heteroscedastic_on_anything(data):
+    X = data.draw(designs(min_rows=4))
+    Z = data.draw(st.one_of(st.just(np.ones((len(X), 1))), st.just(X), designs(min_rows=4)))
+    good = arguments(
+        X=st.just(X),
+        y=vectors(len(X)),
+        Z=st.just(Z),
+        max_iterations=st.integers(0, 30),
+        tolerance=st.sampled_from([1e-10, 1e-3, 0.0, 1e300]),
+    )
+    given_ = data.draw(good)
+    fit = finite_or_named(lambda: fit_heteroscedastic(**given_), list(given_))
+    if fit is None:
+        return
+    k, q = np.shape(given_["X"])[1], np.shape(given_["Z"])[1]
+    assert_finite((k,), fit.coefficients)
+    assert_finite((k, k), fit.covariance)
+    assert_finite((q,), fit.log_variance_coefficients)
+    assert_finite((), fit.log_likelihood)
+    new = data.draw(arguments(X=designs(max_columns=k), Z=designs(max_columns=q)))
+    prediction = finite_or_named(lambda: fit.predict(**new), ["X", "Z", "X or Z"])
+    if prediction is not None:
+        check_prediction(prediction, (len(new["X"]),), 0.95, "t")
+
+
+@given(arguments(x=vectors(4), degree=st.integers(-1, 400)))
+def test_polynomial_features_on_anything(given_):
+    features = finite_or_named(lambda: polynomial_features(**given_), ["x", "degree"])
+    if features is not None:
+        assert_finite((len(given_["x"]), given_["degree"] + 1), features)
+
+
+def test_covers_counts_both_ends():
+    ends = [[0.0, 1.0], [2.0, 2.0], [3.0, 1.0]]
+    assert covers(ends, 1.0).tolist() == [True, False, False]
+    assert covers(ends, [0.0, 2.0, 2.0]).tolist() == [True, True, False]
+    assert covers(ends, [[0.5], [2.0]]).tolist() == [[True, False, False], [False, True, False]]
+    assert covers([0.0, 1.0], 0.0)
+
+
+@given(
+    arguments(
+        interval=st.one_of(designs(), vectors(2)),
+        value=st.one_of(vectors(3), st.floats(-2, 2), vectors(1)),
+    )
+)
+def test_covers_on_anything(given_):
+    hits = finite_or_named(lambda: covers(**given_), ["interval", "value"])
+    if hits is not None:
+        shape = np.broadcast_shapes(np.shape(given_["interval"])[:-1], np.shape(given_["value"]))
+        assert hits.shape == shape
+        assert hits.dtype == bool
+
+
+@given(st.one_of(designs(), GARBAGE))
+def test_scaled_qr_on_anything(X):
+    result = finite_or_named(lambda: scaled_qr(X), ["X"])
+    if result is not None:
+        *lead, n, k = np.shape(X)
+        assert_finite((*lead, n, k), result[0])
+        assert_finite((*lead, k, k), result[1])
+        assert_finite((*lead, k), result[2])
+
+
+def test_the_prediction_of_a_caller_is_checked_too():
+    made = linear.Prediction(np.zeros(2), np.ones(2), np.ones(2), 5.0)
+    with pytest.raises(ValueError, match="level"):
+        made.mean_interval(1.5)
+    with pytest.raises(ValueError, match="quantile"):
+        made.observation_interval(0.5, "student")

@@ -1,0 +1,159 @@
+"""Each function draws what it was given on the Axes it was given, and does nothing else."""
+
+import inspect
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.colors import to_hex
+from numpy.testing import assert_allclose
+
+from mcunc import plot
+
+X = np.linspace(0, 1, 5)
+ENDS = np.column_stack([X - 1, X + 1])
+
+CALLS = {
+    "line_with_bands": lambda ax: plot.line_with_bands(ax, X, X, ENDS, 2 * ENDS),
+    "points": lambda ax: plot.points(ax, X, X),
+    "truth": lambda ax: plot.truth(ax, X, X),
+    "intervals": lambda ax: plot.intervals(ax, ENDS, 1.2),
+    "curve_with_spread": lambda ax: plot.curve_with_spread(ax, X, X, X - 1, X + 1, "spread"),
+    "coverage_map": lambda ax: plot.coverage_map(ax, np.full((2, 3), 0.9), [1, 2], [3, 4, 5]),
+    "estimates": lambda ax: plot.estimates(ax, list("abcde"), X, ENDS, "Wald", 0.2, color="k"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    with mpl.rc_context():
+        yield
+        plt.close("all")
+
+
+def artists(ax):
+    return len(ax.lines) + len(ax.collections) + len(ax.images) + len(ax.texts)
+
+
+def test_every_function_has_a_call_here():
+    public = {
+        name
+        for name, value in vars(plot).items()
+        if inspect.isfunction(value) and value.__module__ == plot.__name__ and name[0] != "_"
+    }
+    assert public == {*CALLS, "use_style", "pictures"}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_draws_on_the_axes_given_and_returns_it(name):
+    _, (other, ax) = plt.subplots(1, 2)
+    plt.sca(other)  # the current Axes is another one
+    before, settings = artists(other), dict(mpl.rcParams)
+    assert CALLS[name](ax) is ax
+    assert artists(ax) > 0
+    assert artists(other) == before
+    assert len(plt.get_fignums()) == 1
+    assert len(ax.figure.axes) == 2  # no Axes added, such as one for a colour bar
+    assert dict(mpl.rcParams) == settings
+    ax.figure.canvas.draw()
+
+
+def test_line_with_bands_draws_what_it_was_given():
+    ax = plot.line_with_bands(plt.subplots()[1], X, X**2, ENDS, 2 * ENDS, label="f")
+    assert_allclose(ax.lines[0].get_ydata(), X**2)
+    named = {c.get_label(): c for c in ax.collections}
+    for label, ends in (("the mean", ENDS), ("an observation", 2 * ENDS)):
+        corners = named[label].get_paths()[0].vertices[:, 1]
+        assert_allclose([corners.min(), corners.max()], [ends.min(), ends.max()])
+    assert {t.get_text() for t in ax.legend().texts} == {"f", "the mean", "an observation"}
+    assert to_hex(named["the mean"].get_facecolor()[0]).upper() == plot.EPISTEMIC
+    assert to_hex(named["an observation"].get_facecolor()[0]).upper() == plot.ALEATORIC
+    assert not plot.line_with_bands(plt.subplots()[1], X, X).collections
+
+
+def test_intervals_tells_hits_from_misses():
+    ends = np.array([[0.0, 1], [2, 3], [0.5, 0.7], [-1, 2], [1, 4]])
+    ax = plot.intervals(plt.subplots()[1], ends, 1.0)
+    bars = [c for c in ax.collections if isinstance(c, LineCollection)]
+    assert [c.get_label() for c in bars] == ["contains the truth (3)", "misses it (2)"]
+    for bar, rows, colour in zip(bars, ([0, 3, 4], [1, 2]), (plot.HIT, plot.MISS), strict=True):
+        drawn = np.array([path.vertices for path in bar.get_paths()])
+        assert_allclose(drawn[:, :, 0], ends[rows])
+        assert_allclose(drawn[:, 0, 1], rows)
+        assert to_hex(bar.get_colors()[0]).upper() == colour
+    assert_allclose(ax.lines[0].get_xdata(), 1.0)
+    everything_hits = plot.intervals(plt.subplots()[1], ends, 0.6)  # no miss but one: still drawn
+    assert len(everything_hits.collections) == 2
+
+
+def test_points_truth_and_curve_keep_their_data():
+    ax = plt.subplots()[1]
+    plot.points(ax, X, -X)
+    plot.truth(ax, X, 2 * X)
+    plot.curve_with_spread(ax, X, 3 * X, X, 4 * X, "c", color="#123456")
+    scatter = next(c for c in ax.collections if isinstance(c, PathCollection))
+    assert_allclose(scatter.get_offsets(), np.column_stack([X, -X]))
+    assert_allclose(ax.lines[0].get_ydata(), 2 * X)
+    assert_allclose(ax.lines[1].get_ydata(), 3 * X)
+    band = ax.collections[-1]
+    assert to_hex(band.get_facecolor()[0]) == "#123456"  # the curve's own colour
+    assert [t.get_text() for t in ax.legend().texts] == ["data", "truth", "c"]
+
+
+def test_coverage_map_prints_every_cell():
+    coverage = np.array([[0.951, 0.5, 0.004], [0.946, 1.0, 0.8]])
+    ax = plot.coverage_map(plt.subplots()[1], coverage, ["a", "b"], [10, 20, 30])
+    assert [t.get_text() for t in ax.texts] == ["95", "50", "0", "95", "100", "80"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["10", "20", "30"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
+    ax.figure.canvas.draw()
+    red, green, blue = ax.collections[0].get_facecolors()[:, :3].T
+    brightness = red + green + blue  # the lower the coverage, the darker
+    assert brightness[0] > brightness[1] > brightness[2]
+
+
+def test_estimates_draws_intervals_that_need_not_be_symmetric():
+    ends = np.column_stack([X - 1, X + 3])
+    ax = plot.estimates(plt.subplots()[1], list("abcde"), X, ends, "e", offset=0.1)
+    bars = np.array([path.vertices for path in ax.collections[0].get_paths()])
+    assert_allclose(bars[:, :, 0], ends)
+    assert_allclose(bars[:, 0, 1], np.arange(5) + 0.1)
+    assert [t.get_text() for t in ax.get_yticklabels()] == list("abcde")
+
+
+def test_pictures_shows_one_on_each_axes():
+    images = np.random.default_rng(0).random((4, 6, 6, 3))
+    fig, axes = plt.subplots(2, 2)
+    returned = plot.pictures(axes, images, titles=list("abcd"))
+    assert list(returned) == list(axes.ravel())
+    for ax, image, title in zip(returned, images, "abcd", strict=True):
+        assert_allclose(ax.images[0].get_array(), image)
+        assert ax.get_title() == title
+    assert len(plt.get_fignums()) == 1
+    assert len(fig.axes) == 4
+    assert plot.pictures(plt.subplots()[1], images[:1])[0].get_title() == ""
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        plot.pictures(axes, images[:3])
+
+
+def test_style_is_applied_only_on_request():
+    assert mpl.rcParams["axes.spines.top"]  # importing the module has not touched it
+    plot.use_style()
+    assert not mpl.rcParams["axes.spines.top"]
+    assert mpl.colors.to_hex(mpl.rcParams["figure.facecolor"]) == "#ffffff"  # opaque white
+    assert not mpl.rcParams["savefig.transparent"]
+
+
+def test_role_colours_differ_for_colour_blind_readers():
+    """All from Okabe & Ito's palette or grey, and no two alike."""
+    okabe_ito = "#000000 #E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7"
+    roles = [plot.EPISTEMIC, plot.ALEATORIC, plot.HIT, plot.MISS, plot.TRUTH, plot.DATA]
+    assert len(set(roles)) == 6
+    for colour in roles:
+        grey = len({colour[1:3], colour[3:5], colour[5:]}) == 1
+        assert colour in okabe_ito or grey
