@@ -84,6 +84,8 @@ def test_cells_are_short(notebook):
         lengths.append(lines)
         assert lines <= 25, f"cell {number} has {lines} lines"
         assert lines <= 10 or tags(cell) & LONG_ALLOWED, f"cell {number} has {lines} lines"
+        widest = max(map(len, source.splitlines()))  # 84 columns fit a page
+        assert widest <= 84 or "hide-input" in tags(cell), f"cell {number} has {widest} columns"
     assert median(lengths) <= 6
 
 

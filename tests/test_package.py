@@ -263,3 +263,28 @@ def test_public_addresses_are_those_of_pyproject():
             assert address == (owner, repository), f"{path.relative_to(ROOT)}: {'/'.join(address)}"
         found |= {path.name} if code else set()
     assert {"_config.yml", "README.md"} <= found
+
+
+# Examples -------------------------------------------------------------------------------------
+
+
+def examples():
+    """Every Python block of the front pages, with the output printed below it, if any."""
+    for name in ("README.md", "book/index.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        blocks = re.findall(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", text, re.DOTALL)
+        for number, (code, output) in enumerate(blocks):
+            yield pytest.param(code, output, id=f"{name}-{number}")
+
+
+def test_there_are_examples_and_one_shows_its_output():
+    assert len(list(examples())) >= 2
+    assert any(example.values[1] for example in examples())
+
+
+@pytest.mark.parametrize(("code", "output"), list(examples()))
+def test_the_examples_of_the_front_pages_run(code, output, capsys):
+    exec(compile(code, "example", "exec"), {})
+    printed = capsys.readouterr().out
+    assert printed.strip()
+    assert output in ("", printed)
