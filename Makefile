@@ -76,7 +76,7 @@ bench: env ## time the package beside its peers; rewrites benchmarks/RESULTS.md
 lock: ## resolve requirements.lock again (uses uv to resolve, pip to install)
 	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv
 	$(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras \
-		--no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
+		--no-annotate --no-header pyproject.toml -o requirements.lock
 	rm -rf $(VENV)-lock
 
 clean: ## remove the rendered book (keeps .venv)

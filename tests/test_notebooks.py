@@ -108,7 +108,7 @@ def test_outputs_hold_nothing_that_differs_by_machine(notebook, kind):
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
-        ("absolute path", "/work/main/mcunc"),
+        ("absolute path", "/home/anna/mcunc"),
         ("absolute path", "in C:\\Users"),
         ("progress bar", " 45%|####"),
         ("timing", "took 3.2 s"),
