@@ -317,8 +317,8 @@ def _irls(Q, y, max_iterations):
     for iteration in range(1, max_iterations + 1):
         margins = signed @ theta
         root_w = _root_weights(margins)
-        q, r = np.linalg.qr(signed * root_w[:, None])
-        newton = q.T @ (expit(-margins) / root_w)
+        r = np.linalg.qr(signed * root_w[:, None], mode="r")
+        newton = solve_triangular(r, signed.T @ expit(-margins), trans="T")
         step = solve_triangular(r, newton)
         new = _log_likelihood(Q @ (theta + step), y)
         while new < value - 1e-12 * (1 + abs(value)) and np.abs(step).max() > 1e-14:
