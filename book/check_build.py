@@ -1,8 +1,8 @@
 """Check what jupyter-book wrote: every page of _toc.yml is there and every code cell ran cleanly.
 
-Run from the repository root after `jupyter-book build`.  The build itself does not see all of it:
-a failing notebook is only a warning to Sphinx (an error under -W), and text on stderr is not even
-that; it lands on the page.
+Run from the repository root after `jupyter-book build`, as a second look that does not depend on
+the build's own settings: a failing notebook is only a warning to Sphinx, and fails the build only
+under -W; text on stderr only under `stderr_output: error`.
 """
 
 import json
