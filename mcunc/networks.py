@@ -1,5 +1,6 @@
 """Networks of the book."""
 
+from contextlib import contextmanager
 from itertools import pairwise
 
 import numpy as np
@@ -70,3 +71,132 @@ class ParallelMLP(nn.Module):
             if i < last:
                 x = _ACTIVATIONS[self.activation](x)
         return x
+
+
+class ImageClassifier(nn.Module):
+    """A network for pictures in three parts: features → pooling → head.
+
+    Methods that look inside (class activation maps, dropout) find the parts by these names.
+    Pictures come in with values in [0, 1]; the network standardises them itself, with the
+    channel means and standard deviations it is given.  Introduced in chapter 1.
+
+    Parameters
+    ----------
+    features : nn.Module, (N, 3, H, W) -> (N, C, h, w)
+    pooling : nn.Module, (N, C, h, w) -> (N, D)
+    head : nn.Module, (N, D) -> (N, K) logits
+    mean, std : sequences of 3 numbers
+    """
+
+    def __init__(self, features, pooling, head, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)):
+        super().__init__()
+        self.features, self.pooling, self.head = features, pooling, head
+        for name, value in (("mean", mean), ("std", std)):
+            value = torch.as_tensor(value, dtype=torch.float32)
+            self.register_buffer(name, value.reshape(1, 3, 1, 1))
+
+    def forward(self, x):
+        """Logits (N, K) of pictures (N, 3, H, W) with values in [0, 1]."""
+        return self.head(self.pooling(self.features((x - self.mean) / self.std)))
+
+
+def lenet5(classes=10, seed=0, **standardise):
+    """LeNet-5 for 32 × 32 colour pictures: two convolutions, three linear layers.
+
+    Layer sizes of LeCun, Bottou, Bengio & Haffner (1998), section II.B, with rectifiers, maximum
+    pooling and a full second convolution, as is usual today.  Introduced in chapter 1.
+
+    Parameters
+    ----------
+    classes : int, K
+    seed : int
+    **standardise : `mean` and `std` of `ImageClassifier`
+
+    Returns
+    -------
+    ImageClassifier
+    """
+    classes = check_count("classes", classes, minimum=2)
+    with _seeded(seed):
+        features = nn.Sequential(
+            nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+        )  # fmt: skip
+        head = nn.Sequential(
+            nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, classes)
+        )
+        return ImageClassifier(features, nn.Flatten(), head, **standardise)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 × 3 convolutions and a shortcut without parameters.
+
+    He, Zhang, Ren & Sun (2016), figure 2, with option A of section 4.2: where the shape changes,
+    the shortcut takes every second pixel and fills the new channels with zeros.
+    """
+
+    def __init__(self, channels_in, channels_out, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels_out)
+        self.stride, self.new_channels = stride, channels_out - channels_in
+
+    def forward(self, x):
+        """(N, channels_in, H, W) -> (N, channels_out, H / stride, W / stride)."""
+        residual = self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x)))))
+        shortcut = x[:, :, :: self.stride, :: self.stride]
+        if self.new_channels:
+            shortcut = nn.functional.pad(shortcut, (0, 0, 0, 0, 0, self.new_channels))
+        return torch.relu(residual + shortcut)
+
+
+def cifar_resnet(depth=20, classes=10, seed=0, **standardise):
+    """Residual network for 32 × 32 pictures with 6n + 2 layers: 20, 32, 44, 56, 110, …
+
+    He, Zhang, Ren & Sun (2016), section 4.2: 16, 32 and 64 channels in three stages of n blocks,
+    then the average over the picture and one linear layer.  Introduced in chapter 1.
+
+    Parameters
+    ----------
+    depth : int, 6n + 2 with n at least 1
+    classes : int, K
+    seed : int
+    **standardise : `mean` and `std` of `ImageClassifier`
+
+    Returns
+    -------
+    ImageClassifier
+
+    Raises
+    ------
+    ValueError
+        For a depth that is not 6n + 2.
+    """
+    depth = check_count("depth", depth, minimum=8)
+    classes = check_count("classes", classes, minimum=2)
+    if (depth - 2) % 6:
+        raise ValueError(f"depth: must be 6n + 2 (20, 32, 44, 56, 110), got {depth}")
+    with _seeded(seed):
+        layers = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+        channels = 16
+        for width in (16, 32, 64):
+            for _ in range((depth - 2) // 6):
+                layers.append(ResidualBlock(channels, width, stride=1 + (width > channels)))
+                channels = width
+        for layer in nn.Sequential(*layers).modules():
+            if isinstance(layer, nn.Conv2d):  # He et al. (2015), as the paper trains it
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        pooling = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        return ImageClassifier(
+            nn.Sequential(*layers), pooling, nn.Linear(64, classes), **standardise
+        )
+
+
+@contextmanager
+def _seeded(seed):
+    """Draw torch's initial weights from `seed`, and leave the global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(check_count("seed", seed, minimum=0))
+        yield
