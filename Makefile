@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCKED_READY := $(VENV)/.locked
 READY := $(VENV)/.ready
+BENCH := .venv-bench
 PORT ?= 8000
 CHAPTERS := $(wildcard book/*.ipynb)
 PAGE := _build/html/index.html
@@ -70,8 +71,19 @@ lint: env ## check code style
 colab: ## run every chapter in an environment that has only what Colab has
 	bash tests/colab.sh
 
-bench: env ## time the package beside its peers; rewrites benchmarks/RESULTS.md
-	$(BIN)/python benchmarks/run.py
+bench: $(BENCH)/.ready ## time the package beside its peers; rewrites benchmarks/RESULTS.md
+	$(BENCH)/bin/python benchmarks/run.py
+
+# The peers live apart: an environment that sees what is in .venv and adds theirs.
+$(BENCH)/.ready: $(READY) benchmarks/requirements.txt
+	@rm -rf $(BENCH) && $(BIN)/python -m venv --without-pip $(BENCH)
+	@site='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+		echo "import site; site.addsitedir('$$($(BIN)/python -c "$$site")')" \
+		> "$$($(BENCH)/bin/python -c "$$site")/locked.pth"
+	@$(BIN)/pip --python $(BENCH)/bin/python install --quiet --no-deps \
+		-r benchmarks/requirements.txt
+	@$(BIN)/pip --python $(BENCH)/bin/python check
+	@touch $@
 
 lock: ## resolve requirements.lock again (uses uv to resolve, pip to install)
 	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv

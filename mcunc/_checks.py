@@ -110,3 +110,32 @@ def renamed(name):
 def _is_real(value):
     """Whether value is one real number: not a bool, a string, an array or a complex number."""
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def as_classes(name, value, length, classes):
+    """Return `value` as (length,) whole numbers from 0 to classes - 1, integers as they came.
+
+    Whole numbers held as floats are taken; True and False too, where there are two classes.
+    """
+    array = np.asarray(value) if isinstance(value, np.ndarray) else as_array(name, value, 1)
+    if array.ndim != 1 or np.ma.is_masked(value) or array.dtype.kind not in "iu":
+        array = as_array(name, value, 1)  # converts, or refuses with a reason
+        if np.asarray(value).dtype.kind == "b" and classes > 2:
+            raise ValueError(f"{name}: are true or false; pass the class of each case, 0, 1, …")
+        if (array != np.floor(array)).any():
+            raise ValueError(f"{name}: must be whole numbers, the class of each case: 0, 1, …")
+    if len(array) != length:
+        raise ValueError(f"{name}: has {len(array)} values for {length} cases; they must match")
+    if length and not (array.min() >= 0 and array.max() < classes):
+        raise ValueError(
+            f"{name}: run from {array.min():g} to {array.max():g}; classes are 0 to {classes - 1}, "
+            "one per column"
+        )
+    return array.astype(np.intp, copy=False) if array.dtype.kind == "f" else array
+
+
+def as_floats(name, value, ndim):
+    """As `as_array`, but float16 and float32 stay what they are."""
+    array = as_array(name, value, ndim)
+    dtype = np.asarray(value).dtype
+    return np.asarray(value) if dtype in (np.float16, np.float32) else array

@@ -1,0 +1,840 @@
+r"""Is a claimed probability the frequency with which it comes true?
+
+Everything binned comes from one `BinTable`: cases sorted by confidence into bins
+:math:`(\mathrm{lo}, \mathrm{hi}]`, the first closed at 0, and five sums per bin.  With
+:math:`n_b` cases in bin b, mean confidence :math:`\bar c_b` and frequency :math:`\bar o_b`,
+
+.. math::
+    \mathrm{ECE} = \sum_b \frac{n_b}{N}\,|\bar o_b - \bar c_b|
+
+A binned error of a *calibrated* model is not zero: compare it with `calibration_null`, what these
+very confidences would show if they were right.
+
+Two traps are closed here: edges i/M are held and compared in the dtype of the confidences (the
+float32 nearest to .1 belongs below the edge .1, which a float64 edge would deny), and sums are
+int64 or float64 whatever the input (float32 counts stop growing at 2²⁴).
+
+Source: Guo, Pleiss, Sun & Weinberger (2017), *On calibration of modern neural networks*,
+equations 1-5; the null after Bröcker & Smith (2007), *Weather and Forecasting* 22, 651-661.
+Introduced in chapter 1 of the book.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import log_softmax
+
+from mcunc._checks import (
+    as_array,
+    as_classes,
+    as_floats,
+    as_labels,
+    check_choice,
+    check_count,
+    check_finite_result,
+    check_fraction,
+)
+
+TOLERANCE = {"float16": 2e-3, "float32": 1e-4, "float64": 1e-5}  # of the sum of a row
+MOST_BINS = 100_000
+BLOCK = 2**16  # values worked on at a time, so that they stay in the processor's cache
+FEW_CLASSES = 24
+MOST_COUNTS = 2**22  # kept by `classwise_null` at a time
+
+
+class BrierDecomposition(NamedTuple):
+    r"""The parts of a binary Brier score, :math:`\frac1N\sum_i (c_i - o_i)^2`.
+
+    With the notation of the module, :math:`\bar o` the overall frequency and sums over the cases
+    i of bin b:
+
+    ======================  ================================================================
+    reliability             :math:`\sum_b \frac{n_b}{N} (\bar c_b - \bar o_b)^2`, bad if large
+    resolution              :math:`\sum_b \frac{n_b}{N} (\bar o_b - \bar o)^2`, good if large
+    uncertainty             :math:`\bar o (1 - \bar o)`, of the outcomes alone
+    within_bin_variance     :math:`\frac1N \sum_b\sum_i (c_i - \bar c_b)^2`
+    within_bin_covariance   :math:`\frac2N \sum_b\sum_i (c_i - \bar c_b)(o_i - \bar o_b)`
+    ======================  ================================================================
+
+    The last two vanish where all confidences in a bin are equal, which is Murphy's (1973) case;
+    the covariance carries its factor 2 as in the source.
+
+    Source: Stephenson, Coelho & Jolliffe (2008), *Weather and Forecasting* 23, 752-757,
+    doi:10.1175/2007WAF2006116.1.  Introduced in chapter 1 of the book.
+    """
+
+    reliability: float
+    resolution: float
+    uncertainty: float
+    within_bin_variance: float
+    within_bin_covariance: float
+
+    @property
+    def brier(self):
+        """The score itself: the first part minus the second, plus the next two, minus the last."""
+        between = self.reliability - self.resolution + self.uncertainty
+        return between + self.within_bin_variance - self.within_bin_covariance
+
+
+@dataclass(frozen=True, eq=False)
+class BinTable:
+    r"""What M bins hold, as sums: tables over the same edges can be added.
+
+    ``table_a + table_b`` and ``sum(tables)`` are the table of all cases together: counts exactly,
+    sums to the rounding of float64.  Tables with other edges, or the same ones in another dtype,
+    are refused with a ValueError.  Made by `bin_table`, `top_label_table`, `classwise_tables`.
+    Introduced in chapter 1 of the book.
+
+    Attributes
+    ----------
+    edges : (M + 1,) array from 0 to 1, in the dtype of the confidences
+    count : (M,) integers, cases per bin
+    outcome_sum : (M,) integers, how many of them came true
+    confidence_sum : (M,) array, :math:`\sum c_i`
+    variance_sum : (M,) array, :math:`\sum c_i (1 - c_i)`, the variance that `outcome_sum` has if
+        the confidences are right
+    squared_sum : (M,) array, :math:`\sum (o_i - c_i)^2`
+    """
+
+    edges: np.ndarray
+    count: np.ndarray
+    outcome_sum: np.ndarray
+    confidence_sum: np.ndarray
+    variance_sum: np.ndarray
+    squared_sum: np.ndarray
+
+    def __add__(self, other):
+        if not isinstance(other, BinTable):
+            return NotImplemented
+        same = self.edges.dtype == other.edges.dtype and np.array_equal(self.edges, other.edges)
+        if not same:
+            raise ValueError("edges: the tables have different bins; make both with the same edges")
+        pairs = zip(self._sums(), other._sums(), strict=True)
+        return BinTable(self.edges, *(mine + theirs for mine, theirs in pairs))
+
+    def __radd__(self, other):
+        """Let `sum` start from its 0."""
+        return self if isinstance(other, int) and other == 0 else NotImplemented
+
+    def _sums(self):
+        sums = self.count, self.outcome_sum, self.confidence_sum
+        return *sums, self.variance_sum, self.squared_sum
+
+    @property
+    def confidence(self):
+        """(M,) mean confidence of each bin, NaN where it is empty."""
+        return _ratio(self.confidence_sum, self.count)
+
+    @property
+    def frequency(self):
+        """(M,) frequency with which the cases of each bin came true, NaN where it is empty."""
+        return _ratio(self.outcome_sum, self.count)
+
+    @property
+    def gap(self):
+        """(M,) frequency - confidence, below 0 where too much is claimed; NaN where empty."""
+        return _ratio(self.outcome_sum - self.confidence_sum, self.count)
+
+    @property
+    def null_deviation(self):
+        r"""(M,) standard deviation of the frequency if the confidences are right.
+
+        :math:`\sqrt{\sum c_i (1 - c_i)} / n_b`; NaN where the bin is empty.
+        """
+        return _ratio(np.sqrt(self.variance_sum), self.count)
+
+    @property
+    def ece(self):
+        """Expected calibration error: mean absolute gap, weighted by count (Guo, equation 3)."""
+        return float(np.abs(self.outcome_sum - self.confidence_sum).sum() / self.count.sum())
+
+    @property
+    def mce(self):
+        """Maximum calibration error: the largest absolute gap of a bin (Guo, equation 5)."""
+        return float(np.nanmax(np.abs(self.gap)))
+
+    @property
+    def rmsce(self):
+        """Root mean squared gap, weighted by count.  Its square is biased: see `squared_error`."""
+        return float(np.sqrt(np.nansum(self.count * self.gap**2) / self.count.sum()))
+
+    @property
+    def squared_error(self):
+        r"""Unbiased estimate of the squared calibration error; it may be negative.
+
+        The square of a noisy gap is too large by the variance of the noise, so that is taken off.
+        With :math:`d_i = o_i - c_i` and the sample variance :math:`s_b^2` of the bin's
+        :math:`d_i`,
+
+        .. math::
+            \sum_b \frac{n_b}{N'} \Big(\bar d_b^2 - \frac{s_b^2}{n_b}\Big)
+            = \sum_b \frac{n_b}{N'} \frac{1}{n_b (n_b - 1)} \sum_{i \ne j} d_i d_j .
+
+        The right-hand side, which is what is computed, has expectation 0 if each case comes true
+        with its own claimed probability, whatever the confidences and bins.  A bin of one case has
+        no pair: it is left out, and N' counts the cases of the other bins.
+
+        Raises
+        ------
+        ValueError
+            Where no bin holds two cases.
+
+        Source: Ferro & Fricker (2012), *Q. J. R. Meteorol. Soc.* 138, 1954-1960; Kumar, Liang &
+        Ma (2019), *Verified uncertainty calibration*, section 5.
+        """
+        usable = self.count >= 2
+        if not usable.any():
+            raise ValueError("confidence: no bin holds two cases; use fewer bins or more cases")
+        n = self.count[usable]
+        total = (self.outcome_sum - self.confidence_sum)[usable]
+        pairs = total**2 - self.squared_sum[usable]  # the sum of d_i d_j over i ≠ j
+        return float((pairs / (n - 1)).sum() / n.sum())
+
+    def brier_decomposition(self):
+        """The binary Brier score in its five parts, as a `BrierDecomposition`."""
+        n, o, c, variance, squared = (s[self.count > 0].astype(float) for s in self._sums())
+        total, base = n.sum(), o.sum() / n.sum()
+        c_squared = c - variance
+        products = (o + c_squared - squared) / 2  # Σ oc, since Σ(o - c)² = Σo - 2Σoc + Σc²
+        return BrierDecomposition(
+            reliability=float((n * ((c - o) / n) ** 2).sum() / total),
+            resolution=float((n * (o / n - base) ** 2).sum() / total),
+            uncertainty=float(base * (1 - base)),
+            within_bin_variance=float((c_squared - c * c / n).sum() / total),
+            within_bin_covariance=float(2 * (products - o * c / n).sum() / total),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationNull:
+    """What given confidences show if they are right: T redraws of their outcomes.
+
+    Made by `calibration_null`.  Introduced in chapter 1 of the book.
+
+    Attributes
+    ----------
+    edges : (M + 1,) array
+    count : (M,) integers, cases per bin
+    confidence_sum : (M,) array
+    outcome_sum : (T, M) integers, how many came true, one row per draw
+    """
+
+    edges: np.ndarray
+    count: np.ndarray
+    confidence_sum: np.ndarray
+    outcome_sum: np.ndarray
+
+    @property
+    def frequency(self):
+        """(T, M) frequencies, NaN where a bin is empty."""
+        return _ratio(self.outcome_sum, self.count)
+
+    @property
+    def ece(self):
+        """(T,) expected calibration errors."""
+        return np.abs(self.outcome_sum - self.confidence_sum).sum(axis=1) / self.count.sum()
+
+    @property
+    def mce(self):
+        """(T,) maximum calibration errors."""
+        gaps = _ratio(self.outcome_sum - self.confidence_sum, self.count)
+        return np.nanmax(np.abs(gaps), axis=1)
+
+    @property
+    def mean(self):
+        """The expected calibration error that a calibrated model shows on average."""
+        return float(self.ece.mean())
+
+    def quantile(self, level):
+        """The ECE that a calibrated model stays below with probability `level`."""
+        return float(np.quantile(self.ece, check_fraction("level", level)))
+
+    def interval(self, level=0.95):
+        """(lower, upper): the central interval of a calibrated model's ECE.
+
+        It says where the ECE of *calibrated* predictions falls.  It is no confidence interval for
+        the calibration error of a model that is not calibrated.
+        """
+        tail = (1 - check_fraction("level", level)) / 2
+        return self.quantile(tail), self.quantile(1 - tail)
+
+    def band(self, level=0.95):
+        """(lower, upper), each (M,): where the frequency of each bin falls; NaN where empty.
+
+        The band is POINTWISE: each bin of a calibrated model lies inside it with probability of
+        about `level` or more (frequencies are discrete), all of them together with less.
+        """
+        tail = (1 - check_fraction("level", level)) / 2
+        # Quantiles that are values drawn, so that a bin on the end of its band is inside.
+        lower, upper = np.quantile(self.frequency, [tail, 1 - tail], axis=0, method="inverted_cdf")
+        return lower, upper
+
+    def p_value(self, ece):
+        r"""Chance that a calibrated model shows at least this ECE.
+
+        :math:`(1 + \#\{t : \mathrm{ECE}_t \ge \mathrm{ece}\}) / (1 + T)`, never 0: the data in
+        hand count as one of the draws (Phipson & Smyth 2010, *Stat. Appl. Genet. Mol. Biol.* 9,
+        article 39).  Values equal up to rounding count as equal.
+        """
+        ece = as_array("ece", ece, ndim=0)
+        return float((1 + (self.ece >= ece - 1e-12).sum()) / (1 + len(self.outcome_sum)))
+
+
+def top_label(probs, labels):
+    """Confidence in the predicted class, and whether that class was right.
+
+    Parameters
+    ----------
+    probs : (N, K) array, K at least 2
+        One distribution per row.  Rows must sum to 1 within 1e-5 (float64), 1e-4 (float32) or
+        2e-3 (float16); anything else, integers included, is taken as float64.
+    labels : (N,) integers 0 … K - 1
+        Whole numbers held as floats will do; true and false where K = 2.
+
+    Returns
+    -------
+    confidence : (N,) array in the dtype of `probs`, the largest probability of each row (cut at 1,
+        since a row may sum to a little more)
+    outcome : (N,) booleans
+        Whether the label is the class with that probability, the first one if several tie.
+
+    Raises
+    ------
+    ValueError
+        For shapes that differ, NaN, negative numbers, rows that do not sum to 1 (logits, mostly)
+        and labels out of range.
+
+    Introduced in chapter 1 of the book.
+    """
+    pairs = [_top(*block) for block in _blocks(_as_rows(probs), labels)]
+    confidence, outcome = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    return confidence, outcome
+
+
+def bin_edges(confidence, bins=15, spacing="width"):
+    r"""Edges of bins (lo, hi] over [0, 1], the first closed at 0.
+
+    Parameters
+    ----------
+    confidence : (N,) array, probabilities in [0, 1]
+        Gives the dtype of the edges and, for equal mass, their place.
+    bins : int, M, at most 100,000
+    spacing : {"width", "mass"}
+        Equal width: i/M.  Equal mass: the values of rank :math:`\lceil iN/M \rceil` (quantiles
+        of the inverted distribution function).  They are confidences themselves, so equal ones
+        always share a bin and order does not matter; edges that coincide become one, so that
+        there can be fewer bins than asked for.
+
+    Returns
+    -------
+    (M + 1,) array, rising from 0 to 1, in the dtype of `confidence`
+
+    Raises
+    ------
+    ValueError
+        For values outside [0, 1], NaN, and counts of bins that are not positive integers.
+
+    Introduced in chapter 1 of the book.
+    """
+    return _edges(_as_confidence(confidence), bins, spacing)
+
+
+def bin_index(confidence, edges):
+    """Bin of each confidence: b where edges[b] < confidence <= edges[b + 1], and 0 for 0.
+
+    Parameters
+    ----------
+    confidence : (N,) array, probabilities in [0, 1]
+    edges : (M + 1,) array, rising from 0 to 1, as `bin_edges` makes them
+        If the two dtypes differ, both are compared in the coarser one.
+
+    Returns
+    -------
+    (N,) integers 0 … M - 1
+
+    Raises
+    ------
+    ValueError
+        For values outside [0, 1], NaN, and edges that do not rise from 0 to 1.
+
+    Introduced in chapter 1 of the book.
+    """
+    confidence = _as_confidence(confidence)
+    edges = as_floats("edges", edges, ndim=1)
+    if len(edges) < 2 or edges[0] != 0 or edges[-1] != 1 or (edges[1:] < edges[:-1]).any():
+        raise ValueError("edges: must rise from 0 to 1; take those of bin_edges")
+    dtype = min(confidence.dtype, edges.dtype, key=lambda kind: kind.itemsize)
+    return _index(confidence.astype(dtype), edges.astype(dtype), "mass")
+
+
+def bin_table(confidence, outcome, bins=15, spacing="width"):
+    """Sort cases into bins of confidence.
+
+    This is also the call for a binary forecast: p(y = 1) and y.
+
+    Parameters
+    ----------
+    confidence : (N,) array, probabilities in [0, 1]
+        float16, float32 and float64 are binned as they are, anything else as float64.
+    outcome : (N,) zeros and ones, or booleans
+    bins, spacing
+        As in `bin_edges`.
+
+    Returns
+    -------
+    BinTable
+
+    Raises
+    ------
+    ValueError
+        As `bin_edges`; for outcomes other than 0 and 1, and lengths that differ.
+
+    Introduced in chapter 1 of the book.
+    """
+    confidence = _as_confidence(confidence)
+    outcome = as_labels("outcome", outcome, len(confidence))
+    return _binned(confidence, outcome, bins, spacing)
+
+
+def top_label_table(probs, labels, bins=15):
+    """Equal-width table of the predicted classes, without the (N,) arrays in between.
+
+    Needs next to no memory beside its input; for more cases than fit into memory, add the tables
+    of parts: ``sum(top_label_table(p, y) for p, y in parts)``.
+
+    Parameters
+    ----------
+    probs, labels
+        As in `top_label`.
+    bins : int
+
+    Returns
+    -------
+    BinTable, equal to ``bin_table(*top_label(probs, labels), bins)`` up to rounding
+
+    Raises
+    ------
+    ValueError
+        As `top_label` and `bin_edges`.
+
+    Introduced in chapter 1 of the book.
+    """
+    probs = _as_rows(probs)
+    edges = _edges(probs[0], bins, "width")
+    return _tally((_top(*block) for block in _blocks(probs, labels)), edges, "width")
+
+
+def expected_calibration_error(probs, labels, bins=15, spacing="width"):
+    """Expected calibration error of the predicted class (Guo et al. 2017, equation 3).
+
+    Read it beside `calibration_null` of the same confidences: how large it is by chance depends on
+    N, on `bins` and on the confidences.
+
+    Parameters
+    ----------
+    probs, labels
+        As in `top_label`.  For a binary forecast use ``bin_table(confidence, outcome).ece``.
+    bins, spacing
+        As in `bin_edges`.
+
+    Returns
+    -------
+    float in [0, 1]
+
+    Raises
+    ------
+    ValueError
+        As `top_label` and `bin_edges`.
+
+    Introduced in chapter 1 of the book.
+    """
+    if check_choice("spacing", spacing, ("width", "mass")) == "width":
+        return top_label_table(probs, labels, bins).ece
+    return _binned(*top_label(probs, labels), bins, spacing).ece
+
+
+def classwise_tables(probs, labels, bins=15, spacing="width"):
+    """One table per class: p_k against whether the label is k.
+
+    Parameters
+    ----------
+    probs, labels
+        As in `top_label`.
+    bins, spacing
+        As in `bin_edges`; equal-mass edges differ from class to class.
+
+    Returns
+    -------
+    list of K BinTable
+
+    Raises
+    ------
+    ValueError
+        As `top_label` and `bin_edges`.
+
+    Introduced in chapter 1 of the book.
+    """
+    probs = _as_rows(probs)
+    labels = as_classes("labels", labels, *probs.shape)
+    for _ in _blocks(probs, labels):
+        pass  # this checks the rows
+    columns = (np.minimum(column, 1) for column in probs.T)
+    return [_binned(column, labels == k, bins, spacing) for k, column in enumerate(columns)]
+
+
+def classwise_calibration_error(probs, labels, bins=15, spacing="width"):
+    """Mean over the classes of the binary expected calibration error of each.
+
+    Parameters and errors are those of `classwise_tables`; see `classwise_null` for its size by
+    chance.
+
+    Returns
+    -------
+    float in [0, 1]
+
+    Source: Kull et al. (2019), *Beyond temperature scaling*, classwise-ECE; Nixon et al. (2019),
+    *Measuring calibration in deep learning*, static calibration error.  Introduced in chapter 1
+    of the book.
+    """
+    return float(np.mean([table.ece for table in classwise_tables(probs, labels, bins, spacing)]))
+
+
+def squared_calibration_error(confidence, outcome, bins=15, spacing="width"):
+    """Unbiased estimate of the squared calibration error; it may be negative.
+
+    Parameters and errors are those of `bin_table`; formula, source and the treatment of bins with
+    one case are those of `BinTable.squared_error`.
+
+    Returns
+    -------
+    float
+
+    Introduced in chapter 1 of the book.
+    """
+    return bin_table(confidence, outcome, bins, spacing).squared_error
+
+
+def calibration_null(confidence, bins=15, spacing="width", draws=1000, seed=0):
+    """What these confidences would show if they were right.
+
+    Each draw lets every case come true with its own claimed probability, so that counts in a bin
+    are sums of unequal Bernoulli variables, not binomial with the mean of the bin.
+
+    Parameters
+    ----------
+    confidence : (N,) array, probabilities in [0, 1]
+    bins, spacing
+        As in `bin_edges`, and as in the table that this is to be compared with.
+    draws : int, T
+    seed : int
+
+    Returns
+    -------
+    CalibrationNull
+        The same for the same confidences in any order.
+
+    Raises
+    ------
+    ValueError
+        As `bin_edges`; for counts of draws and seeds that are not whole numbers.
+
+    Source: Bröcker & Smith (2007), *Weather and Forecasting* 22, 651-661, "consistency
+    resampling" (there the forecasts are resampled too, here they stay); for ECE, Vaicenavicius et
+    al. (2019), *Evaluating model calibration in classification*.  Introduced in chapter 1 of the
+    book.
+    """
+    confidence = np.sort(_as_confidence(confidence))  # so that a bin is a run of neighbours
+    draws = check_count("draws", draws)
+    rng = np.random.default_rng(check_count("seed", seed, minimum=0))
+    table = _binned(confidence, np.zeros(len(confidence)), bins, spacing)
+    index = _index(confidence, table.edges, spacing)
+    confidence = confidence.astype(np.float64)
+    outcome_sum = np.zeros((draws, len(table.count)), dtype=np.int64)
+    step = min(max(BLOCK // draws, 1), 255)  # so that the hits of a bin fit into a byte
+    for start in range(0, len(confidence), step):
+        part = slice(start, start + step)
+        said, bin_ = confidence[part], index[part]
+        hits = rng.random((len(said), draws)) < said[:, None]
+        first = np.flatnonzero(np.diff(bin_, prepend=-1))  # where a bin begins
+        sums = np.add.reduceat(hits.view(np.uint8), first, axis=0, dtype=np.uint8)
+        outcome_sum[:, bin_[first]] += sums.T
+    return CalibrationNull(table.edges, table.count, table.confidence_sum, outcome_sum)
+
+
+def classwise_null(probs, bins=15, spacing="width", draws=1000, seed=0):
+    """Classwise calibration errors that these probabilities would show if they were right.
+
+    The labels are redrawn from the whole rows, so that the classes hang together as they do in
+    the data.
+
+    Parameters
+    ----------
+    probs : (N, K) array, as in `top_label`
+    bins, spacing, draws, seed
+        As in `calibration_null`.
+
+    Returns
+    -------
+    (draws,) array of classwise errors
+
+    Raises
+    ------
+    ValueError
+        As `classwise_tables`; for counts of draws and seeds that are not whole numbers.
+
+    Introduced in chapter 1 of the book.
+    """
+    probs = _as_rows(probs)
+    draws = check_count("draws", draws)
+    rng = np.random.default_rng(check_count("seed", seed, minimum=0))
+    nobody = np.zeros(len(probs), dtype=np.intp)  # labels do not matter to edges and confidences
+    tables = classwise_tables(probs, nobody, bins, spacing)
+    width = max(len(table.count) for table in tables)
+    cells = len(tables) * width
+    expected = np.concatenate([_padded(table.confidence_sum, width) for table in tables])
+    errors = np.zeros(draws)
+    most = max(MOST_COUNTS // cells, 1)  # draws at a time, one row of counts for each
+    for start in range(0, draws, most):
+        rows = min(most, draws - start)
+        counts = np.zeros((rows, cells), dtype=np.int64)
+        for block, _ in _blocks(probs, nobody):
+            cell = _cells(block, tables, width, spacing)
+            _redraw(block, cell, counts, rng)
+        errors[start : start + rows] = np.abs(counts - expected).sum(axis=1)
+    return errors / probs.size
+
+
+def log_loss(probs, labels):
+    r"""Mean negative log-likelihood, :math:`-\frac1N \sum_i \log p_{i,y_i}`, in nats.
+
+    Infinite, without a warning, where a true class was given probability 0.
+
+    Parameters
+    ----------
+    probs, labels
+        As in `top_label`.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        As `top_label`.
+
+    Source: Good (1952), *Rational decisions*.  Introduced in chapter 1 of the book.
+    """
+    probs = _as_rows(probs)
+    total = 0.0
+    for block, label in _blocks(probs, labels):
+        with np.errstate(divide="ignore"):
+            total -= np.log(block[np.arange(len(block)), label], dtype=np.float64).sum()
+    return float(total / len(probs))
+
+
+def log_loss_from_logits(logits, labels):
+    """Mean negative log-likelihood of softmax(logits), in nats; finite for finite logits.
+
+    Parameters
+    ----------
+    logits : (N, K) array of finite numbers, K at least 2
+    labels : (N,) integers 0 … K - 1
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        For shapes that differ, NaN or infinity, labels out of range, and logits so far apart that
+        their difference leaves the range of float64.
+
+    Introduced in chapter 1 of the book.
+    """
+    logits = as_array("logits", logits, ndim=2)
+    _check_classes("logits", logits)
+    labels = as_classes("labels", labels, *logits.shape).astype(np.intp, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        loss = -log_softmax(logits, axis=1)[np.arange(len(logits)), labels].mean()
+    check_finite_result("logits", loss)
+    return float(loss)
+
+
+def brier_score(probs, labels):
+    r"""Mean squared error of the whole distribution.
+
+    :math:`\frac1N \sum_i \sum_k (p_{ik} - 1_{y_i = k})^2`, from 0 to 2.  For two classes it is
+    twice the binary score :math:`(p - y)^2`, which `BinTable.brier_decomposition` takes apart.
+
+    Parameters
+    ----------
+    probs, labels
+        As in `top_label`.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        As `top_label`.
+
+    Source: Brier (1950), *Monthly Weather Review* 78, 1-3, equation 2.  Introduced in chapter 1
+    of the book.
+    """
+    probs = _as_rows(probs)
+    total = 0.0
+    for block, label in _blocks(probs, labels):
+        error = block.astype(np.float64)
+        error[np.arange(len(block)), label] -= 1
+        total += np.square(error, out=error).sum()
+    return float(total / len(probs))
+
+
+def _as_confidence(value):
+    """(N,) probabilities in their own dtype."""
+    array = as_floats("confidence", value, ndim=1)
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"confidence: runs from {low:g} to {high:g}; pass probabilities in [0, 1]")
+    return array
+
+
+def _as_rows(probs):
+    """(N, K) numbers in their own dtype; `_blocks` checks the rows while they are in cache."""
+    ready = type(probs) is np.ndarray and probs.dtype.name in TOLERANCE and probs.size
+    array = probs if ready else as_floats("probs", probs, ndim=(1, 2))
+    if array.ndim == 1:
+        raise ValueError(
+            f"probs: expected shape (N, K), got {array.shape}; for a binary forecast use "
+            "bin_table(confidence, outcome).ece"
+        )
+    if array.ndim != 2:
+        raise ValueError(f"probs: expected 2 axes (N, K), got shape {array.shape}")
+    _check_classes("probs", array)
+    return array
+
+
+def _check_classes(name, array):
+    """Refuse a single column."""
+    if array.shape[1] < 2:
+        raise ValueError(f"{name}: has one column; give every class its own, both of two as well")
+
+
+def _blocks(probs, labels):
+    """Yield (rows, labels) of some thousand cases each, checked."""
+    labels = as_classes("labels", labels, *probs.shape)
+    step = min(max(BLOCK // probs.shape[1], 1024), 8192)
+    ones = np.ones(probs.shape[1], dtype=np.result_type(probs.dtype, np.float32))
+    tolerance = TOLERANCE[probs.dtype.name]
+    for start in range(0, len(probs), step):
+        block = probs[start : start + step]
+        with np.errstate(all="ignore"):
+            error = np.abs(block @ ones - 1).max()  # a product with ones is the fastest sum
+        if not (block.min() >= 0 and error <= tolerance):  # NaN is neither
+            _refuse(block, tolerance, start)
+        yield block, labels[start : start + step].astype(np.intp, copy=False)
+
+
+def _refuse(block, tolerance, start):
+    """Name the row that is no distribution, if exact sums find one."""
+    if not np.isfinite(block).all():
+        raise ValueError("probs: contains NaN or infinity; remove or impute those rows first")
+    with np.errstate(all="ignore"):
+        sums = block.sum(axis=1, dtype=np.float64)
+    lowest = block.min(axis=1)
+    wrong = np.flatnonzero((lowest < 0) | (np.abs(sums - 1) > tolerance))
+    if len(wrong):
+        what = f"is negative ({lowest[wrong[0]]:g})"
+        if lowest[wrong[0]] >= 0:
+            what = f"sums to {sums[wrong[0]]:.6g}, not 1"
+        raise ValueError(
+            f"probs: row {start + wrong[0]} {what}; are these logits? Then pass their softmax"
+        )
+
+
+def _top(block, labels):
+    """Confidence and outcome of the predicted class."""
+    rows = np.arange(len(block))
+    if block.shape[1] > FEW_CLASSES:
+        predicted = block.argmax(axis=1)
+        return np.minimum(block[rows, predicted], 1), predicted == labels
+    # argmax costs as much for a row of three as for one of thirty: compare whole columns instead.
+    columns = np.ascontiguousarray(block.T)
+    confidence = columns.max(axis=0)
+    outcome = columns[labels, rows] == confidence
+    if np.count_nonzero(columns == confidence) > len(block):  # ties: only the first counts
+        outcome = block.argmax(axis=1) == labels
+    return np.minimum(confidence, 1), outcome
+
+
+def _edges(confidence, bins, spacing):
+    """`bin_edges` of checked confidences."""
+    bins = check_count("bins", bins, maximum=MOST_BINS)
+    if check_choice("spacing", spacing, ("width", "mass")) == "width":
+        return (np.arange(bins + 1) / bins).astype(confidence.dtype)
+    rank = (np.arange(1, bins) * len(confidence) + bins - 1) // bins  # ⌈iN/M⌉, from 1
+    ends = np.array([0, 1], dtype=confidence.dtype)
+    return np.unique(np.concatenate([ends, np.sort(confidence)[rank - 1]]))
+
+
+def _index(confidence, edges, spacing):
+    """Bin of each confidence, both in one dtype."""
+    if spacing == "mass" or edges.dtype == np.float16:  # in float16, edges i/M can coincide
+        return np.searchsorted(edges[1:-1], confidence, side="left")
+    # ⌊cM⌋ is the bin, or one too high: on an edge, or where the product was rounded up to it.
+    guess = (confidence * (len(edges) - 1)).astype(np.intp)
+    lower = edges.copy()
+    lower[0] = -1  # the first bin is closed
+    return guess - (confidence <= lower[guess])
+
+
+def _binned(confidence, outcome, bins, spacing):
+    """`bin_table` of checked cases, a block at a time."""
+    edges = _edges(confidence, bins, spacing)
+    parts = (slice(i, i + 8192) for i in range(0, len(confidence), 8192))
+    return _tally(((confidence[part], outcome[part]) for part in parts), edges, spacing)
+
+
+def _tally(pairs, edges, spacing):
+    """The table of (confidence, outcome) pairs of arrays."""
+    bins = len(edges) - 1
+    sums = np.zeros((5, bins))  # float64 counts of one input are exact: it is shorter than 2⁵³
+    for confidence, outcome in pairs:
+        index = _index(confidence, edges, spacing)
+        c, o = confidence.astype(np.float64), outcome.astype(np.float64)
+        for row, weights in enumerate((None, o, c, c * (1 - c), np.square(o - c))):
+            sums[row] += np.bincount(index, weights, minlength=bins)
+    return BinTable(edges, *sums[:2].astype(np.int64), *sums[2:])
+
+
+def _ratio(sums, count):
+    """sums / count, NaN for a count of zero."""
+    return sums / np.where(count > 0, count, np.nan)
+
+
+def _padded(values, length):
+    """`values` with zeros up to a length."""
+    return np.concatenate([values, np.zeros(length - len(values))])
+
+
+def _cells(block, tables, width, spacing):
+    """(n, K) place of each probability among K rows of `width` bins."""
+    columns = np.minimum(block, 1).T
+    index = [_index(c, t.edges, spacing) for c, t in zip(columns, tables, strict=True)]
+    return np.stack(index, axis=1) + width * np.arange(len(tables))
+
+
+def _redraw(block, cell, counts, rng):
+    """Draw a label per case and draw from its row, and add the cell it falls into to counts."""
+    rows, cells = counts.shape
+    cumulative = block.cumsum(axis=1, dtype=np.float64)
+    cumulative /= cumulative[:, -1:]
+    offset = cells * np.arange(rows)
+    for ends, mine in zip(cumulative, cell, strict=True):
+        label = np.searchsorted(ends, rng.random(rows), side="right")
+        counts.ravel()[mine[label] + offset] += 1  # one cell per draw: none is hit twice
