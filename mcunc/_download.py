@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from tqdm import tqdm
@@ -30,9 +32,8 @@ def local_file(names, sources):
     FileNotFoundError
         Where no source could be reached, saying what to do.
     """
-    folders = [cache_folder()]
-    if "MCUNC_DATA" in os.environ:
-        folders.insert(0, Path(os.environ["MCUNC_DATA"]))
+    given = os.environ.get("MCUNC_DATA")  # set but empty: as if it were not set
+    folders = [*([Path(given)] if given else []), cache_folder()]
     for folder in folders:
         for name in names:
             if (folder / name).is_file():
@@ -63,25 +64,45 @@ def fetch(url, md5, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     have = part.stat().st_size if part.exists() else 0
-    request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    with urlopen(request, timeout=60) as response:
-        resumed = response.status == 206  # 200: the server sends the whole file again
-        total = int(response.headers.get("Content-Length", 0)) + have * resumed
+    if not (have and digest(part, "md5") == md5):  # else killed between the last byte and the name
+        try:
+            _transfer(url, part, have)
+        except HTTPException as error:  # an answer that breaks HTTP's own rules
+            raise OSError(f"broke off ({error!r}); try again") from error
+        if (found := digest(part, "md5")) != md5:
+            part.unlink()
+            raise OSError(f"has MD5 {found}, expected {md5}; discarded, try again")
+    part.replace(path)
+    return path
+
+
+def _transfer(url, part, have):
+    """Add to the `have` bytes of the file `part` those it lacks; all of them if it must be."""
+    response, have = _answer(url, have)
+    with response:
+        total = None if response.length is None else response.length + have
         bar = tqdm(
-            total=total or None, initial=have * resumed, desc=path.name, unit="B", unit_scale=True,
-            disable=None,
-        )  # fmt: skip
-        with part.open("ab" if resumed else "wb") as file, bar:
+            total=total, initial=have, desc=part.stem, unit="B", unit_scale=True, disable=None
+        )
+        with part.open("ab" if have else "wb") as file, bar:
             while block := response.read(CHUNK):
                 file.write(block)
                 bar.update(len(block))
-    if total and part.stat().st_size < total:
+    if total is not None and part.stat().st_size < total:
         raise OSError(f"broke off after {part.stat().st_size} of {total} bytes; try again")
-    if (found := digest(part, "md5")) != md5:
-        part.unlink()
-        raise OSError(f"has MD5 {found}, expected {md5}; discarded")
-    part.replace(path)
-    return path
+
+
+def _answer(url, have):
+    """The server's response, and how many of the bytes that are here it goes on from."""
+    try:
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        response = urlopen(Request(url, headers=headers), timeout=60)
+    except HTTPError as error:
+        error.close()
+        if have and error.code == 416:  # more is here than the file has: begin again
+            return _answer(url, 0)
+        raise
+    return response, have if response.status == 206 else 0  # 200: sends the whole file again
 
 
 def digest(path, algorithm="sha256"):

@@ -39,12 +39,13 @@ def corrupt(images, kind, severity, seed=0):
     """
     check_choice("kind", kind, tuple(STRENGTHS))
     strength = STRENGTHS[kind][check_count("severity", severity, 1, 5) - 1]
-    images = np.asarray(images)
-    if images.ndim != 4 or images.dtype != np.uint8:
-        raise ValueError(f"images: expected (N, 3, H, W) uint8, got {images.shape} {images.dtype}")
+    rng = np.random.default_rng(check_count("seed", seed, minimum=0))
+    if not (isinstance(images, np.ndarray) and images.dtype == np.uint8):
+        raise ValueError("images: expected a numpy array of uint8, values from 0 to 255")
+    if images.ndim != 4 or images.shape[1] != 3 or images.size == 0:
+        raise ValueError(f"images: expected shape (N, 3, H, W), got {images.shape}")
     x = images / 255
     if kind == "gaussian_noise":
-        rng = np.random.default_rng(check_count("seed", seed, minimum=0))
         x = x + rng.normal(scale=strength, size=x.shape)
     elif kind == "gaussian_blur":
         x = gaussian_filter(x, sigma=(0, 0, strength, strength), mode="nearest")

@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn import datasets
 from sklearn.model_selection import train_test_split
 
-from mcunc._checks import check_choice, check_count, check_fraction
+from mcunc._checks import as_array, check_choice, check_count, check_fraction
 from mcunc._download import digest, local_file
 
 # Archives of single pictures, train/<class>/… and test/<class>/…: the public copy that fast.ai
@@ -28,6 +28,7 @@ _CIFAR = {
         (_HOST + "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),
     ],
 }
+_COUNTS = {"train": 50_000, "test": 10_000}
 
 
 @dataclass(frozen=True)
@@ -126,61 +127,81 @@ def cifar(classes=10):
     Raises
     ------
     ValueError
-        For another number of classes, or an archive that does not hold 60,000 such pictures.
+        For another number of classes, or an archive that is damaged or does not hold 60,000 such
+        pictures; the message names the file.
     FileNotFoundError
         Where the data are neither here nor to be downloaded.
     """
-    if classes not in (10, 100):
+    if not isinstance(classes, (int, np.integer)) or classes not in _CIFAR:
         raise ValueError(f"classes: must be 10 or 100, got {classes!r}")
     sources = _CIFAR[classes]
     names = [f"cifar{classes}_images.tgz", *(url.rsplit("/", 1)[1] for url, _ in sources)]
     path = local_file(names, sources)
-    parts = _read_records(path, classes) if "binary" in path.name else _read_folders(path)
     source = f"{path.name} sha256:{digest(path)}"
-    return tuple(_as_pictures(parts[part], path, source) for part in ("train", "test"))
+    try:
+        parts = (_read_records if "binary" in path.name else _read_folders)(path)
+        train, test = (_as_pictures(parts[part], count, source) for part, count in _COUNTS.items())
+        if not train.names == test.names or len(train.names) != classes:
+            raise ValueError(f"{len(train.names)} classes to train on, {len(test.names)} to test")
+    except Exception as error:  # damage shows in many ways: tar, gzip, pictures, counts, names
+        raise ValueError(
+            f"{path}: is damaged or not CIFAR-{classes} ({error}); delete it and fetch it again"
+        ) from error
+    return train, test
 
 
 def _read_folders(path):
-    """Pictures of an archive with folders train/<class> and test/<class>: (class, name, array)."""
+    """Pictures of an archive with folders train/<class> and test/<class>: (class, name, array).
+
+    Nothing is written to disk, whatever path a member claims, and links are passed over.
+    """
     parts = {"train": [], "test": []}
     with tarfile.open(path) as archive:
         for member in archive:
-            *above, name = Path(member.name).parts
+            *above, name = Path(member.name).parts or ("",)
+            # The outermost, since CIFAR-100 has a class of trains, test/train/…
             part = next((folder for folder in above if folder in parts), None)
             if not (member.isfile() and part and name.endswith((".jpg", ".png"))):
                 continue
-            with Image.open(io.BytesIO(archive.extractfile(member).read())) as image:
+            file = io.BytesIO(archive.extractfile(member).read())
+            with Image.open(file, formats=("JPEG", "PNG")) as image:  # no format that runs programs
+                if image.size != (32, 32):
+                    raise ValueError(f"{member.name} is not 32 × 32")
                 parts[part].append((above[-1], name, np.asarray(image.convert("RGB"))))
     return parts
 
 
-def _read_records(path, classes):
+def _read_records(path):
     """The authors' binary files: a record is the label (for 100, coarse then fine) and pixels."""
     parts = {"train": [], "test": []}
-    ahead = 1 if classes == 10 else 2
     with tarfile.open(path) as archive:
-        members = {Path(member.name).name: member for member in archive}
-        text = members["batches.meta.txt" if classes == 10 else "fine_label_names.txt"]
-        classes_named = archive.extractfile(text).read().decode().split()
-        for file in sorted(name for name in members if name.endswith(".bin")):
-            raw = np.frombuffer(archive.extractfile(members[file]).read(), np.uint8)
-            records = raw.reshape(-1, ahead + 3072)
-            pixels = records[:, ahead:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-            parts["test" if "test" in file else "train"] += [
-                (classes_named[label], f"{file}{i:05}", image)
-                for i, (label, image) in enumerate(zip(records[:, ahead - 1], pixels, strict=True))
-            ]
+        files = {
+            Path(member.name).name: archive.extractfile(member).read()
+            for member in archive
+            if member.isfile()
+        }
+    text, ahead = "batches.meta.txt", 1
+    if text not in files:
+        text, ahead = "fine_label_names.txt", 2
+    classes_named = files[text].decode().split()
+    for file in sorted(name for name in files if name.endswith(".bin")):
+        records = np.frombuffer(files[file], np.uint8).reshape(-1, ahead + 3072)
+        pixels = records[:, ahead:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        parts["test" if "test" in file else "train"] += [
+            (classes_named[label], f"{file}{i:05}", image)
+            for i, (label, image) in enumerate(zip(records[:, ahead - 1], pixels, strict=True))
+        ]
     return parts
 
 
-def _as_pictures(rows, path, source):
+def _as_pictures(rows, count, source):
+    if len(rows) != count:
+        raise ValueError(f"has {len(rows)} pictures where there must be {count}")
     rows.sort(key=lambda row: row[:2])
     names = sorted({row[0] for row in rows})
-    if len(rows) not in (50_000, 10_000) or {row[2].shape for row in rows} != {(32, 32, 3)}:
-        raise ValueError(f"{path}: is not CIFAR ({len(rows)} pictures of 32 × 32)")
-    images = np.stack([row[2] for row in rows]).transpose(0, 3, 1, 2)
     index = {name: i for i, name in enumerate(names)}
-    labels = np.array([index[row[0]] for row in rows])
+    images = np.stack([row[2] for row in rows]).transpose(0, 3, 1, 2)
+    labels = np.array([index[row[0]] for row in rows], dtype=np.int64)
     return Pictures(np.ascontiguousarray(images), labels, names, source)
 
 
@@ -189,9 +210,9 @@ def stratified_split(labels, size, seed=0):
 
     Parameters
     ----------
-    labels : (N,) array of classes
+    labels : (N,) array of classes, whole numbers
     size : int, cases of the second part
-    seed : int
+    seed : int, below 2³²
 
     Returns
     -------
@@ -200,13 +221,23 @@ def stratified_split(labels, size, seed=0):
     Raises
     ------
     ValueError
-        Where a part would have fewer cases than there are classes.
+        Where a part would have fewer cases than there are classes, or a class has only one.
     """
+    labels = as_array("labels", labels, ndim=1)
+    if (labels != np.floor(labels)).any():
+        raise ValueError("labels: must be whole numbers, the class of each case: 0, 1, …")
+    seed = check_count("seed", seed, minimum=0, maximum=2**32 - 1)
+    counts = np.unique(labels, return_counts=True)[1]
+    if counts.min() < 2:
+        raise ValueError("labels: a class has a single case, which cannot be split; leave it out")
+    size = check_count("size", size)
+    if not len(counts) <= size <= len(labels) - len(counts):
+        raise ValueError(
+            f"size: {size} of {len(labels)} leave fewer cases in a part than there are classes "
+            f"({len(counts)}); choose {len(counts)} to {len(labels) - len(counts)}"
+        )
     indices = np.arange(len(labels))
-    try:
-        parts = train_test_split(indices, test_size=size, stratify=labels, random_state=seed)
-    except ValueError as error:
-        raise ValueError(f"size: {error}") from None
+    parts = train_test_split(indices, test_size=size, stratify=labels, random_state=seed)
     return tuple(map(np.sort, parts))
 
 

@@ -1,11 +1,19 @@
 """The long runs of the book: ``python -m mcunc run NAME`` makes them again."""
 
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 from scipy.special import softmax
 
-from mcunc import networks, training
+from mcunc import calibration, data, networks, recorded, training
+from mcunc._checks import check_choice, check_count
+from mcunc.corruption import STRENGTHS, corrupt
 
 # One recipe for each network, that of He et al. (2016) shortened in proportion: stochastic
 # gradient descent, the rate divided by ten after half and three quarters of the epochs, pictures
@@ -16,6 +24,63 @@ RECIPES = {
 }
 _BUILD = {"lenet5": networks.lenet5, "resnet20": networks.cifar_resnet}
 VALIDATION = 5_000
+CORRUPTED = 2_000
+
+
+def run_calibration(dataset="cifar10", seed=0, folder="runs", device="cpu"):
+    """Train LeNet-5 and a residual network and keep what chapter 1 needs of them.
+
+    45,000 pictures to train on, 5,000 to validate (the same for every seed), 10,000 to test.
+    Killed and called again, it goes on from the last checkpoint in `folder`.
+
+    Parameters
+    ----------
+    dataset : {"cifar10", "cifar100"}
+    seed : int
+        Decides initial weights, order and augmentation.
+    folder : path
+        Takes the checkpoints and the result: ``calibration-<dataset>-seed<seed>.npz`` and .json.
+    device : str, a torch device
+
+    Returns
+    -------
+    path of the .npz file
+
+    Raises
+    ------
+    ValueError
+        For another data set, a seed below 0, no such device, or a checkpoint in `folder` that is
+        damaged or of other settings.
+    FileNotFoundError
+        Where the data are neither here nor to be downloaded.
+    """
+    check_choice("dataset", dataset, ("cifar10", "cifar100"))
+    seed = check_count("seed", seed, minimum=0)
+    if not isinstance(folder, (str, os.PathLike)):
+        raise ValueError(f"folder: expected a path, got {folder!r}")
+    train, test = data.cifar(int(dataset.removeprefix("cifar")))
+    name = f"calibration-{dataset}-seed{seed}"
+    fitted, held = data.stratified_split(train.labels, VALIDATION)
+    # A spread of the test set's classes, in the same places for every run.
+    _, corrupted = data.stratified_split(test.labels, CORRUPTED)
+    arrays = {
+        "val_labels": train.labels[held].astype(np.uint8),
+        "test_labels": test.labels.astype(np.uint8),
+        "corrupted_cases": corrupted.astype(np.uint16),
+    }
+    record = _provenance(f"python -m mcunc run calibration --data {dataset} --seed {seed}", seed)
+    record |= {"data": train.source, "corruptions": list(STRENGTHS), "networks": {}}
+    for network, recipe in RECIPES.items():
+        print(f"{name}: {network}", file=sys.stderr, flush=True)
+        model, history = _trained(
+            network, recipe, train, (fitted, held), seed, device, folder, name
+        )
+        outputs = _outputs(model, train.images[held], test, corrupted)
+        arrays |= {f"{network}_{key}": value for key, value in _half(outputs).items()}
+        record["networks"][network] = _scores(outputs["test_logits"], test.labels, recipe, history)
+    path = Path(folder) / f"{name}.npz"
+    recorded.save(path, arrays, record)
+    return path
 
 
 def _trained(name, recipe, pictures, parts, seed, device, folder, run):
@@ -30,7 +95,7 @@ def _trained(name, recipe, pictures, parts, seed, device, folder, run):
         probs = softmax(logits, axis=1)
         hit = probs.argmax(axis=1) == pictures.labels[held]
         return {
-            "val_loss": float(-np.log(probs[np.arange(len(held)), pictures.labels[held]]).mean()),
+            "val_loss": calibration.log_loss_from_logits(logits, pictures.labels[held]),
             "val_accuracy": float(hit.mean()),
             "val_confidence": float(probs.max(axis=1).mean()),
         }
@@ -40,3 +105,85 @@ def _trained(name, recipe, pictures, parts, seed, device, folder, run):
         Path(folder) / f"{run}-{name}.pt", seed, device,
     )  # fmt: skip
     return network, history
+
+
+def _outputs(network, held, test, corrupted):
+    """Logits of the validation and test pictures, and of some test pictures corrupted."""
+    chosen = test.images[corrupted]
+    return {
+        "val_logits": training.predict_logits(network, held),
+        "test_logits": training.predict_logits(network, test.images),
+        "corrupted_logits": np.stack(
+            [
+                [
+                    training.predict_logits(network, corrupt(chosen, kind, severity, seed=severity))
+                    for severity in range(1, 6)
+                ]
+                for kind in STRENGTHS
+            ]
+        ),  # (kinds, severities, cases, K)
+    }
+
+
+def _scores(logits, labels, recipe, history):
+    """What the record says of one network: its recipe, its history and the test scores."""
+    probs = softmax(logits.astype(np.float64), axis=1)
+    return {
+        "recipe": asdict(recipe),
+        "test": {
+            "accuracy": float((logits.argmax(axis=1) == labels).mean()),
+            "log_loss": calibration.log_loss_from_logits(logits, labels),
+            "brier": calibration.brier_score(probs, labels),
+            "ece_15_bins": calibration.expected_calibration_error(probs, labels, bins=15),
+        },
+        "history": [
+            {key: value if key == "epoch" else round(value, 5) for key, value in row.items()}
+            for row in history
+        ],
+        "hours": round(sum(row["seconds"] for row in history) / 3600, 3),
+    }
+
+
+def _half(outputs):
+    """Logits in half precision, each row shifted so that its largest is 0 (softmax is the same).
+
+    The predicted class is kept apart, since rounding can tie.
+    """
+    stored = {}
+    for name, logits in outputs.items():
+        shifted = logits - logits.max(axis=-1, keepdims=True)
+        stored[name] = shifted.clip(min=np.finfo(np.float16).min).astype(np.float16)
+        stored[name.replace("logits", "predicted")] = logits.argmax(axis=-1).astype(np.uint8)
+    return stored
+
+
+def _provenance(command, seed):
+    """Command, seed, versions, machine and git revision of a run."""
+    return {
+        "command": command,
+        "seed": seed,
+        "git_revision": _revision(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in ("mcunc", "numpy", "scipy", "torch")},
+        "cpu_cores": os.cpu_count(),
+    }
+
+
+def _revision():
+    """Git revision of this source tree, "-dirty" after it where files differ; None without one."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():  # installed; a repository further up is somebody else's
+        return None
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        git = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    except OSError:  # no git
+        return None
+    return git.stdout.strip() or None
+
+
+def _version(name):
+    try:
+        return version(name)
+    except PackageNotFoundError:  # a source tree that was never installed
+        return None

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mcunc._checks import check_choice, check_count
+from mcunc._checks import as_array, check_choice, check_count
 
 _ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "none": lambda x: x}
 
@@ -85,18 +85,38 @@ class ImageClassifier(nn.Module):
     features : nn.Module, (N, 3, H, W) -> (N, C, h, w)
     pooling : nn.Module, (N, C, h, w) -> (N, D)
     head : nn.Module, (N, D) -> (N, K) logits
-    mean, std : sequences of 3 numbers
+    mean, std : sequences of 3 numbers, those of `std` positive in float32
+
+    Raises
+    ------
+    ValueError
+        For a part that is no module, or means and deviations that are not three such numbers.
     """
 
     def __init__(self, features, pooling, head, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)):
         super().__init__()
-        self.features, self.pooling, self.head = features, pooling, head
+        for name, part in (("features", features), ("pooling", pooling), ("head", head)):
+            if not isinstance(part, nn.Module):
+                raise ValueError(f"{name}: expected a torch.nn.Module, got {type(part).__name__}")
+            setattr(self, name, part)
         for name, value in (("mean", mean), ("std", std)):
-            value = torch.as_tensor(value, dtype=torch.float32)
+            value = torch.tensor(_three(name, value), dtype=torch.float32)
+            if not value.isfinite().all() or (name == "std" and not (value > 0).all()):
+                raise ValueError(f"{name}: {value.tolist()} cannot standardise; is it in [0, 1]?")
             self.register_buffer(name, value.reshape(1, 3, 1, 1))
 
     def forward(self, x):
-        """Logits (N, K) of pictures (N, 3, H, W) with values in [0, 1]."""
+        """Logits (N, K) of pictures (N, 3, H, W) with values in [0, 1].
+
+        NaN and infinity pass through, as in any torch module; other types and shapes are a
+        ValueError.  What height and width are possible is for `features` and `head` to say.
+        """
+        if not (torch.is_tensor(x) and x.is_floating_point()):
+            raise ValueError("x: expected a floating-point tensor; for bytes, x.float() / 255")
+        if x.ndim != 4 or x.shape[1] != 3:
+            raise ValueError(f"x: expected (N, 3, H, W), got {tuple(x.shape)}")
+        if x.dtype != self.mean.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise ValueError(f"x: is {x.dtype}, the weights are {self.mean.dtype}; convert one")
         return self.head(self.pooling(self.features((x - self.mean) / self.std)))
 
 
@@ -115,6 +135,11 @@ def lenet5(classes=10, seed=0, **standardise):
     Returns
     -------
     ImageClassifier
+
+    Raises
+    ------
+    ValueError
+        For fewer than two classes.
     """
     classes = check_count("classes", classes, minimum=2)
     with _seeded(seed):
@@ -133,10 +158,23 @@ class ResidualBlock(nn.Module):
 
     He, Zhang, Ren & Sun (2016), figure 2, with option A of section 4.2: where the shape changes,
     the shortcut takes every second pixel and fills the new channels with zeros.
+
+    Parameters
+    ----------
+    channels_in, channels_out : int, not fewer out than in
+    stride : int, of the first convolution
+
+    Raises
+    ------
+    ValueError
+        For counts below 1, or fewer channels out than in.
     """
 
     def __init__(self, channels_in, channels_out, stride):
         super().__init__()
+        channels_in = check_count("channels_in", channels_in)
+        channels_out = check_count("channels_out", channels_out, minimum=channels_in)
+        stride = check_count("stride", stride)
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
@@ -153,7 +191,7 @@ class ResidualBlock(nn.Module):
 
 
 def cifar_resnet(depth=20, classes=10, seed=0, **standardise):
-    """Residual network for 32 × 32 pictures with 6n + 2 layers: 20, 32, 44, 56, 110, …
+    """Residual network for 32 × 32 pictures with 6n + 2 layers, such as 20, 56 or 110.
 
     He, Zhang, Ren & Sun (2016), section 4.2: 16, 32 and 64 channels in three stages of n blocks,
     then the average over the picture and one linear layer.  Introduced in chapter 1.
@@ -196,7 +234,16 @@ def cifar_resnet(depth=20, classes=10, seed=0, **standardise):
 
 @contextmanager
 def _seeded(seed):
-    """Draw torch's initial weights from `seed`, and leave the global generator as it was."""
+    """Draw torch's initial weights from `seed`, and leave the global generators as they were."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(check_count("seed", seed, minimum=0))
+        # Not torch.manual_seed, which would seed the generators of the GPUs as well.
+        torch.default_generator.manual_seed(check_count("seed", seed, minimum=0))
         yield
+
+
+def _three(name, value):
+    """Three finite numbers, one for each channel."""
+    value = as_array(name, value.detach().cpu() if torch.is_tensor(value) else value, ndim=1)
+    if len(value) != 3:
+        raise ValueError(f"{name}: expected 3 numbers, one for each channel, got {len(value)}")
+    return value

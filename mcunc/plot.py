@@ -115,3 +115,75 @@ def pictures(axes, images, titles=None):
         if titles is not None:
             ax.set_title(titles[i], fontsize=10, fontweight="normal", loc="center")
     return axes
+
+
+def confidence_histogram(ax, table):
+    """Share of the cases in each bin, with the mean confidence and the accuracy as lines.
+
+    Parameters
+    ----------
+    ax : Axes
+    table : calibration.BinTable of M bins
+
+    Returns
+    -------
+    Axes
+    """
+    total = table.count.sum()
+    left, width = table.edges[:-1], np.diff(table.edges)
+    ax.bar(left, table.count / total, width, align="edge", color=HIT, edgecolor="white", lw=0.6)
+    lines = (
+        ("mean confidence", table.confidence_sum.sum() / total, EPISTEMIC, "-"),
+        ("accuracy", table.outcome_sum.sum() / total, MISS, "--"),
+    )
+    for name, value, colour, style in lines:
+        ax.axvline(value, color=colour, ls=style, lw=2, label=f"{name} {value:.3f}")
+    ax.set(xlim=(0, 1))
+    ax.legend(loc="upper left")
+    return ax
+
+
+def reliability_diagram(ax, table, band=None):
+    """Share that came true in each bin, with the gap to what was claimed or on its null band.
+
+    Without a band the gaps are shaded, after Guo et al. (2017), figure 1; they end at the mean
+    confidence of the bin's cases, not at the middle of the bin.  With a band, boxes show where the
+    shares would fall if the confidences were right, and shares outside their box stand out.
+
+    Parameters
+    ----------
+    ax : Axes
+    table : calibration.BinTable of M bins; empty ones draw nothing
+    band : (lower, upper), each (M,), optional
+
+    Returns
+    -------
+    Axes
+    """
+    filled = table.count > 0
+    left, right = table.edges[:-1][filled], table.edges[1:][filled]
+    share, gap = table.frequency[filled], table.gap[filled]
+    place = {"x": left, "width": right - left, "align": "edge"}
+    if band is None:
+        ax.bar(height=share, color=HIT, edgecolor="white", lw=0.6, label="share right", **place)
+        ax.bar(
+            height=-gap, bottom=share, color=MISS, alpha=0.4, hatch="////", edgecolor=MISS, lw=0,
+            label="gap to confidence", **place,
+        )  # fmt: skip
+        ax.hlines(share, left, right, color=EPISTEMIC, lw=2)
+    else:
+        lower, upper = (np.asarray(end)[filled] for end in band)
+        ax.bar(
+            height=upper - lower, bottom=lower, color="0.85", edgecolor="0.55", lw=0.7,
+            label="if calibrated", **place,
+        )  # fmt: skip
+        inside = (lower <= share) & (share <= upper)
+        for chosen, colour, name in ((inside, EPISTEMIC, "inside"), (~inside, MISS, "outside")):
+            ax.hlines(
+                share[chosen], left[chosen], right[chosen], color=colour, lw=3.5, zorder=4,
+                label=f"share right, {name} ({chosen.sum()})",
+            )  # fmt: skip
+    ax.plot([0, 1], [0, 1], color=TRUTH, ls="--", lw=1.2)
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    ax.legend(loc="upper left" if band is None else "lower right")
+    return ax

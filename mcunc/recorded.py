@@ -1,6 +1,7 @@
 """Long runs that were made once and ship with the package."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,23 +54,55 @@ def load(name):
     Raises
     ------
     ValueError
-        Where there is no such run.
+        Where there is no such run, or its files are damaged.
     """
+    if not isinstance(name, (str, os.PathLike)):
+        raise ValueError(f"name: expected a name or a path, got {type(name).__name__}")
     path = Path(name) if str(name).endswith(".npz") else FOLDER / f"{name}.npz"
-    if not (path.is_file() and path.with_suffix(".json").is_file()):
-        raise ValueError(f"name: no recorded run {name!r}; there are {', '.join(names())}")
-    with np.load(path) as file:
-        arrays = dict(file)
-    record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    beside = path.with_suffix(".json")
+    if not (os.path.isfile(path) and os.path.isfile(beside)):
+        there = ", ".join(names()) or "none"
+        raise ValueError(f"name: no recorded run {str(name)!r} with its .json; there are: {there}")
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = dict(file)
+        record = json.loads(beside.read_text(encoding="utf-8"))
+    except Exception as error:  # a damaged file, or one that holds objects instead of numbers
+        raise ValueError(
+            f"name: {path} or its .json is damaged ({error}); restore it or make the run again"
+        ) from error
     return Recorded(arrays, record)
 
 
 def save(path, arrays, record):
-    """Write a run as `path` (.npz) with its record beside it (.json)."""
+    """Write a run as `path` (.npz) with its record beside it (.json).
+
+    Both are written under other names first, so that a kill leaves what was there whole.
+
+    Parameters
+    ----------
+    path : path of the .npz file; its folder is made
+    arrays : dict of name -> array of numbers
+    record : dict of what JSON can hold
+
+    Raises
+    ------
+    ValueError
+        For another ending of the path, arrays of objects, or a record JSON cannot hold.
+    """
+    if not (isinstance(path, (str, os.PathLike)) and str(path).endswith(".npz")):
+        raise ValueError(f"path: must end in .npz, got {path!r}")
+    if not isinstance(arrays, dict) or any(np.asarray(a).dtype.hasobject for a in arrays.values()):
+        raise ValueError("arrays: expected a dict of arrays of numbers, no objects")
+    try:
+        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"record: {error}; convert to what JSON can hold") from None
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.stem + ".part.npz")
-    np.savez_compressed(part, **arrays)
-    part.replace(path)
-    text = json.dumps(record, indent=1, ensure_ascii=False)
-    path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    parts = [path.with_name(path.name + ".part"), path.with_name(path.stem + ".json.part")]
+    with parts[0].open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    parts[1].write_text(text, encoding="utf-8")
+    parts[0].replace(path)
+    parts[1].replace(path.with_suffix(".json"))

@@ -1,5 +1,7 @@
 """Training networks."""
 
+import os
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -9,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mcunc._checks import check_choice, check_count, check_positive
+from mcunc._checks import check_choice, check_count, check_fraction, check_positive
 
 
 def fit_full_batch(network, loss, steps=500, learning_rate=0.01, optimiser="adam", watch=None):
@@ -95,6 +97,17 @@ def _optimiser(parameters, name, learning_rate):
     )  # fmt: skip
 
 
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def _from_zero(name, value, below):
+    """Return a number in [0, below)."""
+    number = isinstance(value, (int, float, np.integer, np.floating)) and value is not True
+    if not (number and value is not False and 0 <= value < below):
+        raise ValueError(f"{name}: must be a number from 0 to below {below:g}, got {value!r}")
+    return float(value)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How `fit_minibatches` trains: stochastic gradient descent with Nesterov momentum.
@@ -105,9 +118,15 @@ class Recipe:
     batch_size : int
     learning_rate : float, at the start
     drops : tuple of floats in (0, 1)
-        After these fractions of the epochs the learning rate is divided by ten.
-    momentum : float
-    weight_decay : float
+        After these fractions of the epochs (rounded to whole ones, halves to even) the learning
+        rate is divided by ten.
+    momentum : float in [0, 1); 0 is plain gradient descent
+    weight_decay : float, not negative
+
+    Raises
+    ------
+    ValueError
+        For an attribute outside its range.
     """
 
     epochs: int
@@ -117,8 +136,23 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 1e-4
 
+    def __post_init__(self):
+        """Check, and convert to Python's own numbers: a checkpoint takes no others."""
+        drops = self.drops if np.iterable(self.drops) else [self.drops]
+        checked = {
+            "epochs": check_count("epochs", self.epochs),
+            "batch_size": check_count("batch_size", self.batch_size),
+            "learning_rate": check_positive("learning_rate", self.learning_rate),
+            "drops": tuple(check_fraction("drops", drop) for drop in drops),
+            "momentum": _from_zero("momentum", self.momentum, 1),
+            "weight_decay": _from_zero("weight_decay", self.weight_decay, _LARGEST),
+        }
+        _from_zero("learning_rate", self.learning_rate, _LARGEST)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
     def rate(self, epoch):
-        """The learning rate in epoch 0, 1, …"""
+        """The learning rate in an epoch, counted from 0."""
         passed = sum(epoch >= round(drop * self.epochs) for drop in self.drops)
         return self.learning_rate * 0.1**passed
 
@@ -145,20 +179,25 @@ def fit_minibatches(
     checkpoint : path, optional
         Written after every epoch; read first if it is there.
     seed : int
-    device : str, a torch device; on "cuda" in mixed precision (bfloat16)
+    device : str, "cpu" or "cuda"; on "cuda" in mixed precision (bfloat16), and exact only as far
+        as CUDA's own sums are
 
     Returns
     -------
-    list of dict, one per epoch: loss and accuracy on the augmented training batches as they came,
-    seconds, and what `watch` returned
+    list of dict, one per epoch: epoch, train_loss and train_accuracy on the augmented training
+    batches as they came, what `watch` returned, and seconds
 
     Raises
     ------
     ValueError
-        For arrays that do not match, a loss that is not finite, or a checkpoint of another
-        recipe, seed, network or data.
+        For arrays that do not match, a loss or weights that are not finite, or a checkpoint that
+        is damaged or of another recipe, seed, network or data.  Where the loss is not finite, the
+        network keeps the weights it had before that step and the checkpoint those after the last
+        whole epoch; a checkpoint that does not fit leaves both as they were.
     """
     _trainable(network)
+    _check_run(recipe, augment, watch, checkpoint)
+    seed, device = check_count("seed", seed, minimum=0), _device(device)
     images, labels = _pictures(images, labels)
     network.to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(
@@ -171,15 +210,14 @@ def fit_minibatches(
     bar = tqdm(
         total=recipe.epochs * batches, initial=len(history) * batches, unit="batch", disable=None
     )
-    with bar, torch.random.fork_rng(devices=[device] if device != "cpu" else []):
+    with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for epoch in range(len(history), recipe.epochs):
             begin = perf_counter()
             optimiser.param_groups[0]["lr"] = recipe.rate(epoch)
             row = _one_epoch(
                 network, optimiser, images, labels, recipe.batch_size, augment, (seed, epoch), bar
             )
-            network.eval()
-            row |= watch(network) if watch else {}
+            row |= _watched(watch, network)
             history.append({"epoch": epoch + 1, **row, "seconds": perf_counter() - begin})
             _save(checkpoint, run, network, optimiser, history)
     network.eval()
@@ -198,17 +236,36 @@ def predict_logits(network, images, batch_size=500):
     Returns
     -------
     (N, K) float32 array
+
+    Raises
+    ------
+    ValueError
+        For images of another shape or type, or a network that returns something else.
     """
+    if not isinstance(network, torch.nn.Module):
+        raise ValueError(f"network: expected a torch.nn.Module, got {type(network).__name__}")
     images = _pictures(images)[0]
-    device = next(network.parameters()).device
-    training = network.training
+    batch_size = check_count("batch_size", batch_size)
+    weight = next(network.parameters(), None)
+    device = torch.device("cpu") if weight is None else weight.device
+    with _evaluating(network), torch.no_grad():
+        parts = [network(_as_input(part, device)) for part in images.split(batch_size)]
+    for part in parts:
+        if not (torch.is_tensor(part) and part.ndim == 2 and part.isfinite().all()):
+            raise ValueError("network: must return finite logits (B, K), one row per picture")
+    return torch.cat(parts).float().cpu().numpy()
+
+
+@contextmanager
+def _evaluating(network):
+    """Evaluation mode, and afterwards every module in the mode it was in."""
+    modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
-        with torch.no_grad():
-            parts = [network(_as_input(part, device)) for part in images.split(batch_size)]
+        yield
     finally:
-        network.train(training)
-    return torch.cat(parts).float().cpu().numpy()
+        for module, mode in modes:
+            module.training = mode
 
 
 def crop_and_flip(images, generator, padding=4):
@@ -225,7 +282,17 @@ def crop_and_flip(images, generator, padding=4):
     Returns
     -------
     (B, C, H, W) tensor
+
+    Raises
+    ------
+    ValueError
+        For something else than such a tensor, a torch.Generator and a padding of at least 0.
     """
+    if not (torch.is_tensor(images) and images.ndim == 4):
+        raise ValueError("images: expected a tensor (B, C, H, W)")
+    if not isinstance(generator, torch.Generator):
+        raise ValueError("generator: expected a torch.Generator; torch.Generator().manual_seed(0)")
+    padding = check_count("padding", padding, minimum=0, maximum=2**20)
     count, _, height, width = images.shape
     padded = torch.nn.functional.pad(images, [padding] * 4)
     top, left = torch.randint(0, 2 * padding + 1, (2, count, 1), generator=generator)
@@ -238,30 +305,89 @@ def crop_and_flip(images, generator, padding=4):
     return padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+def _check_run(recipe, augment, watch, checkpoint):
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"recipe: expected a Recipe, got {type(recipe).__name__}")
+    for name, value in (("augment", augment), ("watch", watch)):
+        if not (value is None or callable(value)):
+            raise ValueError(f"{name}: expected a callable or None, got {value!r}")
+    if not (checkpoint is None or isinstance(checkpoint, (str, os.PathLike))):
+        raise ValueError(f"checkpoint: expected a path or None, got {checkpoint!r}")
+
+
+def _device(name):
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device: {error}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device: must be 'cpu' or 'cuda', got {str(device)!r}")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: torch finds no GPU here; use 'cpu'")
+    return device
+
+
 def _one_epoch(network, optimiser, images, labels, batch_size, augment, key, bar):
     """Train on every picture once; returns the mean loss and the accuracy on the way."""
     order, noise = map(int, np.random.SeedSequence(key).generate_state(2))
     generator = torch.Generator().manual_seed(order)
-    torch.manual_seed(noise)  # dropout and the like
     device = next(network.parameters()).device
-    network.train()
+    _seed_noise(noise, device)
+    highest = labels.max()
     total = correct = 0.0
-    for chosen in torch.randperm(len(images), generator=generator).split(batch_size):
-        batch, target = images[chosen], labels[chosen].to(device)
-        if augment is not None:
-            batch = augment(batch, generator)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            logits = network(_as_input(batch, device))
-            loss = torch.nn.functional.cross_entropy(logits, target)
-        if not torch.isfinite(loss):
-            raise ValueError("recipe: the loss is not finite; lower learning_rate")
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        total += loss.item() * len(chosen)
-        correct += (logits.argmax(dim=1) == target).sum().item()
-        bar.update()
+    network.train()
+    try:
+        for chosen in torch.randperm(len(images), generator=generator).split(batch_size):
+            batch, target = images[chosen], labels[chosen].to(device)
+            if augment is not None:
+                batch = augment(batch, generator)
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                logits = network(_as_input(batch, device))
+                loss = _cross_entropy(logits, target, highest)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            total += loss.item() * len(chosen)
+            correct += (logits.argmax(dim=1) == target).sum().item()
+            bar.update()
+    finally:
+        network.eval()
+    if not all(value.isfinite().all() for value in (*network.parameters(), *network.buffers())):
+        raise ValueError("recipe: the weights are not finite any more; lower learning_rate")
     return {"train_loss": total / len(images), "train_accuracy": correct / len(images)}
+
+
+def _cross_entropy(logits, target, highest):
+    if not (torch.is_tensor(logits) and logits.ndim == 2 and len(logits) == len(target)):
+        raise ValueError("network: must return logits (B, K), one row per picture")
+    if highest >= logits.shape[1]:
+        raise ValueError(
+            f"labels: go up to {highest}, and the network has {logits.shape[1]} classes, from 0"
+        )
+    loss = torch.nn.functional.cross_entropy(logits, target)
+    if not torch.isfinite(loss):
+        raise ValueError("recipe: the loss is not finite; lower learning_rate")
+    return loss
+
+
+def _seed_noise(seed, device):
+    """Seed what dropout and the like draw from, and no generator of another device."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
+def _watched(watch, network):
+    """What `watch` says, as Python's own numbers: a checkpoint takes no others."""
+    if watch is None:
+        return {}
+    with torch.no_grad():
+        found = watch(network)
+    try:
+        return {str(name): float(value) for name, value in found.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(f"watch: must return a dict of numbers, got {found!r}") from None
 
 
 def _as_input(images, device):
@@ -271,17 +397,28 @@ def _as_input(images, device):
 
 
 def _pictures(images, labels=None):
-    images = np.asarray(images)
-    if images.ndim != 4 or images.dtype != np.uint8 or len(images) == 0:
+    images = _array("images", images)
+    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[1] != 3 or images.size == 0:
         raise ValueError(f"images: expected (N, 3, H, W) uint8, got {images.shape} {images.dtype}")
+    images = torch.from_numpy(np.require(images, requirements=["C", "W"]))  # copied where it isn't
     if labels is None:
-        return torch.from_numpy(images), None
-    labels = np.asarray(labels)
+        return images, None
+    labels = _array("labels", labels)
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
         raise ValueError(
             f"labels: expected {len(images)} integers, got {labels.shape} {labels.dtype}"
         )
-    return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
+    labels = labels.astype(np.int64)
+    if labels.min() < 0:
+        raise ValueError(f"labels: must be classes 0, 1, …, got {labels.min()}")
+    return images, torch.from_numpy(labels)
+
+
+def _array(name, value):
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name}: expected an array ({error})") from None
 
 
 def _fingerprint(images, labels):
@@ -295,21 +432,36 @@ def _save(path, run, network, optimiser, history):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
-    torch.save({"run": run, "history": history, **state}, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
+    part = path.with_name(path.name + ".part")
+    torch.save({"run": run, "history": history, **state}, part)
+    part.replace(path)
 
 
 def _resume(path, run, network, optimiser):
     """Load the checkpoint if there is one; returns its history."""
     if path is None or not Path(path).exists():
         return []
-    saved = torch.load(path, map_location="cpu", weights_only=True)
+    remedy = "delete it or name another file"
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        weights, steps, history = (saved[key] for key in ("network", "optimiser", "history"))
+        found = {key: saved["run"][key] for key in run}
+    except Exception as error:  # damage makes torch stumble in many ways, with advice that misleads
+        raise ValueError(
+            f"checkpoint: {path} is damaged or no checkpoint ({type(error).__name__}); {remedy}"
+        ) from None
     for key, value in run.items():
-        if saved["run"][key] != value:
+        if found[key] != value:
             raise ValueError(
-                f"checkpoint: {path} is of another {key} ({saved['run'][key]}, not {value}); "
-                "delete it or name another file"
+                f"checkpoint: {path} is of another {key} ({found[key]}, not {value}); {remedy}"
             )
-    network.load_state_dict(saved["network"])
-    optimiser.load_state_dict(saved["optimiser"])
-    return saved["history"]
+    if _signature(weights) != _signature(network.state_dict()):
+        raise ValueError(f"checkpoint: {path} is of another network; {remedy}")
+    optimiser.load_state_dict(steps)
+    network.load_state_dict(weights)
+    return history
+
+
+def _signature(state):
+    """Names, shapes and types of a network's weights."""
+    return {name: (value.shape, value.dtype) for name, value in state.items()}

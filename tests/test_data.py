@@ -1,14 +1,24 @@
-"""The tables are the published ones, and splits are splits."""
+"""The tables are the published ones, pictures come unharmed from archives, splits are splits."""
+
+import hashlib
+import io
+import os
+import pickle
+import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from PIL import Image
 from sklearn import datasets
+from sklearn.model_selection import train_test_split
 from strategies import GARBAGE, arguments, finite_or_named
 
-from mcunc.data import breast_cancer, diabetes, random_split
+from mcunc import data
+from mcunc.data import breast_cancer, cifar, diabetes, random_split, stratified_split
 
 
 def check(table, n, k):
@@ -93,3 +103,365 @@ def test_random_split_on_anything(given_):
     parts = finite_or_named(lambda: random_split(**given_), list(given_))
     if parts is not None:
         assert len(parts[0]) + len(parts[1]) == given_["n"]
+
+
+# CIFAR ----------------------------------------------------------------------------------------
+
+NAMES = {
+    10: ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
+    # A hundred in alphabetical order, two of them as awkward as CIFAR-100's trains.
+    100: sorted(["test", "train", *(f"class_{i:02}" for i in range(98))]),
+}
+COUNTS = {"train": 300, "test": 200}
+
+
+def small_cifar(classes):
+    """part -> pictures (N, 32, 32, 3) and labels, in no order."""
+    rng = np.random.default_rng(classes)
+    return {
+        part: (
+            rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8),
+            rng.permutation(np.arange(count) % classes),
+        )
+        for part, count in COUNTS.items()
+    }
+
+
+def encoded(picture, kind="png"):
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format={"jpg": "jpeg"}.get(kind, kind))
+    return buffer.getvalue()
+
+
+def pack(path, files):
+    """A .tgz of (name or TarInfo, bytes)."""
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        for name, content in files:
+            member = tarfile.TarInfo(name) if isinstance(name, str) else name
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def folders(classes, kind="png", root=""):
+    """The files of an archive of single pictures."""
+    for part, (images, labels) in small_cifar(classes).items():
+        for i, (picture, label) in enumerate(zip(images, labels, strict=True)):
+            name = f"{root}{part}/{NAMES[classes][label]}/{i:05}.{kind}"
+            yield name, encoded(picture, kind)
+
+
+def records(classes):
+    """The authors' files: label (for 100 a coarse one before it), then 32 × 32 bytes a channel."""
+    root = f"cifar-{classes}-binary/"
+    text = {10: "batches.meta.txt", 100: "fine_label_names.txt"}[classes]
+    for part, (images, labels) in small_cifar(classes).items():
+        columns = [labels[:, None], images.transpose(0, 3, 1, 2).reshape(len(images), -1)]
+        if classes == 100:
+            columns.insert(0, labels[:, None] // 5)
+        raw = np.hstack(columns).astype(np.uint8)
+        if classes == 100:
+            yield f"{root}{part}.bin", raw.tobytes()
+        elif part == "test":
+            yield root + "test_batch.bin", raw.tobytes()
+        else:
+            for i in (2, 1, 3, 5, 4):
+                yield f"{root}data_batch_{i}.bin", raw[(i - 1) * 60 : i * 60].tobytes()
+    yield root + text, ("\n".join(NAMES[classes]) + "\n\n").encode()
+    yield root + "readme.html", b"<html>"
+
+
+ARCHIVES = {
+    "folders": ("cifar{}_images.tgz", folders),
+    "fast.ai": ("cifar{}.tgz", lambda classes: folders(classes, root=f"cifar{classes}/")),
+    "records": ("cifar-{}-binary.tar.gz", records),
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder for the archives, and 300 + 200 pictures are all CIFAR has."""
+    monkeypatch.setattr(data, "_COUNTS", COUNTS)
+    monkeypatch.setenv("MCUNC_DATA", str(tmp_path))
+    monkeypatch.setenv("MCUNC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(data, "_CIFAR", offline(data._CIFAR))
+    return tmp_path
+
+
+def offline(sources):
+    """The same names and sums at an address where nobody listens."""
+    return {
+        classes: [("http://127.0.0.1:9/" + url.rsplit("/", 1)[1], md5) for url, md5 in pairs]
+        for classes, pairs in sources.items()
+    }
+
+
+@pytest.mark.parametrize("classes", [10, 100])
+@pytest.mark.parametrize("kind", ARCHIVES)
+def test_every_kind_of_archive_gives_the_same_pictures(kind, classes, folder):
+    """Sorted by class in alphabetical order, within it as numbered; pixels to the last bit."""
+    name, files = ARCHIVES[kind]
+    path = pack(folder / name.format(classes), files(classes))
+    for found, (images, labels) in zip(cifar(classes), small_cifar(classes).values(), strict=True):
+        order = np.argsort(labels, kind="stable")
+        assert found.names == NAMES[classes]
+        assert found.labels.dtype == np.int64
+        assert (found.labels == labels[order]).all()
+        assert found.images.dtype == np.uint8
+        assert found.images.flags.c_contiguous
+        assert (found.images == images[order].transpose(0, 3, 1, 2)).all()
+        assert found.source == f"{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def test_jpeg_is_taken_as_pillow_decodes_it(folder):
+    pack(folder / "cifar10_images.tgz", folders(10, "jpg"))
+    test = cifar(10)[1]
+    images, labels = small_cifar(10)["test"]
+    for picture, found in zip(images[np.argsort(labels, kind="stable")], test.images, strict=True):
+        with Image.open(io.BytesIO(encoded(picture, "jpg"))) as image:
+            assert np.array_equal(found.transpose(1, 2, 0), np.asarray(image))
+
+
+def test_grey_pictures_and_those_with_a_palette_come_as_three_channels(folder):
+    files = dict(folders(10))
+    first = next(iter(files))
+    grey = np.arange(1024, dtype=np.uint32).reshape(32, 32).astype(np.uint8)
+    files[first] = encoded(grey)
+    pack(folder / "cifar10_images.tgz", files.items())
+    train = cifar(10)[0]
+    assert (train.images == grey).all(axis=(1, 2, 3)).any()
+
+
+def test_the_given_file_comes_before_the_mirror_s_and_the_mirror_s_before_the_authors(folder):
+    for name, files in reversed(ARCHIVES.values()):
+        pack(folder / name.format(10), files(10))
+        assert cifar(10)[0].source.startswith(name.format(10) + " sha256:")
+
+
+def test_odd_members_do_no_harm(folder, monkeypatch):
+    """Nothing is written, whatever path a member claims; links and devices are passed over."""
+    home = folder / "a" / "b"
+    home.mkdir(parents=True)
+    monkeypatch.chdir(home)
+
+    def odd():
+        for i, (name, content) in enumerate(folders(10)):
+            yield ("", "../../", "/", "./")[i % 4] + name, content
+        for i, kind in enumerate(
+            (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE)
+        ):
+            member = tarfile.TarInfo(f"train/cat/odd{i}.png")
+            member.type, member.linkname = kind, "/etc/passwd"
+            yield member, b""
+        for name in ("train/notes.txt", "setup.py", ".", "extra/cat/0.png", "train/cat/._0.gif"):
+            yield name, b"import os"
+
+    path = pack(folder / "cifar10_images.tgz", odd())
+    assert len(cifar(10)[0].images) == 300
+    assert {file for file in folder.rglob("*") if file.is_file()} == {path}
+    assert not Path("/train").exists()
+
+
+class Malicious:
+    """Unpickled, it would make a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def swapped(files, old, *new):
+    """The files with the first one whose name holds `old` replaced."""
+    for name, content in files:
+        if old is not None and old in name:
+            old = None
+            yield from new
+        else:
+            yield name, content
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\n(x) (w) file\n%%EOF\n"
+BAD = {
+    "no picture": lambda _: [("train/cat/x.png", b"not a picture")],
+    "empty": lambda _: [("train/cat/x.png", b"")],
+    "half a picture": lambda _: [("train/cat/x.png", encoded(small_cifar(10)["test"][0][0])[:900])],
+    "a program": lambda _: [("train/cat/x.png", EPS)],  # Pillow would hand it to Ghostscript
+    "another format": lambda _: [
+        ("train/cat/x.png", encoded(small_cifar(10)["test"][0][0], "bmp"))
+    ],
+    "an object": lambda path: [("train/cat/x.png", pickle.dumps(Malicious(path / "trace")))],
+    "another size": lambda _: [("train/cat/x.png", encoded(np.zeros((31, 32, 3), np.uint8)))],
+    "one missing": lambda _: [],
+    "one more": lambda _: 2 * [("train/cat/x.png", encoded(small_cifar(10)["test"][0][0]))],
+    "a class more": lambda _: [("train/cow/x.png", encoded(small_cifar(10)["test"][0][0]))],
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_archive_of_pictures_is_named(what, folder):
+    path = pack(
+        folder / "cifar10_images.tgz", swapped(folders(10), "train/cat", *BAD[what](folder))
+    )
+    with pytest.raises(
+        ValueError, match=r"cifar10_images\.tgz: is damaged or not CIFAR-10 .*delete it"
+    ):
+        cifar(10)
+    assert [file for file in folder.rglob("*") if file.is_file()] == [path]
+
+
+def test_pictures_of_another_size_are_no_cifar(folder):
+    files = [(name, encoded(np.zeros((16, 16, 3), np.uint8))) for name, _ in folders(10)]
+    pack(folder / "cifar10_images.tgz", files)
+    with pytest.raises(ValueError, match=r"cifar10_images\.tgz: is damaged .* is not 32 × 32"):
+        cifar(10)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("test_batch", []),
+        ("test_batch", [("x/test_batch.bin", bytes(3073 * 199))]),
+        ("test_batch", [("x/test_batch.bin", bytes(3073 * 200 + 1))]),
+        ("test_batch", [("x/test_batch.bin", b"\x0b" * 3073 * 200)]),  # class 11
+        ("test_batch", [("x/test_batch.bin", bytes(3073 * 200))]),  # aeroplanes only
+        ("batches.meta", []),
+        ("batches.meta", [("x/batches.meta.txt", b"\xff\xfe")]),
+        ("batches.meta", [("x/batches.meta.txt", b"a b c")]),
+    ],
+)
+def test_bad_records_are_named(old, new, folder):
+    pack(folder / "cifar-10-binary.tar.gz", swapped(records(10), old, *new))
+    with pytest.raises(ValueError, match=r"cifar-10-binary\.tar\.gz: is damaged or not CIFAR-10"):
+        cifar(10)
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+def test_a_truncated_or_overwritten_archive_is_named(kind, folder):
+    name, files = ARCHIVES[kind]
+    path = pack(folder / name.format(10), files(10))
+    whole = path.read_bytes()
+    contents = [whole[: len(whole) * k // 10] for k in range(10)]
+    contents += [whole[:200] + bytes(5000) + whole[5200:], b"<html>404</html>"]
+    for content in contents:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name.format(10)}: is damaged or not CIFAR-10"):
+            cifar(10)
+
+
+def test_the_other_cifar_is_not_taken_for_it(folder):
+    pack(folder / "cifar100_images.tgz", folders(10))
+    with pytest.raises(ValueError, match=r"not CIFAR-100 .*10 classes to train on"):
+        cifar(100)
+
+
+def test_without_any_archive_the_message_says_what_to_do(folder):
+    with pytest.raises(FileNotFoundError, match=r"cifar10_images\.tgz, cifar10\.tgz, .*MCUNC_DATA"):
+        cifar(10)
+
+
+def test_the_sources_are_addresses_with_md5_sums():
+    for classes, sources in data._CIFAR.items():
+        assert classes in (10, 100)
+        for url, md5 in sources:
+            assert url.startswith("https://")
+            assert len(bytes.fromhex(md5)) == 16
+
+
+@given(GARBAGE.filter(lambda value: not (type(value) is int and value in (10, 100))))
+def test_other_numbers_of_classes_are_refused(value):
+    with pytest.raises(ValueError, match="classes: must be 10 or 100"):
+        cifar(value)
+
+
+@pytest.mark.parametrize("value", [10.0, np.array([10]), [10], "10", None])
+def test_what_only_looks_like_ten_is_refused(value):
+    with pytest.raises(ValueError, match="classes: must be 10 or 100"):
+        cifar(value)
+
+
+HERE = Path(os.environ.get("MCUNC_DATA") or "nowhere") / "cifar10_images.tgz"
+
+
+@pytest.mark.skipif(not HERE.is_file(), reason="MCUNC_DATA has no cifar10_images.tgz")
+def test_the_real_archive_holds_what_krizhevsky_says():
+    """Krizhevsky (2009): 5,000 and 1,000 pictures of each class; channel means as widely used.
+
+    The means .4914, .4822 and .4465 are those of countless training scripts (kuangliu and others).
+    """
+    train, test = cifar(10)
+    assert train.names == test.names == NAMES[10]
+    assert train.images.shape == (50_000, 3, 32, 32)
+    assert test.images.shape == (10_000, 3, 32, 32)
+    assert (np.bincount(train.labels) == 5000).all()
+    assert (np.bincount(test.labels) == 1000).all()
+    means = [train.images[:, channel].mean() / 255 for channel in range(3)]
+    assert_allclose(means, [0.4914, 0.4822, 0.4465], atol=1e-3)
+
+
+# Stratified splits ----------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=2, max_size=60),
+    st.integers(1, 60),
+    st.integers(0, 2**32 - 1),
+)
+def test_a_stratified_split_is_a_partition_in_proportion(classes, size, seed):
+    """Every class within one case of its share; with a class of one case there is no split."""
+    parts = finite_or_named(lambda: stratified_split(classes, size, seed), ["labels", "size"])
+    if parts is None:
+        smallest = min(classes.count(label) for label in set(classes))
+        assert smallest == 1 or not len(set(classes)) <= size <= len(classes) - len(set(classes))
+        return
+    first, second = parts
+    assert sorted([*first, *second]) == list(range(len(classes)))
+    assert len(second) == size
+    for part in parts:
+        assert (np.diff(part) > 0).all()
+        for label in set(classes):
+            share = classes.count(label) * len(part) / len(classes)
+            assert abs(np.sum(np.take(classes, part) == label) - share) <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.float64])
+def test_proportions_are_exact_where_they_can_be(dtype):
+    labels = np.repeat([0, 1, 2], [50, 30, 20]).astype(dtype)
+    first, second = stratified_split(labels, 10)
+    assert np.bincount(labels[second].astype(int)).tolist() == [5, 3, 2]
+    assert np.bincount(labels[first].astype(int)).tolist() == [45, 27, 18]
+
+
+def test_the_split_is_scikit_learn_s():
+    """Which runs made before rely on: the same pictures must validate them when they resume."""
+    labels = np.random.default_rng(0).integers(0, 10, 500)
+    for seed in (0, 3):
+        expected = train_test_split(
+            np.arange(500), test_size=50, stratify=labels, random_state=seed
+        )
+        for part, found in zip(expected, stratified_split(labels, 50, seed), strict=True):
+            assert (np.sort(part) == found).all()
+
+
+def test_the_seed_decides_the_stratified_split():
+    labels = np.arange(100) % 4
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    one, same, other = (stratified_split(labels, 20, seed)[1] for seed in (1, 1, 2))
+    assert (one == same).all()
+    assert not np.array_equal(one, other)
+    assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
+
+
+@given(
+    arguments(
+        labels=st.lists(st.one_of(st.integers(0, 3), st.floats()), max_size=30),
+        size=st.one_of(st.integers(-1, 30), st.floats(0, 1)),
+        seed=st.integers(-1, 2**33),
+    )
+)
+def test_stratified_split_on_anything(given_):
+    parts = finite_or_named(lambda: stratified_split(**given_), list(given_))
+    if parts is not None:
+        assert len(parts[0]) + len(parts[1]) == len(given_["labels"])
+        assert len(parts[1]) == given_["size"]

@@ -1,6 +1,11 @@
 """The training loop finds minima known in closed form, and leaves no wreck when it cannot."""
 
+import io
 import math
+import pickle
+import sys
+from dataclasses import asdict, replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -8,11 +13,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from strategies import arguments, finite_or_named
+from scipy import stats
+from strategies import GARBAGE, arguments, finite_or_named
 from torch import nn
 
+from mcunc import training
 from mcunc.linear import fit_least_squares
-from mcunc.training import fit_full_batch
+from mcunc.networks import cifar_resnet
+from mcunc.training import (
+    Recipe,
+    crop_and_flip,
+    fit_full_batch,
+    fit_minibatches,
+    predict_logits,
+)
 
 OPTIMISERS = ["adam", "sgd", "lbfgs"]
 
@@ -34,6 +48,7 @@ def test_least_squares_is_found(optimiser, rate):
     rng = np.random.default_rng(0)
     X, y = np.column_stack([np.ones(40), rng.normal(size=(40, 2))]), rng.normal(size=40)
     network = nn.Linear(3, 1, bias=False, dtype=torch.float64)
+    nn.init.zeros_(network.weight)  # now and then Adam is still restless from a random start
     inputs, targets = torch.tensor(X), torch.tensor(y)[:, None]
     history = fit_full_batch(
         network, lambda net: nn.functional.mse_loss(net(inputs), targets), 1500, rate, optimiser
@@ -125,3 +140,764 @@ def test_a_network_without_parameters_is_refused():
         fit_full_batch(nn.Tanh(), square)
     with pytest.raises(ValueError, match=r"network: expected a torch\.nn\.Module"):
         fit_full_batch("network", square)
+
+
+# Minibatches ----------------------------------------------------------------------------------
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (37, 3, 8, 8), dtype=np.uint8)
+LABELS = RNG.integers(0, 4, 37)
+RECIPE = Recipe(epochs=4, batch_size=16, learning_rate=0.05)
+
+
+class Killed(BaseException):
+    """What stands in for the signal that ends a run."""
+
+
+def normed(seed=0):
+    return cifar_resnet(8, classes=4, seed=seed)
+
+
+def dropping(seed=0):
+    """Batch normalisation and both kinds of dropout."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout2d(0.3),
+            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.5), nn.Linear(24, 4),
+        )  # fmt: skip
+
+
+def linear(seed=0):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+
+
+def fit(network, checkpoint=None, recipe=RECIPE, augment=crop_and_flip, **options):
+    return fit_minibatches(
+        network, IMAGES, LABELS, recipe, augment, checkpoint=checkpoint, **options
+    )
+
+
+def accuracy(network):
+    assert not network.training
+    return {"val_accuracy": (predict_logits(network, IMAGES).argmax(1) == LABELS).mean()}
+
+
+def untimed(history):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in history]
+
+
+def assert_same(left, right):
+    """Nested containers equal to the last bit."""
+    assert type(left) is type(right)
+    if torch.is_tensor(left):
+        assert left.dtype == right.dtype
+        assert torch.equal(left, right)
+    elif isinstance(left, dict):
+        assert list(left) == list(right)
+        for key in left:
+            assert_same(left[key], right[key])
+    elif isinstance(left, (list, tuple)):
+        assert len(left) == len(right)
+        for one, other in zip(left, right, strict=True):
+            assert_same(one, other)
+    else:
+        assert left == right
+
+
+def after(calls, action):
+    """A function that does `action` at the call of that number, counted from 1."""
+    count = 0
+
+    def count_down(*_):
+        nonlocal count
+        count += 1
+        if count == calls:
+            action()
+
+    return count_down
+
+
+def kill():
+    raise Killed
+
+
+@pytest.mark.parametrize("build", [normed, dropping])
+@pytest.mark.parametrize("epoch", [1, 2, 3, 4])
+@pytest.mark.parametrize("when", ["within", "before saving", "after saving"])
+def test_a_killed_run_resumes_to_the_same_bits(build, epoch, when, tmp_path, monkeypatch):
+    """Weights, running statistics, momenta and history; the fresh network starts elsewhere."""
+    whole = build()
+    history = fit(whole, tmp_path / "whole.pt", watch=accuracy)
+
+    tick = after({"within": 3 * epoch - 1}.get(when, epoch), kill)
+
+    def augment(images, generator):
+        if when == "within":
+            tick()
+        return crop_and_flip(images, generator)
+
+    def watch(network):
+        if when == "before saving":
+            tick()
+        return accuracy(network)
+
+    save = training._save
+
+    def saving(*run):
+        save(*run)
+        if when == "after saving":
+            tick()
+
+    monkeypatch.setattr(training, "_save", saving)
+    with pytest.raises(Killed):
+        fit(build(), tmp_path / "killed.pt", augment=augment, watch=watch)
+    torch.rand(3)  # what the global generator did meanwhile makes no difference
+    network = build(seed=99)
+    done = epoch if when == "after saving" else epoch - 1
+    if not done:
+        network.load_state_dict(build().state_dict())  # nothing was saved: begin as before
+    resumed = fit(network, tmp_path / "killed.pt", watch=accuracy)
+    assert untimed(resumed) == untimed(history)
+    assert_same(network.state_dict(), whole.state_dict())
+    one, other = (
+        torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("whole", "killed")
+    )
+    assert_same(one["optimiser"], other["optimiser"])
+    assert one["optimiser"]["state"]
+    assert_same(one["network"], other["network"])
+    assert not network.training
+
+
+def test_a_finished_run_is_read_and_not_trained_again(tmp_path):
+    first, second = normed(), normed(seed=1)
+    history = fit(first, tmp_path / "run.pt")
+    content = (tmp_path / "run.pt").read_bytes()
+    assert fit(second, tmp_path / "run.pt") == history
+    assert_same(first.state_dict(), second.state_dict())
+    assert (tmp_path / "run.pt").read_bytes() == content
+
+
+def test_the_meaning_of_a_checkpoint_is_pinned(tmp_path):
+    """Written out a second time, as a run made long ago did it, and equal to the last bit.
+
+    Epoch e of seed s draws order and augmentation from one generator, and torch's own numbers
+    from another, seeded by the two words of numpy's SeedSequence((s, e)).
+    """
+    network = dropping(seed=3)
+    fit(network, tmp_path / "run.pt", seed=5, recipe=replace(RECIPE, epochs=2))
+
+    other = dropping(seed=3).to(memory_format=torch.channels_last).train()
+    sgd = torch.optim.SGD(
+        other.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-4
+    )
+    state = torch.get_rng_state()
+    for epoch in range(2):
+        order, noise = np.random.SeedSequence((5, epoch)).generate_state(2)
+        generator = torch.Generator().manual_seed(int(order))
+        torch.manual_seed(int(noise))
+        sgd.param_groups[0]["lr"] = 0.05 if epoch == 0 else 0.05 * 0.1
+        for chosen in torch.randperm(37, generator=generator).split(16):
+            batch = torch.from_numpy(IMAGES)[chosen]
+            top, left = torch.randint(0, 9, (2, len(chosen), 1), generator=generator)
+            mirrored = torch.rand(len(chosen), 1, generator=generator) < 0.5
+            padded = nn.functional.pad(batch, (4, 4, 4, 4))
+            batch = torch.stack(
+                [
+                    picture[:, t : t + 8, x : x + 8].flip(2)
+                    if m
+                    else picture[:, t : t + 8, x : x + 8]
+                    for picture, t, x, m in zip(padded, top, left, mirrored, strict=True)
+                ]
+            )
+            x = batch.contiguous(memory_format=torch.channels_last).float() / 255
+            loss = nn.functional.cross_entropy(other(x), torch.from_numpy(LABELS)[chosen])
+            sgd.zero_grad()
+            loss.backward()
+            sgd.step()
+    torch.set_rng_state(state)
+
+    saved = torch.load(tmp_path / "run.pt", weights_only=True)
+    assert list(saved) == ["run", "history", "network", "optimiser"]
+    assert saved["run"] == {
+        "recipe": {
+            "epochs": 2, "batch_size": 16, "learning_rate": 0.05, "drops": (0.5, 0.75),
+            "momentum": 0.9, "weight_decay": 0.0001,
+        },
+        "seed": 5,
+        "data": sha256(IMAGES.tobytes() + LABELS.astype(np.int64).tobytes()).hexdigest(),
+    }  # fmt: skip
+    assert [list(row) for row in saved["history"]] == 2 * [
+        ["epoch", "train_loss", "train_accuracy", "seconds"]
+    ]
+    assert_same(dict(saved["network"]), dict(other.state_dict()))
+    assert_same(saved["optimiser"]["state"], sgd.state_dict()["state"])
+
+
+def test_history_says_what_happened():
+    """Rate 1e-30 moves nothing, so that the network before and after says the same of a batch."""
+    network = linear()
+    before = predict_logits(network, IMAGES).astype(np.float64)
+    loss = -before[np.arange(37), LABELS] + np.log(np.exp(before).sum(axis=1))
+    still = Recipe(epochs=2, batch_size=16, learning_rate=1e-30)
+    history = fit(
+        network, recipe=still, augment=None, watch=lambda _: {"a": np.float32(0.5), "b": True}
+    )
+    assert [list(row) for row in history] == 2 * [
+        ["epoch", "train_loss", "train_accuracy", "a", "b", "seconds"]
+    ]
+    assert [row["epoch"] for row in history] == [1, 2]
+    for row in history:
+        assert_allclose(row["train_loss"], loss.mean(), rtol=1e-6)
+        assert row["train_accuracy"] == (before.argmax(axis=1) == LABELS).mean()
+        assert (row["a"], row["b"]) == (0.5, 1.0)
+        assert all(type(value) in (int, float) for value in row.values())
+        assert row["seconds"] > 0
+
+
+def test_numpy_s_numbers_do_not_spoil_a_checkpoint(tmp_path):
+    """weights_only reads no numpy scalars: recipe, seed and what watch says are converted."""
+    recipe = Recipe(
+        np.int64(2), np.int32(16), np.float64(0.05), [np.float64(0.5)], np.float32(0.5), np.int8(0)
+    )
+    assert asdict(recipe) == {
+        "epochs": 2, "batch_size": 16, "learning_rate": 0.05, "drops": (0.5,), "momentum": 0.5,
+        "weight_decay": 0.0,
+    }  # fmt: skip
+    options = {"recipe": recipe, "seed": np.int64(3), "watch": lambda _: {"x": np.float64(1.5)}}
+    history = fit(linear(), tmp_path / "run.pt", **options)
+    assert fit(linear(), tmp_path / "run.pt", **options) == history
+
+
+# Checkpoints that do not fit ------------------------------------------------------------------
+
+
+def other_network():
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 4, bias=False))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"recipe": replace(RECIPE, epochs=9)}, "recipe"),
+        ({"recipe": replace(RECIPE, weight_decay=0.0)}, "recipe"),
+        ({"recipe": replace(RECIPE, drops=())}, "recipe"),
+        ({"seed": 1}, "seed"),
+        ({"images": IMAGES[::-1]}, "data"),
+        ({"images": 255 - IMAGES}, "data"),
+        ({"labels": LABELS[::-1]}, "data"),
+        ({"network": other_network()}, "network"),
+        ({"network": nn.Sequential(nn.Flatten(), nn.Linear(192, 5))}, "network"),
+        ({"network": linear().double()}, "network"),
+        ({"network": nn.Sequential(nn.Identity(), nn.Flatten(), nn.Linear(192, 4))}, "network"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_and_stays(change, named, tmp_path):
+    path = tmp_path / "run.pt"
+    fit(linear(), path)
+    content = path.read_bytes()
+    given_ = {"network": linear(7), "images": IMAGES, "labels": LABELS, "recipe": RECIPE} | change
+    before = {key: value.clone() for key, value in given_["network"].state_dict().items()}
+    with pytest.raises(ValueError, match=rf"^checkpoint: .*run\.pt is of another {named}.*delete"):
+        fit_minibatches(**given_, augment=crop_and_flip, checkpoint=path)
+    assert path.read_bytes() == content
+    assert_same(before, dict(given_["network"].state_dict()))
+
+
+class Malicious:
+    """Unpickled, it would make a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def damaged(content, path):
+    yield from (content[: len(content) * k // 5] for k in range(5))  # truncated
+    yield content[: len(content) // 2] + content[len(content) // 2 + 8 :]
+    yield b"not a checkpoint"
+    yield pickle.dumps(Malicious(path / "trace"))
+    buffer = io.BytesIO()
+    torch.save({"run": Malicious(path / "trace")}, buffer)
+    yield buffer.getvalue()
+    for wrong in ({"network": {}}, [1, 2], torch.ones(3)):
+        buffer = io.BytesIO()
+        torch.save(wrong, buffer)
+        yield buffer.getvalue()
+
+
+def test_a_damaged_checkpoint_is_named_and_nothing_in_it_runs(tmp_path):
+    """Truncated, cut, foreign or malicious: one message, with the remedy, and the file stays."""
+    path = tmp_path / "run.pt"
+    network = linear()
+    fit(network, path)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    for content in damaged(path.read_bytes(), tmp_path):
+        path.write_bytes(content)
+        with pytest.raises(
+            ValueError, match=r"checkpoint: .*run\.pt is damaged.*delete it"
+        ) as info:
+            fit(network, path)
+        assert "weights_only" not in str(info.value)  # torch advises to switch the protection off
+        assert path.read_bytes() == content
+        assert not (tmp_path / "trace").exists()
+        assert_same(before, dict(network.state_dict()))
+
+
+def test_a_folder_is_no_checkpoint(tmp_path):
+    with pytest.raises(ValueError, match=r"checkpoint: .* is damaged or no checkpoint"):
+        fit(linear(), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["run.pt", "run", "run-0.5", "run.part"])
+def test_a_kill_while_writing_leaves_the_old_checkpoint_whole(name, tmp_path, monkeypatch):
+    """Half a file is written in epoch 3, then the process dies; the run goes on from epoch 2."""
+    path = tmp_path / "folder" / name
+    whole = dropping()
+    history = fit(whole)
+    save, tick = torch.save, after(3, kill)
+
+    def torn(content, file):
+        save(content, file)
+        try:
+            tick()
+        except Killed:
+            with open(file, "r+b") as stream:
+                stream.truncate(file.stat().st_size // 2)
+            raise
+
+    monkeypatch.setattr(torch, "save", torn)
+    with pytest.raises(Killed):
+        fit(dropping(), path)
+    assert len(torch.load(path, weights_only=True)["history"]) == 2
+    network = dropping(9)
+    assert untimed(fit(network, path)) == untimed(history)
+    assert_same(network.state_dict(), whole.state_dict())
+    assert [file.name for file in path.parent.iterdir()] == [name]
+
+
+def test_runs_beside_one_another_do_not_share_a_temporary_file(tmp_path, monkeypatch):
+    """Names that differ after a dot only."""
+    seen = set()
+
+    save = torch.save
+
+    def saving(content, file):
+        save(content, file)
+        seen.update(file.name for file in tmp_path.iterdir())
+
+    monkeypatch.setattr(torch, "save", saving)
+    for name in ("rate-0.5", "rate-0.25"):
+        fit(linear(), tmp_path / name)
+    assert {"rate-0.5.part", "rate-0.25.part"} <= seen
+
+
+# The steps ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("momentum", "weight_decay"), [(0.0, 0.0), (0.9, 0.0), (0.0, 0.1), (0.5, 0.01)]
+)
+def test_three_steps_by_hand(momentum, weight_decay):
+    """Sutskever et al. (2013) in torch's form: v = m·v + g, θ -= r·(g + m·v), g with decay.
+
+    A linear softmax classifier, whose gradient is (p - y) xᵀ / N, with all pictures in a batch.
+    """
+    rate = 0.05
+    network = linear()
+    x = IMAGES.reshape(37, -1) / 255
+    weights = np.hstack([network[1].weight.detach().numpy(), network[1].bias.detach()[:, None]])
+    weights, velocity = weights.astype(np.float64), 0.0
+    inputs = np.hstack([x, np.ones((37, 1))])
+    for _ in range(3):
+        scores = np.exp(inputs @ weights.T)
+        probs = scores / scores.sum(axis=1, keepdims=True)
+        gradient = (probs - np.eye(4)[LABELS]).T @ inputs / 37 + weight_decay * weights
+        velocity = momentum * velocity + gradient
+        weights = weights - rate * (gradient + momentum * velocity)
+    recipe = Recipe(3, 64, rate, (), momentum, weight_decay)
+    fit(network, recipe=recipe, augment=None)
+    assert_allclose(network[1].weight.detach(), weights[:, :-1], rtol=1e-4, atol=1e-6)
+    assert_allclose(network[1].bias.detach(), weights[:, -1], rtol=1e-4, atol=1e-6)
+
+
+def test_the_last_batch_may_be_smaller_and_every_picture_comes_once_an_epoch():
+    seen = []
+
+    def augment(images, generator):
+        seen.append(images.clone())
+        return images
+
+    fit(linear(), recipe=replace(RECIPE, epochs=2), augment=augment)
+    assert [len(batch) for batch in seen] == 2 * [16, 16, 5]
+    orders = []
+    for epoch in (torch.cat(seen[:3]).numpy(), torch.cat(seen[3:]).numpy()):
+        order = [int(np.flatnonzero((x == IMAGES).all(axis=(1, 2, 3)))[0]) for x in epoch]
+        assert sorted(order) == list(range(37))
+        orders.append(order)
+    assert orders[0] != orders[1]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "drops", "rates"),
+    [
+        (4, (0.5, 0.75), [1, 1, 0.1, 0.01]),
+        (30, (0.5, 0.75), 15 * [1] + 7 * [0.1] + 8 * [0.01]),  # .75 · 30 = 22.5 goes to 22
+        (10, (), 10 * [1]),
+        (10, (0.75, 0.5), 5 * [1] + 3 * [0.1] + 2 * [0.01]),  # 7.5 goes to 8
+        (1, (0.5, 0.75), [0.1]),  # .5 goes to 0, .75 to 1, which is past the end
+    ],
+)
+def test_the_rate_drops_after_the_stated_fractions(epochs, drops, rates, monkeypatch):
+    recipe = Recipe(epochs, learning_rate=0.2, drops=drops)
+    assert_allclose([recipe.rate(epoch) for epoch in range(epochs)], np.multiply(rates, 0.2))
+    used = []
+    step = torch.optim.SGD.step
+    monkeypatch.setattr(
+        torch.optim.SGD,
+        "step",
+        lambda self, *rest: (used.append(self.param_groups[0]["lr"]), step(self, *rest))[1],
+    )
+    fit(linear(), recipe=replace(recipe, batch_size=64), augment=None)
+    assert_allclose(used, np.multiply(rates, 0.2))
+
+
+def test_the_rates_of_he_et_al_come_from_the_same_fractions():
+    """Section 4.2: .1, divided by 10 after 32,000 and 48,000 of 64,000 steps."""
+    recipe = Recipe(epochs=64)
+    assert_allclose(
+        [recipe.rate(e) for e in (0, 31, 32, 47, 48, 63)], [0.1, 0.1] + [0.01] * 2 + [0.001] * 2
+    )
+
+
+def test_the_global_generators_are_left_alone():
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    fit(dropping())
+    with pytest.raises(Killed):
+        fit(dropping(), watch=lambda _: kill())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
+
+
+def test_the_seed_decides_order_augmentation_and_dropout():
+    def weights(seed, noise):
+        torch.manual_seed(noise)
+        network = dropping()
+        fit(network, seed=seed)
+        return network[-1].weight
+
+    assert torch.equal(weights(0, 1), weights(0, 2))
+    assert not torch.equal(weights(0, 1), weights(1, 1))
+
+
+def test_a_loss_that_is_not_finite_leaves_the_last_step_and_the_last_epoch(tmp_path):
+    """The batch before the bad one has been learnt from; the checkpoint is that of epoch 1."""
+    weights = []
+
+    class Breaking(nn.Module):
+        """A linear classifier that gives NaN in its fifth training batch."""
+
+        def __init__(self):
+            super().__init__()
+            self.layers, self.calls = linear(), 0
+
+        def forward(self, x):
+            self.calls += self.training
+            weights.append(self.layers[1].weight.detach().clone())
+            return self.layers(x) * (math.nan if self.calls == 5 else 1.0)
+
+    network = Breaking()
+    state = torch.get_rng_state()
+    with pytest.raises(ValueError, match="recipe: the loss is not finite; lower learning_rate"):
+        fit(network, tmp_path / "run.pt")
+    assert torch.equal(network.layers[1].weight, weights[4])  # the step before it, no other
+    assert not torch.equal(weights[4], weights[3])
+    assert not network.training
+    assert torch.equal(torch.get_rng_state(), state)
+    saved = torch.load(tmp_path / "run.pt", weights_only=True)
+    assert len(saved["history"]) == 1
+    assert torch.equal(saved["network"]["layers.1.weight"], weights[3])
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    """The loss before the only step is finite; the step overflows."""
+    recipe = Recipe(1, 64, 3e38, (), 0.9, 3e38)
+    with pytest.raises(ValueError, match="recipe: the weights are not finite any more; lower"):
+        fit(linear(), tmp_path / "run.pt", recipe)
+    assert not (tmp_path / "run.pt").exists()
+
+
+def test_a_network_learns_what_can_be_learnt():
+    """The class is the brightest channel: all right after a few epochs."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 3, 200)
+    images = rng.integers(0, 128, (200, 3, 8, 8), dtype=np.uint8)
+    images[np.arange(200), labels] += 100
+    network = cifar_resnet(8, classes=3)
+    fit_minibatches(network, images, labels, Recipe(4, 32, 0.1), crop_and_flip)
+    assert (predict_logits(network, images).argmax(axis=1) == labels).mean() > 0.98
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": LABELS + 1}, "labels: go up to 4, and the network has 4 classes"),
+        ({"labels": LABELS - 100}, "labels: must be classes 0, 1, …"),  # torch would ignore -100
+        ({"labels": LABELS.astype(float)}, "labels: expected 37 integers"),
+        ({"labels": LABELS[:-1]}, "labels: expected 37 integers"),
+        ({"images": IMAGES / 255}, "images: expected .* uint8, got .* float64"),
+        ({"images": IMAGES[:0], "labels": LABELS[:0]}, "images: expected"),
+        ({"images": IMAGES.transpose(0, 2, 3, 1)}, "images: expected"),
+        ({"network": nn.Flatten()}, "network: has no parameters"),
+        ({"network": nn.Conv2d(3, 4, 1)}, r"network: must return logits \(B, K\)"),
+        ({"watch": lambda network: 0.5}, "watch: must return a dict of numbers"),
+        ({"watch": lambda network: {"a": "b"}}, "watch: must return a dict of numbers"),
+        ({"device": "meta"}, "device: must be 'cpu' or 'cuda'"),
+        ({"device": "gpu"}, "device: "),
+        ({"seed": -1}, "seed: must lie between"),
+        ({"recipe": {"epochs": 3}}, "recipe: expected a Recipe"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(change, message):
+    given_ = {"network": linear(), "images": IMAGES, "labels": LABELS, "recipe": RECIPE} | change
+    with pytest.raises(ValueError, match="^" + message):
+        fit_minibatches(**given_)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="device: torch finds no GPU here; use 'cpu'"):
+        fit(linear(), device="cuda")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_progress_bar_is_for_terminals_only(terminal, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    fit(linear())
+    captured = capsys.readouterr()
+    assert bool(captured.err) == terminal
+    assert captured.out == ""
+    if terminal:
+        assert "12/12" in captured.err  # 4 epochs of 3 batches
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"epochs": 2.5}, "epochs"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"learning_rate": 0}, "learning_rate"),
+        ({"learning_rate": -0.1}, "learning_rate"),
+        ({"learning_rate": 1e39}, "learning_rate"),  # no float32
+        ({"learning_rate": math.nan}, "learning_rate"),
+        ({"drops": (0.5, 1.0)}, "drops"),
+        ({"drops": (0.0,)}, "drops"),
+        ({"drops": 50}, "drops"),
+        ({"momentum": 1.0}, "momentum"),
+        ({"momentum": -0.1}, "momentum"),
+        ({"momentum": True}, "momentum"),
+        ({"weight_decay": -1e-4}, "weight_decay"),
+        ({"weight_decay": math.inf}, "weight_decay"),
+    ],
+)
+def test_a_recipe_is_checked(change, name):
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        Recipe(**({"epochs": 2} | change))
+
+
+RATES = st.one_of(st.floats(), st.just(0.1))
+
+
+@given(
+    arguments(
+        epochs=st.integers(-1, 5),
+        batch_size=st.integers(-1, 50),
+        learning_rate=RATES,
+        drops=st.lists(st.floats(-0.5, 1.5), max_size=3),
+        momentum=RATES,
+        weight_decay=RATES,
+    )
+)
+def test_a_recipe_from_anything(given_):
+    recipe = finite_or_named(lambda: Recipe(**given_), list(given_))
+    if recipe is not None:
+        rates = [recipe.rate(epoch) for epoch in range(recipe.epochs)]
+        assert np.isfinite(rates).all()
+        assert (np.diff(rates) <= 0).all()
+
+
+@given(
+    arguments(
+        network=st.sampled_from([linear, other_network, nn.Flatten]).map(lambda build: build()),
+        images=st.sampled_from([IMAGES, IMAGES[::-1], IMAGES[:5], IMAGES.astype(float)]),
+        labels=st.sampled_from([LABELS, LABELS.astype(np.uint8), LABELS[:5], LABELS + 4]),
+        recipe=st.sampled_from([replace(RECIPE, epochs=1), replace(RECIPE, learning_rate=1e38)]),
+        augment=st.sampled_from([None, crop_and_flip]),
+        watch=st.sampled_from([None, lambda network: {"a": 1}, lambda network: 1]),
+        checkpoint=st.none(),
+        seed=st.integers(-1, 2**63 - 1),
+        device=st.sampled_from(["cpu", torch.device("cpu"), "cpu:0", "mps"]),
+    )
+)
+def test_fit_minibatches_on_anything(given_):
+    checkpoint = given_["checkpoint"]
+    if isinstance(checkpoint, (str, bytes)):  # any string is a path, and would be written
+        given_["checkpoint"] = 3
+    history = finite_or_named(lambda: fit_minibatches(**given_), list(given_))
+    if history is not None:
+        assert len(history) == given_["recipe"].epochs
+        assert all(np.isfinite(list(row.values())).all() for row in history)
+        assert all(p.isfinite().all() for p in given_["network"].parameters())
+
+
+# Prediction -----------------------------------------------------------------------------------
+
+
+def as_input(images):
+    return torch.from_numpy(np.ascontiguousarray(images)).float() / 255
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 37, 500])
+def test_batches_give_what_all_pictures_at_once_give(batch_size):
+    network = dropping()
+    fit(network)
+    with torch.no_grad():
+        whole = network.eval()(as_input(IMAGES))
+    logits = predict_logits(network.train(), IMAGES, batch_size)
+    assert logits.shape == (37, 4)
+    assert logits.dtype == np.float32
+    assert_allclose(logits, whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_every_module_s_mode_is_restored(fails):
+    """Also where some were in evaluation mode already, such as a frozen batch norm."""
+
+    class Failing(nn.Module):
+        def forward(self, x):
+            assert not network[1].training
+            if fails:
+                raise Killed
+            return x
+
+    network = dropping().append(Failing()).train()
+    network[1].eval()
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    if fails:
+        with pytest.raises(Killed):
+            predict_logits(network, IMAGES)
+    else:
+        predict_logits(network, IMAGES)
+    assert network.training
+    assert [module.training for module in network] == [True, False] + [True] * 7
+    assert_same(state, dict(network.state_dict()))
+
+
+def test_views_and_locked_arrays_will_do():
+    """Reversed pictures and arrays that may not be written to: neither fails nor warns."""
+    network = linear()
+    expected = predict_logits(network, IMAGES)
+    locked = IMAGES.copy()
+    locked.flags.writeable = False
+    assert_allclose(predict_logits(network, locked), expected)
+    assert_allclose(predict_logits(network, IMAGES[::-1]), expected[::-1], rtol=1e-5, atol=1e-6)
+    assert_allclose(predict_logits(network, torch.from_numpy(IMAGES)), expected)
+
+
+@given(
+    arguments(
+        network=st.sampled_from(
+            [linear(), dropping(), nn.Flatten(), nn.Identity(), nn.Conv2d(3, 1, 1)]
+        ),
+        images=st.one_of(GARBAGE, st.sampled_from([IMAGES, IMAGES[:0], IMAGES[0], IMAGES / 255])),
+        batch_size=st.integers(-1, 40),
+    )
+)
+def test_predict_logits_on_anything(given_):
+    network = given_["network"]
+    images = given_["images"]
+    fits = getattr(images, "shape", ())[-2:] == (8, 8)
+    if isinstance(network, nn.Sequential) and getattr(images, "dtype", 0) == np.uint8 and not fits:
+        given_["network"] = network = nn.Flatten()  # the picture's size is for the network to say
+    logits = finite_or_named(lambda: predict_logits(**given_), list(given_))
+    if logits is not None:
+        assert len(logits) == len(images)
+        assert np.isfinite(logits).all()
+
+
+# Augmentation ---------------------------------------------------------------------------------
+
+
+def windows(picture, padding):
+    """Every window of a padded picture and its mirror image: (offset, mirrored) -> array."""
+    _, height, width = picture.shape
+    padded = np.zeros((len(picture), height + 2 * padding, width + 2 * padding), picture.dtype)
+    padded[:, padding : padding + height, padding : padding + width] = picture
+    for top in range(2 * padding + 1):
+        for left in range(2 * padding + 1):
+            window = padded[:, top : top + height, left : left + width]
+            yield (top, left, False), window
+            yield (top, left, True), window[:, :, ::-1]
+
+
+@pytest.mark.parametrize(("padding", "shape"), [(4, (3, 8, 8)), (1, (3, 5, 7)), (0, (1, 4, 4))])
+def test_each_picture_becomes_one_of_its_windows(padding, shape):
+    """Compared with a slow loop; the ground is black and the input stays as it was."""
+    images = np.random.default_rng(2).integers(1, 256, (20, *shape), dtype=np.uint8)
+    tensor = torch.from_numpy(images.copy())
+    generator = torch.Generator().manual_seed(0)
+    augmented = crop_and_flip(tensor, generator, padding)
+    assert augmented.dtype == torch.uint8
+    assert augmented.shape == tensor.shape
+    assert np.array_equal(tensor, images)
+    kinds = set()
+    for picture, result in zip(images, augmented.numpy(), strict=True):
+        found = [key for key, window in windows(picture, padding) if (window == result).all()]
+        assert len(found) == 1
+        kinds.add(found[0])
+    assert len({mirrored for *_, mirrored in kinds}) == 2
+    assert len(kinds) > 10 or padding == 0
+
+
+def test_offsets_are_uniform_and_half_are_mirrored():
+    """16,200 copies of a picture over 162 windows: chi-square with p > 1e-4."""
+    picture = np.random.default_rng(3).integers(1, 256, (3, 8, 8), dtype=np.uint8)
+    images = torch.from_numpy(np.broadcast_to(picture, (16_200, 3, 8, 8)).copy())
+    results = crop_and_flip(images, torch.Generator().manual_seed(1)).numpy()
+    index = {window.tobytes(): 0 for _, window in windows(picture, 4)}
+    assert len(index) == 162
+    for result in results:
+        index[result.tobytes()] += 1
+    assert stats.chisquare(list(index.values())).pvalue > 1e-4
+
+
+def test_the_generator_decides_the_augmentation():
+    images = torch.from_numpy(IMAGES)
+    state = torch.get_rng_state()
+    one, same, other = (
+        crop_and_flip(images, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@given(
+    arguments(
+        images=st.one_of(
+            GARBAGE,
+            st.sampled_from([torch.ones(3, 3, 4, 5), torch.ones(3, 4, 5), torch.ones(0, 3, 4, 4)]),
+        ),
+        generator=st.sampled_from([torch.Generator()]),
+        padding=st.integers(-1, 6),
+    )
+)
+def test_crop_and_flip_on_anything(given_):
+    images = finite_or_named(lambda: crop_and_flip(**given_), list(given_))
+    if images is not None:
+        assert images.shape == given_["images"].shape

@@ -1,0 +1,297 @@
+"""Downloads end as the right file or as none, whatever the server does.  All on localhost."""
+
+import hashlib
+import socket
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from mcunc import _download
+from mcunc._download import cache_folder, digest, fetch, local_file
+
+CONTENT = bytes(range(256)) * 40
+MD5 = hashlib.md5(CONTENT).hexdigest()
+HALF = len(CONTENT) // 2
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `content`; `ranges`: knows ranges; `stop`: breaks off after so many bytes, once."""
+
+    content, ranges, stop, length, status = CONTENT, True, None, True, None
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked = []
+        self.url = f"http://127.0.0.1:{self.server_port}/data.tgz"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, asked = self.server, self.headers.get("Range")
+        server.asked.append(asked)
+        if server.status is not None:
+            return self.send_error(server.status)
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+        body = server.content
+        if server.ranges and asked:
+            if start >= len(body):
+                return self.send_error(416)
+            body = body[start:]
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/*")
+        else:
+            self.send_response(200)
+        if server.length:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if server.stop is not None:
+            body, server.stop = body[: server.stop], None
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    """Where the file goes; the environment names no other folders."""
+    monkeypatch.setenv("MCUNC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MCUNC_DATA", raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    return tmp_path / "cache" / "data.tgz"
+
+
+def part_of(path, content):
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_name("data.tgz.part")
+    part.write_bytes(content)
+    return part
+
+
+def assert_whole(path):
+    assert path.read_bytes() == CONTENT
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("length", [True, False])
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_file_is_fetched(server, path, ranges, length):
+    server.ranges, server.length = ranges, length
+    assert fetch(server.url, MD5, path) == path
+    assert_whole(path)
+    assert server.asked == [None]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_broken_download_is_resumed(server, path, ranges):
+    """Where the server knows ranges the first half is not sent again."""
+    server.ranges, server.stop = ranges, HALF
+    with pytest.raises(OSError, match=f"broke off after {HALF} of {len(CONTENT)} bytes; try again"):
+        fetch(server.url, MD5, path)
+    assert not path.exists()
+    assert path.with_name("data.tgz.part").read_bytes() == CONTENT[:HALF]
+    fetch(server.url, MD5, path)
+    assert_whole(path)
+    assert server.asked == [None, f"bytes={HALF}-"]
+
+
+def test_a_resumed_download_can_break_again(server, path):
+    for stop in (1000, 2000, 3000):
+        server.stop = stop
+        with pytest.raises(OSError, match="broke off after"):
+            fetch(server.url, MD5, path)
+    assert path.with_name("data.tgz.part").stat().st_size == 6000
+    fetch(server.url, MD5, path)
+    assert_whole(path)
+    assert server.asked[1:] == ["bytes=1000-", "bytes=3000-", "bytes=6000-"]
+
+
+def test_a_break_that_no_length_tells_is_found_by_the_hash(server, path):
+    server.length, server.stop = False, HALF
+    with pytest.raises(OSError, match="has MD5"):
+        fetch(server.url, MD5, path)
+    assert not list(path.parent.iterdir())
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_wrong_file_is_discarded(server, path, resumed):
+    """Also where only the part that was here is wrong; the next attempt starts afresh."""
+    if resumed:
+        part_of(path, b"?" * HALF)
+    else:
+        server.content = CONTENT[::-1]
+    wrong = b"?" * HALF + CONTENT[HALF:] if resumed else CONTENT[::-1]
+    found = hashlib.md5(wrong).hexdigest()
+    with pytest.raises(OSError, match=f"has MD5 {found}, expected {MD5}; discarded"):
+        fetch(server.url, MD5, path)
+    assert not list(path.parent.iterdir())
+    server.content = CONTENT
+    fetch(server.url, MD5, path)
+    assert_whole(path)
+
+
+def test_a_part_that_is_complete_needs_no_server(path):
+    """Killed between the last byte and the final name: a range from the end would be refused."""
+    part_of(path, CONTENT)
+    assert fetch("http://127.0.0.1:9/data.tgz", MD5, path) == path
+    assert_whole(path)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("extra", [b"", b"more"])
+def test_a_part_that_is_as_long_or_longer_and_wrong_is_fetched_anew(server, path, ranges, extra):
+    """The server answers 416 to a range that starts past the end."""
+    server.ranges = ranges
+    part_of(path, b"?" * len(CONTENT) + extra)
+    fetch(server.url, MD5, path)
+    assert_whole(path)
+    assert server.asked == [f"bytes={len(CONTENT) + len(extra)}-", *([None] if ranges else [])]
+
+
+def test_an_empty_part_asks_for_everything(server, path):
+    part_of(path, b"")
+    fetch(server.url, MD5, path)
+    assert_whole(path)
+    assert server.asked == [None]
+
+
+@pytest.mark.parametrize("status", [403, 404, 416, 500])
+def test_a_refusal_is_an_oserror_and_keeps_what_is_there(server, path, status):
+    server.status = status
+    part = part_of(path, CONTENT[:HALF])
+    with pytest.raises(OSError, match=str(status)):
+        fetch(server.url, MD5, path)
+    assert part.read_bytes() == CONTENT[:HALF]
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"nonsense\r\n\r\n",
+        b"",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+        b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\nab",
+    ],
+)
+def test_an_answer_that_is_no_http_is_an_oserror(path, answer):
+    """http.client has errors of its own that are no OSErrors."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def reply():
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=reply)
+        thread.start()
+        with pytest.raises(OSError, match=r"broke off|MD5|closed connection"):
+            fetch(f"http://127.0.0.1:{listening.getsockname()[1]}/data.tgz", MD5, path)
+        thread.join()
+    assert not path.exists()
+
+
+def test_large_files_come_in_blocks(server, path, monkeypatch):
+    monkeypatch.setattr(_download, "CHUNK", 100)
+    fetch(server.url, MD5, path)
+    assert_whole(path)
+
+
+# Where files are looked for -------------------------------------------------------------------
+
+
+def test_the_given_folder_comes_before_the_cache_and_the_first_name_before_the_second(
+    path, tmp_path, monkeypatch
+):
+    cache, given = path.parent, tmp_path / "given"
+    for folder in (cache, given):
+        folder.mkdir()
+        (folder / "second").touch()
+    (cache / "first").touch()
+    names = ["first", "second"]
+    assert local_file(names, []) == cache / "first"
+    monkeypatch.setenv("MCUNC_DATA", str(given))
+    assert local_file(names, []) == given / "second"
+    (given / "first").touch()
+    assert local_file(names, []) == given / "first"
+    monkeypatch.setenv("MCUNC_DATA", "")  # as if not set, and not the working folder
+    monkeypatch.chdir(given)
+    assert local_file(names, []) == cache / "first"
+
+
+def test_the_cache_is_in_the_home_folder_unless_said_otherwise(monkeypatch, tmp_path):
+    monkeypatch.setenv("MCUNC_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.setenv("MCUNC_CACHE", "")
+    monkeypatch.setattr(_download.Path, "home", lambda: tmp_path / "home")
+    assert cache_folder() == tmp_path / "home" / ".cache" / "mcunc"
+
+
+def test_a_missing_file_is_downloaded_once(server, path):
+    assert local_file(["data.tgz"], [(server.url, MD5)]) == path
+    assert local_file(["data.tgz"], [(server.url, MD5)]) == path
+    assert server.asked == [None]
+    assert_whole(path)
+
+
+def test_the_second_source_stands_in_for_the_first(server, path):
+    """The first sends something else: its bytes are never given out."""
+    with Server() as wrong:
+        wrong.content = b"something else"
+        thread = threading.Thread(target=wrong.serve_forever, args=(0.01,))
+        thread.start()
+        sources = [(wrong.url, MD5), (server.url, MD5)]
+        assert local_file(["data.tgz"], sources) == path
+        wrong.shutdown()
+        thread.join()
+    assert_whole(path)
+    assert wrong.asked == server.asked == [None]
+
+
+def test_no_server_and_no_file_says_what_to_do(path, tmp_path, monkeypatch):
+    """Nothing listens on port 9 of this machine."""
+    monkeypatch.setenv("MCUNC_DATA", str(tmp_path / "given"))
+    sources = [(f"http://127.0.0.1:9/{name}", MD5) for name in ("data.tgz", "other.tgz")]
+    with pytest.raises(FileNotFoundError) as info:
+        local_file(["data.tgz", "other.tgz"], sources)
+    message = str(info.value)
+    for piece in ("data.tgz", "other.tgz", str(tmp_path / "given"), str(path.parent), "MCUNC_DATA"):
+        assert piece in message
+    assert all(url in message for url, _ in sources)
+
+
+def test_a_cache_that_cannot_be_written_is_named(server, path, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MCUNC_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(FileNotFoundError, match=r"file.cache.*MCUNC_DATA"):
+        local_file(["data.tgz"], [(server.url, MD5)])
+
+
+def test_digests_are_the_published_ones(tmp_path):
+    """Of "abc": RFC 1321, A.5, and FIPS 180-4's example."""
+    file = tmp_path / "abc"
+    file.write_bytes(b"abc")
+    assert digest(file, "md5") == "900150983cd24fb0d6963f7d28e17f72"
+    assert digest(file) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_progress_bar_is_for_terminals_only(server, path, terminal, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    fetch(server.url, MD5, path)
+    captured = capsys.readouterr()
+    assert ("data.tgz" in captured.err) == terminal
+    assert captured.out == ""
