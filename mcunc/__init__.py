@@ -7,22 +7,27 @@ matplotlib.  The book: https://mcunc.github.io/mcunc/
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-_SUBMODULES = ("birdwatch", "data", "linear", "logistic", "networks", "plot", "training")
+_SUBMODULES = (
+    *("birdwatch", "calibration", "corruption", "data", "experiments", "linear", "logistic"),
+    *("networks", "plot", "recalibration", "recorded", "reporting", "training"),
+)
 
 try:
     __version__ = version("mcunc")
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["__version__", *_SUBMODULES]
+__all__ = ["__version__", "report", *_SUBMODULES]
 
 
 def __getattr__(name):
-    """Import a submodule on first use (PEP 562)."""
+    """Import a submodule, or the one with `report` in it, on first use (PEP 562)."""
     if name in _SUBMODULES:
         return import_module(f"{__name__}.{name}")
+    if name == "report":
+        return import_module(f"{__name__}.reporting").report
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__():
-    return sorted({*globals(), *_SUBMODULES})
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-r"""Is a claimed probability the frequency with which it comes true?
+r"""Whether a claimed probability is the frequency with which it comes true.
 
 Everything binned comes from one `BinTable`: cases sorted by confidence into bins
 :math:`(\mathrm{lo}, \mathrm{hi}]`, the first closed at 0, and five sums per bin.  With

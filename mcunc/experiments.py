@@ -19,7 +19,7 @@ from mcunc.corruption import STRENGTHS, corrupt
 # gradient descent, the rate divided by ten after half and three quarters of the epochs, pictures
 # shifted and mirrored.  Without batch normalisation LeNet-5 bears half the learning rate.
 RECIPES = {
-    "lenet5": training.Recipe(epochs=30, learning_rate=0.05),
+    "lenet5": training.Recipe(epochs=60, learning_rate=0.05),
     "resnet20": training.Recipe(epochs=30, learning_rate=0.1),
 }
 _BUILD = {"lenet5": networks.lenet5, "resnet20": networks.cifar_resnet}

@@ -123,7 +123,9 @@ def test_imports_run_downward(module):
     for name in imports_of(module):
         top, _, rest = name.partition(".")
         if top == "mcunc":
-            assert rest.partition(".")[0] in below, f"{module} imports {name}"
+            # The command line takes its modules from the package itself, on first use.
+            allowed = rest.partition(".")[0] in below or (module, name) == ("__main__", "mcunc")
+            assert allowed, f"{module} imports {name}"
         elif module in ARRAYS_ONLY:
             assert top in {"numpy", "scipy"} | sys.stdlib_module_names, f"{module} imports {name}"
 

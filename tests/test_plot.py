@@ -14,9 +14,11 @@ from matplotlib.colors import to_hex
 from numpy.testing import assert_allclose
 
 from mcunc import plot
+from mcunc.calibration import bin_table
 
 X = np.linspace(0, 1, 5)
 ENDS = np.column_stack([X - 1, X + 1])
+TABLE = bin_table(X, [0, 0, 1, 1, 1], bins=4)
 
 CALLS = {
     "line_with_bands": lambda ax: plot.line_with_bands(ax, X, X, ENDS, 2 * ENDS),
@@ -26,6 +28,8 @@ CALLS = {
     "curve_with_spread": lambda ax: plot.curve_with_spread(ax, X, X, X - 1, X + 1, "spread"),
     "coverage_map": lambda ax: plot.coverage_map(ax, np.full((2, 3), 0.9), [1, 2], [3, 4, 5]),
     "estimates": lambda ax: plot.estimates(ax, list("abcde"), X, ENDS, "Wald", 0.2, color="k"),
+    "confidence_histogram": lambda ax: plot.confidence_histogram(ax, TABLE),
+    "reliability_diagram": lambda ax: plot.reliability_diagram(ax, TABLE),
 }
 
 
@@ -157,3 +161,47 @@ def test_role_colours_differ_for_colour_blind_readers():
     for colour in roles:
         grey = len({colour[1:3], colour[3:5], colour[5:]}) == 1
         assert colour in okabe_ito or grey
+
+
+# Reliability --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["width", "mass"])
+def table(request):
+    """Five cases per bin or none; float32 on purpose."""
+    said = np.repeat([0.1, 0.35, 0.9], [5, 10, 5]).astype(np.float32)
+    came_true = np.r_[np.ones(1), np.zeros(4), np.ones(4), np.zeros(6), np.ones(5)]
+    return bin_table(said, came_true, bins=5, spacing=request.param)
+
+
+def test_confidence_histogram_shows_shares_and_both_means(table):
+    ax = plot.confidence_histogram(plt.subplots()[1], table)
+    heights = [bar.get_height() for bar in ax.patches]
+    assert_allclose(sum(heights), 1)
+    assert_allclose(sorted(height for height in heights if height), [0.25, 0.25, 0.5])
+    confidence, accuracy = (line.get_xdata()[0] for line in ax.lines)
+    assert_allclose(confidence, (0.1 * 5 + 0.35 * 10 + 0.9 * 5) / 20, rtol=1e-6)
+    assert_allclose(accuracy, 0.5)
+    assert [text.get_text()[-5:] for text in ax.get_legend().texts] == ["0.425", "0.500"]
+
+
+def test_reliability_diagram_shades_from_the_share_to_the_mean_confidence(table):
+    ax = plot.reliability_diagram(plt.subplots()[1], table)
+    shares, gaps = ax.patches[:3], ax.patches[3:]
+    assert_allclose([bar.get_height() for bar in shares], [0.2, 0.4, 1.0])
+    assert len(gaps) == 3  # the empty bins draw nothing
+    assert_allclose([bar.get_y() for bar in gaps], [0.2, 0.4, 1.0])
+    ends = [bar.get_y() + bar.get_height() for bar in gaps]
+    assert_allclose(ends, [0.1, 0.35, 0.9], rtol=1e-6)
+    assert_allclose([bar.get_x() for bar in shares], table.edges[:-1][table.count > 0])
+
+
+def test_reliability_diagram_tells_inside_from_outside(table):
+    filled = table.count > 0
+    band = np.full((2, len(filled)), np.nan)
+    band[:, filled] = [[0.1, 0.5, 1.0], [0.3, 0.6, 1.0]]  # the middle share, 0.4, is below
+    ax = plot.reliability_diagram(plt.subplots()[1], table, band)
+    boxes = [(bar.get_y(), bar.get_y() + bar.get_height()) for bar in ax.patches]
+    assert_allclose(boxes, band[:, filled].T)
+    labels = [text.get_text() for text in ax.get_legend().texts]
+    assert {"share right, inside (2)", "share right, outside (1)", "if calibrated"} == set(labels)
