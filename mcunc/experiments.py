@@ -15,9 +15,9 @@ from mcunc import calibration, data, networks, recorded, training
 from mcunc._checks import check_choice, check_count
 from mcunc.corruption import STRENGTHS, corrupt
 
-# One recipe for each network, that of He et al. (2016) shortened in proportion: stochastic
-# gradient descent, the rate divided by ten after half and three quarters of the epochs, pictures
-# shifted and mirrored.  Without batch normalisation LeNet-5 bears half the learning rate.
+# That of He et al. (2016) shortened in proportion: stochastic gradient descent, the rate divided by
+# ten after half and three quarters of the epochs, pictures shifted and mirrored.  Without batch
+# normalisation LeNet-5 bears half the learning rate; it is quick, and gets twice the epochs.
 RECIPES = {
     "lenet5": training.Recipe(epochs=60, learning_rate=0.05),
     "resnet20": training.Recipe(epochs=30, learning_rate=0.1),
@@ -39,7 +39,8 @@ def run_calibration(dataset="cifar10", seed=0, folder="runs", device="cpu"):
     seed : int
         Decides initial weights, order and augmentation.
     folder : path
-        Takes the checkpoints and the result: ``calibration-<dataset>-seed<seed>.npz`` and .json.
+        Takes the checkpoints and the result: ``calibration-<dataset>.npz`` and .json for seed 0,
+        ``calibration-<dataset>-seed<seed>`` for others.
     device : str, a torch device
 
     Returns
@@ -78,7 +79,7 @@ def run_calibration(dataset="cifar10", seed=0, folder="runs", device="cpu"):
         outputs = _outputs(model, train.images[held], test, corrupted)
         arrays |= {f"{network}_{key}": value for key, value in _half(outputs).items()}
         record["networks"][network] = _scores(outputs["test_logits"], test.labels, recipe, history)
-    path = Path(folder) / f"{name}.npz"
+    path = Path(folder) / f"{name.removesuffix('-seed0')}.npz"
     recorded.save(path, arrays, record)
     return path
 

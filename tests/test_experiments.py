@@ -72,7 +72,7 @@ def finished(tmp_path_factory, shrunk):
 def run(finished, tmp_path):
     """That run, with a copy of its files in tmp_path / "runs"."""
     shutil.copytree(finished[0], tmp_path / "runs")
-    return recorded.load(tmp_path / "runs" / "calibration-cifar10-seed0.npz")
+    return recorded.load(tmp_path / "runs" / "calibration-cifar10.npz")
 
 
 def without_seconds(record):
@@ -207,14 +207,15 @@ def test_the_record_says_how_to_make_the_run_again(run, tmp_path):
     assert str(tmp_path) not in json.dumps(record)
     assert str(Path.home()) + "/" not in json.dumps(record)
     files = sorted(file.name for file in (tmp_path / "runs").iterdir())
-    name = "calibration-cifar10-seed0"
-    assert files == [f"{name}-lenet5.pt", f"{name}-resnet20.pt", f"{name}.json", f"{name}.npz"]
+    name = "calibration-cifar10"
+    checkpoints = [f"{name}-seed0-{network}.pt" for network in ("lenet5", "resnet20")]
+    assert files == [*checkpoints, f"{name}.json", f"{name}.npz"]
 
 
 def test_a_second_call_trains_nothing_and_gives_the_same(run, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "_one_epoch", None)
     path = run_calibration(folder=str(tmp_path / "runs"))
-    assert path == tmp_path / "runs" / "calibration-cifar10-seed0.npz"
+    assert path == tmp_path / "runs" / "calibration-cifar10.npz"
     assert_same(recorded.load(path), run)
 
 
@@ -362,9 +363,9 @@ def test_the_recipes_of_the_book_are_pinned():
     """A run that was begun with them must be able to go on."""
     assert {name: asdict(recipe) for name, recipe in BOOK.items()} == {
         name: {
-            "epochs": 30, "batch_size": 128, "learning_rate": rate, "drops": (0.5, 0.75),
+            "epochs": epochs, "batch_size": 128, "learning_rate": rate, "drops": (0.5, 0.75),
             "momentum": 0.9, "weight_decay": 1e-4,
         }
-        for name, rate in (("lenet5", 0.05), ("resnet20", 0.1))
+        for name, epochs, rate in (("lenet5", 60, 0.05), ("resnet20", 30, 0.1))
     }  # fmt: skip
     assert SIZES == (5_000, 2_000)
