@@ -2,13 +2,16 @@
 
 import argparse
 import csv
+import os
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 import mcunc
+
+PAGES = (".png", ".pdf", ".svg")
+LABELS = ("label", "labels")
 
 
 def main(arguments=None):
@@ -21,10 +24,12 @@ def main(arguments=None):
     try:
         return {"report": _report, "run": _run}[given.command](given)
     except (ValueError, OSError) as error:
-        print(f"mcunc: {error}", file=sys.stderr)
+        line = " ".join(str(error).split())
+        print(f"mcunc: {line}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("mcunc: interrupted; the same command goes on from there", file=sys.stderr)
+        resumes = "; the same command goes on from there" if given.command == "run" else ""
+        print(f"mcunc: interrupted{resumes}", file=sys.stderr)
         return 130
 
 
@@ -33,7 +38,7 @@ def read_logits(path):
 
     Parameters
     ----------
-    path : Path
+    path : str or Path
         An .npz file with arrays `logits` (N, K) and `labels` (N,), or a .csv file with K columns
         of logits and one of labels: the one headed "label" or "labels", or else the last.
 
@@ -50,53 +55,85 @@ def read_logits(path):
         Where the file cannot be read.
     """
     path = Path(path)
-    if path.suffix == ".npz":
-        return _read_npz(path)
-    if path.suffix == ".csv":
-        return _read_csv(path)
-    raise ValueError(f"{path}: expected an .npz or a .csv file")
+    readers = {".npz": _read_npz, ".csv": _read_csv}
+    if path.suffix.lower() not in readers:
+        raise ValueError(f"{path}: expected an .npz or a .csv file")
+    try:
+        return readers[path.suffix.lower()](path)
+    except OSError as error:
+        raise OSError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: is no text in UTF-8; save it as such") from None
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _read_npz(path):
-    with path.open("rb") as stream:  # np.load would leave a damaged file open
+    with path.open("rb") as stream:
         try:
             file = np.load(stream, allow_pickle=False)
-            if isinstance(file, np.ndarray):
-                raise ValueError("is a single array; expected an archive of logits and labels")
-            missing = {"logits", "labels"} - set(file.files)
-            if missing:
-                there = ", ".join(file.files) or "nothing"
-                raise ValueError(f"has no {' and no '.join(sorted(missing))}; it has {there}")
-            return file["logits"], file["labels"]
-        except (ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path}: {error}") from None
+            arrays = dict(file) if isinstance(file, np.lib.npyio.NpzFile) else None
+        except Exception as error:  # the zip and zlib modules have many, all for damaged files
+            why = "it holds Python objects, or something else" if "pickle" in str(error) else error
+            raise ValueError(f"is no sound .npz file of numbers ({why})") from None
+    if arrays is None:
+        raise ValueError("holds a single array; write np.savez(file, logits=…, labels=…)")
+    missing = [name for name in ("logits", "labels") if name not in arrays]
+    if missing:
+        there = ", ".join(arrays) or "nothing"
+        raise ValueError(f"has no array {' and no '.join(missing)}; it has {there}")
+    return arrays["logits"], arrays["labels"]
 
 
 def _read_csv(path):
     with path.open(newline="", encoding="utf-8-sig") as file:
-        try:
-            rows = [(number, row) for number, row in enumerate(csv.reader(file), 1) if row]
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: {error}") from None
-    if not rows:
-        raise ValueError(f"{path}: is empty")
-    header = [cell.strip().lower() for cell in rows[0][1]]
-    named = [i for i, cell in enumerate(header) if cell in ("label", "labels")]
-    if not all(map(_is_number, header)):
-        rows = rows[1:]
-    values = []
-    for number, row in rows:
-        if len(row) != len(header):
-            raise ValueError(f"{path}: row {number} has {len(row)} cells, not {len(header)}")
-        bad = [cell for cell in row if not _is_number(cell)]
-        if bad:
-            raise ValueError(f"{path}: row {number} has {bad[0]!r}, which is no number")
-        values.append([float(cell) for cell in row])
-    if not values or len(header) < 3:
-        raise ValueError(f"{path}: expected rows of at least two logits and a label")
-    table = np.array(values)
-    place = named[0] if named else len(header) - 1
+        reader = csv.reader(file)
+        rows = ((reader.line_num, row) for row in reader if any(cell.strip() for cell in row))
+        number, first = next(rows, (0, []))
+        if not first:
+            raise ValueError("is empty")
+        if len(first) < 3:
+            raise ValueError(
+                f"row {number} has {len(first)} cells; expected at least two logits and a label, "
+                "with commas between"
+            )
+        place = _label_column(first)
+        start = [] if _is_header(first) else [_numbers(number, first, len(first))]
+        table = np.array(start + [_numbers(number, row, len(first)) for number, row in rows])
+    if not len(table):
+        raise ValueError("has a header and no rows")
     return np.delete(table, place, axis=1), table[:, place]
+
+
+def _is_header(row):
+    """Whether the first row holds names: one says label, or none is a number."""
+    named = any(cell.strip().lower() in LABELS for cell in row)
+    return named or not any(map(_is_number, row))
+
+
+def _label_column(header):
+    """Index of the column of labels."""
+    names = [cell.strip().lower() for cell in header]
+    found = [i for i, name in enumerate(names) if name in LABELS]
+    if len(found) > 1:
+        raise ValueError("has two columns of labels; keep one")
+    if found and names[0] in ("", "unnamed: 0"):
+        raise ValueError(
+            "its first column has no name, as a table's index has not; write the file without it "
+            "(pandas: index=False)"
+        )
+    return found[0] if found else len(header) - 1
+
+
+def _numbers(number, row, length):
+    """The cells of a row of the file as numbers."""
+    if len(row) != length:
+        raise ValueError(f"row {number} has {len(row)} cells, the first row has {length}")
+    try:
+        return np.fromiter(map(float, row), dtype=float, count=length)
+    except ValueError:
+        bad = next(cell for cell in row if not _is_number(cell))
+        raise ValueError(f"row {number} has {bad!r}, which is no number") from None
 
 
 def _is_number(text):
@@ -110,42 +147,62 @@ def _is_number(text):
 def _report(given):
     source = Path(given.file)
     target = Path(given.output or f"{source.stem}-report.png")
-    if target.suffix not in (".png", ".pdf", ".svg"):
-        raise ValueError(f"--output: {target} must end in .png, .pdf or .svg")
-    found = mcunc.report(*read_logits(source), bins=given.bins, seed=given.seed)
+    if target.suffix.lower() not in PAGES:
+        raise ValueError(f"--output: {target} must end in {', '.join(PAGES)}")
+    if source.exists() and target.exists() and source.samefile(target):
+        raise ValueError(f"--output: {target} is the file to be judged; name another")
+    logits, labels = read_logits(source)
+    found = mcunc.report(logits, labels, bins=given.bins, seed=given.seed)
     print(found, flush=True)  # before the page is drawn: nothing is lost if that fails
-    import matplotlib
-
-    matplotlib.use("Agg")
-    mcunc.plot.use_style()
-    part = target.with_name(f"{target.stem}.part{target.suffix}")
-    found.page().savefig(part)
-    part.replace(target)
+    try:
+        _write(found, target)
+    except OSError as error:
+        raise OSError(f"--output: {target} cannot be written ({error.strerror or error})") from None
     print(f"\nWritten to {target}")
     return 0
 
 
+def _write(found, target):
+    """Write the page under another name first: a file that is there stays whole until the end."""
+    import matplotlib
+
+    matplotlib.use("Agg")  # draws without a window
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder")
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    page = found.page()
+    try:
+        page.savefig(part, format=target.suffix[1:].lower())
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+        mcunc.plot.plt.close(page)
+
+
 def _run(given):
+    run = mcunc.experiments.run_calibration
     for seed in given.seed:
-        print(mcunc.experiments.run_calibration(given.data, seed, given.folder, given.device))
+        print(run(given.data, seed, given.folder, given.device), flush=True)
     return 0
 
 
 def _parser():
     parser = argparse.ArgumentParser(prog="python -m mcunc", description=mcunc.__doc__)
-    parser.add_argument("--version", action="version", version=mcunc.__version__)
+    parser.add_argument("--version", action="version", version=f"mcunc {mcunc.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     report = commands.add_parser("report", help="judge the calibration of your own classifier")
     report.add_argument("file", help=".npz with logits and labels, or .csv with the label last")
-    report.add_argument("--bins", type=int, default=15)
+    report.add_argument("--bins", type=int, default=15, help="of equal width (default: 15)")
     report.add_argument("--seed", type=int, default=0, help="of the folds and the redraws")
-    report.add_argument("--output", help="the page: .png (default: FILE-report.png), .pdf or .svg")
+    report.add_argument(
+        "--output", help="the page: .png (default: FILE-report.png in this folder), .pdf or .svg"
+    )
 
     run = commands.add_parser("run", help="make a recorded run of the book again")
     run.add_argument("name", choices=["calibration"])
     run.add_argument("--data", choices=["cifar10", "cifar100"], default="cifar10")
-    run.add_argument("--seed", type=int, nargs="+", default=[0])
+    run.add_argument("--seed", type=int, nargs="+", default=[0], help="one run for each")
     run.add_argument("--folder", default="runs", help="checkpoints and results (default: runs)")
     run.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     return parser

@@ -138,7 +138,7 @@ def confidence_histogram(ax, table):
     )
     for name, value, colour, style in lines:
         ax.axvline(value, color=colour, ls=style, lw=2, label=f"{name} {value:.3f}")
-    ax.set(xlim=(0, 1))
+    ax.set(xlim=(0, 1), ylim=(0, 1.6 * table.count.max() / total))  # room for the legend
     ax.legend(loc="upper left")
     return ax
 
@@ -148,7 +148,8 @@ def reliability_diagram(ax, table, band=None):
 
     Without a band the gaps are shaded, after Guo et al. (2017), figure 1; they end at the mean
     confidence of the bin's cases, not at the middle of the bin.  With a band, boxes show where the
-    shares would fall if the confidences were right, and shares outside their box stand out.
+    shares would fall if the confidences were right, and shares outside their box stand out by
+    colour and by a diamond.
 
     Parameters
     ----------
@@ -161,7 +162,7 @@ def reliability_diagram(ax, table, band=None):
     Axes
     """
     filled = table.count > 0
-    left, right = table.edges[:-1][filled], table.edges[1:][filled]
+    left, right = (edges[filled].astype(float) for edges in (table.edges[:-1], table.edges[1:]))
     share, gap = table.frequency[filled], table.gap[filled]
     place = {"x": left, "width": right - left, "align": "edge"}
     if band is None:
@@ -174,16 +175,19 @@ def reliability_diagram(ax, table, band=None):
     else:
         lower, upper = (np.asarray(end)[filled] for end in band)
         ax.bar(
-            height=upper - lower, bottom=lower, color="0.85", edgecolor="0.55", lw=0.7,
+            height=upper - lower, bottom=lower, color="0.85", edgecolor="0.4", lw=0.8,
             label="if calibrated", **place,
         )  # fmt: skip
         inside = (lower <= share) & (share <= upper)
+        middle = (left + right) / 2
         for chosen, colour, name in ((inside, EPISTEMIC, "inside"), (~inside, MISS, "outside")):
             ax.hlines(
-                share[chosen], left[chosen], right[chosen], color=colour, lw=3.5, zorder=4,
+                share[chosen], left[chosen], right[chosen], color=colour, lw=3, zorder=4,
                 label=f"share right, {name} ({chosen.sum()})",
             )  # fmt: skip
+        ax.plot(middle[~inside], share[~inside], "D", ms=6, color=MISS, zorder=5)
     ax.plot([0, 1], [0, 1], color=TRUTH, ls="--", lw=1.2)
-    ax.set(xlim=(0, 1), ylim=(0, 1))
-    ax.legend(loc="upper left" if band is None else "lower right")
+    ax.set(xlim=(0, 1), ylim=(-0.02, 1.02))  # so that shares of 0 and 1 show
+    claims_more = table.confidence_sum.sum() >= table.outcome_sum.sum()
+    ax.legend(loc="upper left" if claims_more else "lower right")  # on the empty side
     return ax

@@ -1,216 +1,380 @@
-"""The command line: results on stdout, one line on stderr for what is wrong, nothing lost."""
+"""The command line: what it prints and writes, and one line for every kind of bad file."""
 
+import csv
+import os
 import subprocess
 import sys
+import types
+import zipfile
+from pathlib import Path
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from test_reporting import world
+
+mpl.use("Agg")
 
 import mcunc
-from mcunc import experiments
 from mcunc.__main__ import main, read_logits
+
+RNG = np.random.default_rng(0)
+LOGITS = 2 * RNG.normal(size=(80, 3))
+LABELS = (LOGITS + RNG.gumbel(size=LOGITS.shape)).argmax(axis=1)
+START = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
+def _in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with mpl.rc_context():  # the command sets the book's style
+    with mpl.rc_context():
         yield
-    plt.close("all")
+
+
+def write_csv(path, rows, header=()):
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerows([header] if header else [])
+        writer.writerows(rows)
+
+
+def rows(place=None, index=False):
+    """Rows of logits (all their digits) with the label at `place`."""
+    for number, (logits, label) in enumerate(zip(LOGITS.tolist(), LABELS.tolist(), strict=True)):
+        row = [*logits]
+        row.insert(len(row) if place is None else place, label)
+        yield [number, *row] if index else row
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+# Reports --------------------------------------------------------------------------------------
+
+
+def test_report_prints_the_text_and_writes_the_page_here(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    np.savez("data/my.run.npz", logits=LOGITS, labels=LABELS)
+    before = Path("data/my.run.npz").read_bytes()
+    assert run("report", "data/my.run.npz") == 0
+    out, err = capsys.readouterr()
+    assert out == f"{mcunc.report(LOGITS, LABELS)}\n\nWritten to my.run-report.png\n"
+    assert err == ""
+    assert Path("my.run-report.png").read_bytes().startswith(START[".png"])
+    assert sorted(os.listdir()) == ["data", "my.run-report.png"]  # nothing else is left
+    assert Path("data/my.run.npz").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["page.png", "page.pdf", "page.svg", "PAGE.SVG"])
+def test_pages_are_of_the_kind_asked_for(name):
+    np.savez("a.npz", logits=LOGITS, labels=LABELS)
+    Path(name).write_text("an older page")
+    assert run("report", "a.npz", "--output", name) == 0
+    assert Path(name).read_bytes().startswith(START[Path(name).suffix.lower()])
+    assert sorted(os.listdir()) == sorted(["a.npz", name])
+
+
+def test_options_reach_the_report(capsys):
+    np.savez("a.npz", logits=LOGITS, labels=LABELS)
+    assert run("report", "a.npz", "--bins", 4, "--seed", 3) == 0
+    assert capsys.readouterr().out.startswith(str(mcunc.report(LOGITS, LABELS, bins=4, seed=3)))
+
+
+@pytest.mark.parametrize(
+    ("header", "place"),
+    [
+        ((), None),
+        (("a", "b", "c", "species"), None),
+        (("a", "b", "c", "label"), None),
+        (("0", "1", "2", "label"), None),  # as pandas writes columns without names
+        (("Labels ", "0", "1", "2"), 0),
+        (("a", "LABEL", "b", "c"), 1),
+    ],
+)
+def test_a_table_holds_what_the_arrays_hold(header, place):
+    write_csv("a.csv", rows(place), header)
+    logits, labels = read_logits("a.csv")
+    assert (logits == LOGITS).all()
+    assert (labels == LABELS).all()
+
+
+def test_a_table_gives_the_report_of_the_arrays(capsys):
+    np.savez("a.npz", logits=LOGITS, labels=LABELS)
+    write_csv("a.csv", rows(1), ("a", "label", "b", "c"))
+    texts = []
+    for name in ("a.npz", "a.csv"):
+        assert run("report", name) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+
+
+def test_tables_from_spreadsheets():
+    """A byte-order mark, Windows line ends and empty lines."""
+    write_csv("a.csv", rows(), ("a", "b", "c", "label"))
+    text = Path("a.csv").read_text(encoding="utf-8").replace("\n\n", "\n")
+    Path("b.csv").write_bytes(("\ufeff" + text + "\r\n,,,\r\n").encode())
+    assert (read_logits("b.csv")[0] == LOGITS).all()
+
+
+def test_single_precision_archives_are_taken_as_they_are(capsys):
+    np.savez_compressed("a.npz", logits=LOGITS.astype("f2"), labels=LABELS.astype("u1"), more=[1])
+    assert run("report", "a.npz") == 0
+    assert capsys.readouterr().out.startswith(str(mcunc.report(LOGITS.astype("f2"), LABELS)))
+
+
+# Bad files ------------------------------------------------------------------------------------
+
+
+def archive(**arrays):
+    return lambda path: np.savez(path, **arrays)
+
+
+def text(content, encoding="utf-8"):
+    return lambda path: Path(path).write_bytes(content.encode(encoding))
+
+
+def damaged(path):
+    np.savez(path, logits=LOGITS, labels=LABELS)
+    content = bytearray(Path(path).read_bytes())
+    content[300:400] = b"x" * 100
+    Path(path).write_bytes(content)
+
+
+def cut_short(path):
+    np.savez(path, logits=LOGITS, labels=LABELS)
+    Path(path).write_bytes(Path(path).read_bytes()[:1000])
+
+
+def single_array(path):
+    with open(path, "wb") as file:
+        np.save(file, LOGITS)
+
+
+def pickled(path):
+    np.savez(path, logits=LOGITS, labels=np.array([{}] * 80, dtype=object))
+
+
+def other_archive(path):
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("readme.txt", "x")
+
+
+def indexed(path):
+    write_csv(path, rows(index=True), ("", "0", "1", "2", "label"))
+
+
+BAD = {
+    "no-such-file.npz": (lambda path: None, "no-such-file.npz: cannot be read (No such file"),
+    "a-folder.csv": (lambda path: os.mkdir(path), "a-folder.csv: cannot be read"),
+    "scores.txt": (text("1,2,0"), "expected an .npz or a .csv file"),
+    "no-ending": (text("1,2,0"), "expected an .npz or a .csv file"),
+    "empty.npz": (text(""), "no sound .npz file"),
+    "garbage.npz": (text("garbage" * 50), "no sound .npz file"),
+    "damaged.npz": (damaged, "no sound .npz file"),
+    "cut-short.npz": (cut_short, "no sound .npz file"),
+    "pickled.npz": (pickled, "Python objects"),
+    "single.npz": (single_array, "holds a single array"),
+    "zip.npz": (other_archive, "has no array logits and no labels; it has readme.txt"),
+    "names.npz": (archive(x=LOGITS, labels=LABELS), "has no array logits; it has x, labels"),
+    "nothing.npz": (archive(), "it has nothing"),
+    "flat.npz": (archive(logits=LOGITS[:, 0], labels=LABELS), "logits: expected 2 axes"),
+    "short.npz": (archive(logits=LOGITS, labels=LABELS[:9]), "labels: has 9 values for 80 cases"),
+    "nan.npz": (archive(logits=LOGITS * np.nan, labels=LABELS), "logits: contains NaN"),
+    "words.npz": (archive(logits=LOGITS.astype(str), labels=LABELS), "logits: "),
+    "empty.csv": (text(""), "empty.csv: is empty"),
+    "blank.csv": (text("\n\n,,\n"), "blank.csv: is empty"),
+    "header.csv": (text("a,b,label\n"), "has a header and no rows"),
+    "word.csv": (text("a,b,label\n1,2,0\n1,x,1\n"), "row 3 has 'x', which is no number"),
+    "mixed.csv": (text("1,x,0\n1,2,1\n"), "row 1 has 'x', which is no number"),
+    "gap.csv": (text("1,2,0\n1,,1\n"), "row 2 has '', which is no number"),
+    "ragged.csv": (text("1,2,0\n\n1,2\n"), "row 3 has 2 cells, the first row has 3"),
+    "nan.csv": (text("nan,2,0\n" * 30), "logits: contains NaN"),
+    "huge.csv": (text("1e999,2,0\n" * 30), "logits: contains NaN or infinity"),
+    "fraction.csv": (text("1,2,0.5\n" * 30), "labels: must be whole numbers"),
+    "few.csv": (text("1,2,0\n" * 3), "at least 20"),
+    "semicolon.csv": (text("1;2;0\n"), "with commas between"),
+    "latin.csv": (text("é,b,label\n", "latin-1"), "no text in UTF-8"),
+    "indexed.csv": (indexed, "index=False"),
+    "twice.csv": (text("label,a,b,labels\n0,1,2,0\n"), "two columns of labels"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_gets_one_line(name, capsys):
+    make, message = BAD[name]
+    make(name)
+    assert run("report", name) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("mcunc: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert [file for file in os.listdir() if file != name] == []
+
+
+def test_wrong_numbers_of_bins_get_one_line(capsys):
+    np.savez("a.npz", logits=LOGITS, labels=LABELS)
+    assert run("report", "a.npz", "--bins", 0) == 2
+    assert capsys.readouterr().err.startswith("mcunc: bins: ")
+
+
+# Outputs --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("output", ["a.npz", "page.jpg", "page"])
+def test_other_outputs_are_refused_before_anything_is_read(output, capsys):
+    np.savez("a.npz", logits=LOGITS, labels=LABELS)
+    before = Path("a.npz").read_bytes()
+    assert run("report", "a.npz", "--output", output) == 2
+    assert "must end in .png, .pdf, .svg" in capsys.readouterr().err
+    assert Path("a.npz").read_bytes() == before
+    assert os.listdir() == ["a.npz"]
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_the_input_is_never_overwritten_under_another_name(link, capsys):
+    np.savez("a.npz", logits=LOGITS, labels=LABELS)
+    before = Path("a.npz").read_bytes()
+    link("a.npz", "page.png")
+    assert run("report", "a.npz", "--output", "page.png") == 2
+    assert "page.png is the file to be judged" in capsys.readouterr().err
+    assert Path("a.npz").read_bytes() == Path("page.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("output", ["folder.png", "nowhere/page.png"])
+def test_where_the_page_cannot_be_written_the_text_is_printed(output, capsys):
+    np.savez("a.npz", logits=LOGITS, labels=LABELS)
+    os.mkdir("folder.png")
+    assert run("report", "a.npz", "--output", output) == 2
+    out, err = capsys.readouterr()
+    assert out == f"{mcunc.report(LOGITS, LABELS)}\n"
+    assert err.startswith(f"mcunc: --output: {output} cannot be written")
+    assert err.count("\n") == 1
+    assert sorted(os.listdir()) == ["a.npz", "folder.png"]
+
+
+def test_a_page_that_breaks_off_leaves_the_older_one_whole(monkeypatch, capsys):
+    np.savez("a.npz", logits=LOGITS, labels=LABELS)
+    Path("page.png").write_text("an older page")
+
+    def full(figure, path, **options):
+        Path(path).write_text("half a pa")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(mpl.figure.Figure, "savefig", full)
+    assert run("report", "a.npz", "--output", "page.png") == 2
+    out, err = capsys.readouterr()
+    assert out.startswith(mcunc.report(LOGITS, LABELS).headline)
+    assert "No space left on device" in err
+    assert Path("page.png").read_text() == "an older page"
+    assert sorted(os.listdir()) == ["a.npz", "page.png"]
+
+
+# Runs -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def npz(tmp_path):
-    logits, labels = world(n=200, claim=2)
-    np.savez(tmp_path / "mine.npz", logits=logits, labels=labels)
-    return "mine.npz"
+def calls(monkeypatch):
+    """Calls of a stand-in for the long run; it raises what `calls.error` is."""
+    record = types.SimpleNamespace(made=[], error=None)
+
+    def run_calibration(dataset="cifar10", seed=0, folder="runs", device="cpu"):
+        record.made.append((dataset, seed, folder, device))
+        if record.error is not None:
+            raise record.error
+        return Path(folder) / f"calibration-{dataset}-seed{seed}.npz"
+
+    stand_in = types.SimpleNamespace(run_calibration=run_calibration)
+    monkeypatch.setattr(mcunc, "experiments", stand_in, raising=False)
+    return record
 
 
-def csv(path, header=None, label=-1):
-    logits, labels = world(n=200, claim=2)
-    columns = list(logits.T.astype(str))
-    columns.insert(len(columns) if label == -1 else label, labels.astype(str))
-    lines = [",".join(row) for row in zip(*columns, strict=True)]
-    path.write_text("\n".join(([header] if header else []) + lines) + "\n", encoding="utf-8")
-    return str(path)
+def test_run_makes_each_seed_and_prints_where(calls, capsys):
+    options = ["--data", "cifar100", "--seed", 0, 2, "--folder", "f", "--device", "cuda"]
+    assert run("run", "calibration", *options) == 0
+    assert calls.made == [("cifar100", 0, "f", "cuda"), ("cifar100", 2, "f", "cuda")]
+    paths = [Path("f") / f"calibration-cifar100-seed{seed}.npz" for seed in (0, 2)]
+    assert capsys.readouterr().out.split() == [str(path) for path in paths]
 
 
-def test_report_prints_the_text_and_writes_the_page(npz, capsys, tmp_path):
-    assert main(["report", npz]) == 0
-    printed = capsys.readouterr().out
-    assert str(mcunc.report(*world(n=200, claim=2))) in printed
-    assert (tmp_path / "mine-report.png").read_bytes().startswith(b"\x89PNG")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine-report.png", "mine.npz"]
-
-
-@pytest.mark.parametrize(
-    ("header", "label"),
-    [
-        (None, -1),
-        ("a,b,c,d,label", -1),
-        ("\ufeffa,b,c,d,y", -1),
-        ("label,a,b,c,d", 0),
-        ("a,b,Labels,c,d", 2),
-        ("0,1,label,2,3", 2),
-    ],
-)
-def test_csv_says_what_npz_says(npz, tmp_path, header, label):
-    logits, labels = read_logits(csv(tmp_path / "mine.csv", header, label))
-    np.testing.assert_array_equal(logits, np.load(npz)["logits"])
-    np.testing.assert_array_equal(labels, np.load(npz)["labels"])
-
-
-@pytest.mark.parametrize("kind", ["pdf", "svg"])
-def test_other_kinds_of_pages(npz, tmp_path, kind):
-    assert main(["report", npz, "--output", f"page.{kind}", "--bins", "10"]) == 0
-    assert (tmp_path / f"page.{kind}").stat().st_size > 1000
-
-
-class Evil:
-    """Unpickling this would print."""
-
-    def __reduce__(self):
-        return print, ("executed",)
-
-
-def write_bad(path, kind):
-    logits, labels = world(n=50)
-    if kind == "no labels":
-        np.savez(path, logits=logits, other=labels)
-    elif kind == "objects":
-        np.savez(path, logits=np.array([Evil()] * 30, dtype=object), labels=labels)
-    elif kind == "cut short":
-        np.savez(path, logits=logits, labels=labels)
-        path.write_bytes(path.read_bytes()[:200])
-    elif kind == "one array":
-        with path.open("wb") as file:
-            np.save(file, logits)
-    elif kind == "too few":
-        np.savez(path, logits=logits[:5], labels=labels[:5])
-    else:
-        path.write_bytes(b"")
-
-
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        ("no labels", "has no labels; it has logits, other"),
-        ("objects", "allow_pickle"),
-        ("cut short", "bad.npz"),
-        ("one array", "single array"),
-        ("too few", "labels: 5 cases are too few"),
-        ("empty", "bad.npz"),
-    ],
-)
-def test_bad_archives(tmp_path, capsys, kind, message):
-    write_bad(tmp_path / "bad.npz", kind)
-    assert main(["report", "bad.npz"]) == 2
-    out, err = capsys.readouterr()
-    assert message in err
-    assert err.count("\n") == 1
-    assert "executed" not in out + err
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "is empty"),
-        ("a,b,label\n", "expected rows"),
-        ("1,2,0\n1,x,0\n", "row 2 has 'x'"),
-        ("a,b,label\n1,2,0\n1,2\n", "row 3 has 2 cells, not 3"),
-        ("1,0\n2,1\n", "at least two logits"),
-        ("1,nan,0\n" * 30, "logits: contains NaN"),
-        ("1,2,0.5\n" * 30, "labels: "),
-        ("1,2,7\n" * 30, "labels: "),
-    ],
-)
-def test_bad_tables(tmp_path, capsys, text, message):
-    (tmp_path / "bad.csv").write_text(text, encoding="utf-8")
-    assert main(["report", "bad.csv"]) == 2
-    err = capsys.readouterr().err
-    assert message in err
-    assert err.count("\n") == 1
-
-
-def test_other_files(tmp_path, capsys):
-    (tmp_path / "mine.txt").write_text("1,2,0")
-    (tmp_path / "folder.csv").mkdir()
-    for name in ("mine.txt", "missing.npz", "missing.csv", "folder.csv"):
-        assert main(["report", name]) == 2
-        assert name in capsys.readouterr().err
-
-
-def test_the_text_is_printed_where_the_page_cannot_be_written(npz, capsys):
-    assert main(["report", npz, "--output", "nowhere/page.png"]) == 2
-    out, err = capsys.readouterr()
-    assert "Calibration of 200 cases" in out
-    assert "nowhere" in err
-
-
-def test_the_input_cannot_be_overwritten(npz, capsys, tmp_path):
-    before = (tmp_path / npz).read_bytes()
-    assert main(["report", npz, "--output", npz]) == 2
-    assert "--output" in capsys.readouterr().err
-    assert (tmp_path / npz).read_bytes() == before
-
-
-def test_an_old_page_stays_until_the_new_one_is_whole(npz, tmp_path, monkeypatch):
-    page = tmp_path / "mine-report.png"
-    page.write_text("old")
-
-    def fails(self, path, **_):
-        open(path, "w").close()
-        raise OSError("disk full")
-
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fails)
-    assert main(["report", npz]) == 2
-    assert page.read_text() == "old"
-
-
-@pytest.mark.parametrize("option", [["--bins", "0"], ["--seed", "-1"]])
-def test_options_are_checked(npz, capsys, option):
-    assert main(["report", npz, *option]) == 2
-    assert option[0].strip("-") in capsys.readouterr().err
-
-
-def test_run_calls_the_experiment_for_each_seed(monkeypatch, capsys):
-    calls = []
-    monkeypatch.setattr(experiments, "run_calibration", lambda *given: calls.append(given) or "x")
-    assert main(["run", "calibration", "--data", "cifar100", "--seed", "3", "5"]) == 0
-    assert calls == [("cifar100", 3, "runs", "cpu"), ("cifar100", 5, "runs", "cpu")]
-    assert capsys.readouterr().out == "x\nx\n"
+def test_run_has_defaults(calls):
+    assert run("run", "calibration") == 0
+    assert calls.made == [("cifar10", 0, "runs", "cpu")]
 
 
 @pytest.mark.parametrize(
     ("error", "status", "message"),
-    [(FileNotFoundError("no data"), 2, "no data"), (KeyboardInterrupt(), 130, "goes on from")],
+    [
+        (KeyboardInterrupt(), 130, "mcunc: interrupted; the same command goes on from there"),
+        (FileNotFoundError("no data;\nset MCUNC_DATA"), 2, "mcunc: no data; set MCUNC_DATA"),
+        (ValueError("seed: must lie between"), 2, "mcunc: seed: must lie between"),
+    ],
 )
-def test_a_run_that_stops_says_so(monkeypatch, capsys, error, status, message):
-    def stops(*_):
-        raise error
+def test_run_stops_with_one_line(calls, capsys, error, status, message):
+    calls.error = error
+    assert run("run", "calibration", "--seed", 0, 1) == status
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"{message}\n")
+    assert len(calls.made) == 1
 
-    monkeypatch.setattr(experiments, "run_calibration", stops)
-    assert main(["run", "calibration"]) == status
-    assert message in capsys.readouterr().err
+
+def test_an_error_of_the_program_is_not_hidden(calls):
+    calls.error = TypeError("a bug")
+    with pytest.raises(TypeError, match="a bug"):
+        run("run", "calibration")
 
 
-def test_without_a_command_there_is_help(capsys):
+# The parser -----------------------------------------------------------------------------------
+
+
+def test_alone_it_prints_help(capsys):
     assert main([]) == 0
-    assert "report" in capsys.readouterr().out
-    for wrong in (["nonsense"], ["run", "nonsense"], ["report"]):
-        with pytest.raises(SystemExit, match="2"):
-            main(wrong)
+    out = capsys.readouterr().out
+    assert "usage: python -m mcunc" in out
+    assert "report" in out
+    assert "run" in out
 
 
-def test_from_a_shell(npz, tmp_path):
-    command = [sys.executable, "-m", "mcunc", "report", npz]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert "Calibration of 200 cases" in result.stdout
-    assert result.stderr == ""
-    version = subprocess.run(
-        [*command[:3], "--version"], capture_output=True, text=True, check=True
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("--version")
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"mcunc {mcunc.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("report",),
+        ("run",),
+        ("run", "nonsense"),
+        ("run", "calibration", "--data", "mnist"),
+        ("run", "calibration", "--seed", "x"),
+        ("report", "a.npz", "--bins", "many"),
+        ("nonsense",),
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments)
+    assert stop.value.code == 2
+    assert "usage: " in capsys.readouterr().err
+
+
+def test_as_a_program_it_loads_no_torch():
+    """One real process: the exit status, and what a report costs to import."""
+    np.savez("a.npz", logits=LOGITS, labels=LABELS)
+    code = (
+        "import runpy, sys; sys.argv = ['mcunc', 'report', 'a.npz']\n"
+        "try: runpy.run_module('mcunc', run_name='__main__')\n"
+        "except SystemExit as stop: print('status', stop.code, 'torch' in sys.modules)"
     )
-    assert version.stdout.strip() == mcunc.__version__
+    root = str(Path(mcunc.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": root}
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert result.stdout.startswith(mcunc.report(LOGITS, LABELS).headline)
+    assert result.stdout.endswith("Written to a-report.png\nstatus 0 False\n")
+    assert result.stderr == ""
+    assert Path("a-report.png").stat().st_size > 10_000

@@ -205,3 +205,23 @@ def test_reliability_diagram_tells_inside_from_outside(table):
     assert_allclose(boxes, band[:, filled].T)
     labels = [text.get_text() for text in ax.get_legend().texts]
     assert {"share right, inside (2)", "share right, outside (1)", "if calibrated"} == set(labels)
+    diamonds = next(line for line in ax.lines if line.get_marker() == "D")  # not by colour alone
+    middle = (table.edges[:-1] + table.edges[1:])[filled][1] / 2
+    assert_allclose(diamonds.get_xydata(), [[middle, 0.4]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("right", [10, 48])  # of 50 a bin: far below the claims, far above them
+def test_legends_hide_no_data(right):
+    """The histogram leaves room on top; the diagram's legend is on the side without shares."""
+    confidence = np.repeat([0.3, 0.5, 0.7, 0.9], 50)
+    table = bin_table(confidence, np.arange(200) % 50 < right, bins=5)
+    _, axes = plt.subplots(1, 2, figsize=(11, 4))
+    plot.confidence_histogram(axes[0], table)
+    plot.reliability_diagram(axes[1], table, (table.confidence - 0.1, table.confidence + 0.1))
+    axes[0].figure.canvas.draw()
+    for ax in axes:
+        legend = ax.get_legend().get_window_extent()
+        bars = [bar.get_window_extent() for bar in ax.patches]
+        assert not any(legend.overlaps(bar) for bar in bars if bar.height > 1)
+    low, high = axes[1].transData.inverted().transform(legend)[:, 1]
+    assert not low <= right / 50 <= high

@@ -1,205 +1,423 @@
-"""The report's numbers are those of other libraries, and its sentences say no more than they do."""
+"""The report against other libraries, simulated truth, and everything one might hand it."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose
-from scipy.special import softmax
-from sklearn.metrics import accuracy_score, log_loss
-from sklearn.model_selection import PredefinedSplit, cross_val_predict
-from strategies import arguments, finite_or_named
-
-import mcunc
-from mcunc import calibration
-from mcunc.recalibration import TemperatureScaling
-from mcunc.reporting import FEWEST, FOLDS, report
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+from scipy.stats import binom
+from sklearn import metrics
+from strategies import arguments, designs, finite_or_named
 
 mpl.use("Agg")
 
+import matplotlib.pyplot as plt
 
-def world(n=2000, classes=4, seed=0, claim=1.0):
-    """Labels drawn from softmax(z); the network claims softmax(claim · z)."""
+import mcunc
+from mcunc import calibration
+from mcunc.reporting import FEWEST, FOLDS, Reliability, Report, report
+
+
+def simulated(cases, classes=10, scale=1.0, spread=2.0, seed=0):
+    """Logits `scale` times the true ones, and labels drawn from the true ones (Gumbel maxima)."""
     rng = np.random.default_rng(seed)
-    z = 2 * rng.normal(size=(n, classes))
-    labels = (z + rng.gumbel(size=z.shape)).argmax(axis=1)  # the Gumbel trick draws from softmax
-    return claim * z, labels
+    true = spread * rng.normal(size=(cases, classes))
+    return scale * true, (true + rng.gumbel(size=true.shape)).argmax(axis=1)
 
 
-def test_numbers_are_scikit_learn_s():
-    logits, labels = world(claim=1.7)
-    found, probs = report(logits, labels), softmax(1.0 * logits, axis=1)
-    assert found.cases == 2000
-    assert found.classes == 4
-    accuracy = accuracy_score(labels, probs.argmax(axis=1))
+def numbers(found):
+    """All that a report says in numbers."""
+    scores = [
+        (r.log_loss, r.brier, r.ece, r.confidence, r.excess, r.excess_error, r.limit, r.p_value)
+        for r in (found.before, found.after)
+    ]
+    rest = (found.accuracy, found.accuracy_error, found.temperature, found.gain, found.gain_error)
+    return np.concatenate([*scores, rest, found.fold_temperatures])
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+# Numbers --------------------------------------------------------------------------------------
+
+
+def test_scores_agree_with_scikit_learn_and_the_package():
+    logits, labels = simulated(1500, scale=1.7)
+    found, probs = report(logits, labels), softmax(logits, axis=1)
+    accuracy = metrics.accuracy_score(labels, probs.argmax(axis=1))
     assert_allclose(found.accuracy, accuracy)
-    assert_allclose(found.accuracy_error, np.sqrt(accuracy * (1 - accuracy) / 2000))
-    assert_allclose(found.confidence, probs.max(axis=1).mean())
-    assert_allclose(found.before.log_loss, log_loss(labels, probs))
-    assert_allclose(found.before.brier, np.square(probs - np.eye(4)[labels]).sum(axis=1).mean())
-    said = probs.max(axis=1)
-    assert_allclose(found.confidence_error, np.sqrt((said * (1 - said)).sum()) / 2000)
+    assert_allclose(found.accuracy_error, np.sqrt(accuracy * (1 - accuracy) / 1500))
+    assert_allclose(found.before.log_loss, metrics.log_loss(labels, probs))
+    assert_allclose(found.before.brier, np.square(probs - np.eye(10)[labels]).sum(axis=1).mean())
+    assert_allclose(found.before.ece, calibration.expected_calibration_error(probs, labels))
+    assert_allclose(found.before.confidence, probs.max(axis=1).mean())
+    assert_allclose(found.before.excess, found.before.confidence - accuracy)
+    null = calibration.calibration_null(probs.max(axis=1))
+    assert_allclose(found.before.limit, null.quantile(0.95))
+    assert_allclose(found.before.p_value, null.p_value(found.before.ece))
+    assert (found.cases, found.classes, found.absent) == (1500, 10, 0)
 
 
-def test_the_gain_is_that_of_held_out_folds():
-    """The same folds by scikit-learn's cross-validation."""
-    logits, labels = world(claim=1.7)
-    found = report(logits, labels, seed=3)
-    fold = np.random.default_rng(3).permutation(2000) % FOLDS
-    held_out = cross_val_predict(
-        TemperatureScaling(), logits, labels, cv=PredefinedSplit(fold), method="predict_proba"
-    )
-    rows = np.arange(2000)
-    gains = np.log(held_out[rows, labels] / softmax(logits, axis=1)[rows, labels])
-    assert_allclose(found.gain, gains.mean())
-    assert_allclose(found.gain_error, gains.std(ddof=1) / np.sqrt(2000))
-    assert_allclose(found.after.log_loss, log_loss(labels, held_out))
-    assert_allclose(found.temperature, TemperatureScaling().fit(logits, labels).temperature_)
-    ece = calibration.expected_calibration_error(held_out, labels)
-    assert_allclose(found.after.ece, ece)
+def test_bins_are_those_asked_for():
+    logits, labels = simulated(300)
+    found = report(logits, labels, bins=7)
+    assert len(found.before.table.count) == len(found.after.table.count) == 7
+    assert found.before.null.outcome_sum.shape == (1000, 7)
+    expected = calibration.expected_calibration_error(softmax(logits, axis=1), labels, bins=7)
+    assert_allclose(found.before.ece, expected)
+    assert "ECE, 7 bins" in str(found)
 
 
-@pytest.mark.parametrize(("claim", "word"), [(2.5, "Over-confident"), (0.4, "Under-confident")])
-def test_too_sure_and_too_modest_are_told_apart_and_mended(claim, word):
-    """softmax(claim · z) is right with T = claim."""
-    found = report(*world(n=5000, claim=claim))
-    assert found.verdict.startswith(word)
-    assert_allclose(found.temperature, claim, rtol=0.1)
-    assert found.gain > 2 * found.gain_error
-    assert "no larger than chance explains" in found.verdict
-    assert f"{found.temperature:.2f}" in found.verdict
+def test_temperature_is_cross_validated():
+    """Each fold by a search that shares nothing with the package, and the paired error by hand."""
+    logits, labels = simulated(403, classes=4, scale=1.6)
+    found = report(logits, labels, seed=5)
+
+    def losses(z, y, temperature):
+        return -log_softmax(z / temperature, axis=1)[np.arange(len(y)), y]
+
+    def best(z, y):
+        log_t = minimize_scalar(lambda s: losses(z, y, np.exp(s)).mean(), (-1, 1), tol=1e-9).x
+        return np.exp(log_t)
+
+    fold = np.random.default_rng(5).permutation(403) % FOLDS
+    others = np.array([best(logits[fold != k], labels[fold != k]) for k in range(FOLDS)])
+    assert_allclose(found.fold_temperatures, others, rtol=1e-5)
+    assert_allclose(found.temperature, best(logits, labels), rtol=1e-5)
+    gains = losses(logits, labels, 1) - losses(logits, labels, others[fold, None])
+    assert_allclose(found.gain, gains.mean(), rtol=1e-5)
+    assert_allclose(found.gain_error, gains.std(ddof=1) / np.sqrt(403), rtol=1e-4)
+    assert_allclose(found.before.log_loss - found.after.log_loss, found.gain)
+    held_out = softmax(logits / others[fold, None], axis=1)
+    assert_allclose(found.after.brier, calibration.brier_score(held_out, labels), rtol=1e-5)
+    assert_allclose(found.after.confidence, held_out.max(axis=1).mean(), rtol=1e-5)
 
 
-def test_a_mixture_of_both_is_called_miscalibrated():
-    """Half of the cases claim too much, half too little, and the mean is right."""
-    n = 4000
-    confidence, truth = np.repeat([0.95, 0.65], n // 2), np.repeat([0.8, 0.8], n // 2)
-    right = np.arange(n) % 100 < 100 * truth
-    logits = np.column_stack([np.log(confidence / (1 - confidence)), np.zeros(n)])
-    found = report(logits, np.where(right, 0, 1))
-    assert_allclose(found.accuracy, found.confidence)
-    assert found.verdict.startswith("Miscalibrated")
+def test_error_of_the_excess_is_the_larger_of_two():
+    logits, labels = simulated(500, scale=3.0)  # over-confident: a calibrated one would vary less
+    found, probs = report(logits, labels), softmax(logits, axis=1)
+    confidence = probs.max(axis=1)
+    difference = confidence - (probs.argmax(axis=1) == labels)
+    assert_allclose(found.before.excess_error, difference.std(ddof=1) / np.sqrt(500))
+    right = report(logits, probs.argmax(axis=1))  # all right: the differences hardly vary
+    expected = np.sqrt((confidence * (1 - confidence)).sum()) / 500
+    assert_allclose(right.before.excess_error, expected)
 
 
-def test_a_calibrated_network_is_rarely_called_anything_else():
-    """Level 5 % for the ECE, and 0.3 % for the mean: 100 data sets, within 3.5 standard errors."""
-    calls = [report(*world(n=300, seed=seed)).verdict for seed in range(100)]
-    accused = sum(not call.startswith("No sign of miscalibration") for call in calls)
-    assert accused <= 5.3 + 3.5 * np.sqrt(100 * 0.053 * 0.947)
+def test_same_seed_same_report_and_only_the_chance_part_depends_on_it():
+    logits, labels = simulated(400, scale=1.3)
+    one, same, other = (report(logits, labels, seed=seed) for seed in (1, 1, 2))
+    assert str(one) == str(same)
+    assert (numbers(one) == numbers(same)).all()
+    assert one.before.ece == other.before.ece
+    assert one.temperature == other.temperature
+    assert one.gain != other.gain
+    assert one.before.limit != other.before.limit
 
 
-def test_direction_is_never_against_the_means():
-    for seed in range(20):
-        found = report(*world(n=200, seed=seed, claim=[0.5, 2.0][seed % 2]))
-        gap = found.confidence - found.accuracy
-        assert not (found.verdict.startswith("Over") and gap < 0)
-        assert not (found.verdict.startswith("Under") and gap > 0)
-
-
-def test_all_right_is_told_in_words():
-    """No finite temperature: pytest would turn a warning into an error."""
-    logits, _ = world(n=100)
-    found = report(logits, logits.argmax(axis=1))
-    assert found.accuracy == 1
-    assert "cannot be fitted" in found.verdict
-    assert not found.verdict.startswith("Over")
-
-
-def test_saturated_logits_stay_finite():
-    """Softmax gives the true class exactly 0; its logarithm is still known."""
-    logits, labels = world(n=200)
-    logits[0], labels[0] = [1000.0, 0, 0, 0], 1
+def test_rows_may_be_shifted_and_logits_scaled():
+    logits, labels = simulated(400, scale=1.3)
     found = report(logits, labels)
-    assert softmax(logits, axis=1)[0, 1] == 0
-    assert np.isfinite([found.before.log_loss, found.after.log_loss, found.gain]).all()
-    assert found.before.log_loss > 1000 / 200
+    shift = np.random.default_rng(1).normal(size=(400, 1)) * 50
+    assert_allclose(numbers(report(logits + shift, labels)), numbers(found), rtol=1e-6, atol=1e-9)
+    scaled = report(4 * logits, labels)
+    assert_allclose(scaled.temperature, 4 * found.temperature, rtol=1e-5)
+    assert_allclose(scaled.after.log_loss, found.after.log_loss, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [np.float16, np.float32, list])
-def test_other_kinds_of_arrays(kind):
-    logits, labels = world(n=400)
-    given = logits.tolist() if kind is list else logits.astype(kind)
-    expected = report(np.asarray(given, dtype=float), labels)
-    assert str(report(given, labels.tolist())) == str(expected)
+def test_log_probabilities_are_logits():
+    logits, labels = simulated(400)
+    found = report(log_softmax(logits, axis=1), labels)
+    assert_allclose(numbers(found), numbers(report(logits, labels)), rtol=1e-6, atol=1e-9)
 
 
-def test_two_classes_and_a_class_that_never_occurs():
-    logits, labels = world(classes=2, claim=3)
-    assert report(logits, labels).verdict.startswith("Over-confident")
-    wider = np.column_stack([logits, np.full(2000, -50.0)])
-    assert_allclose(report(wider, labels).before.log_loss, report(logits, labels).before.log_loss)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-4), (np.float16, 0.02)])
+def test_half_and_single_precision(dtype, tolerance):
+    logits, labels = simulated(2000, scale=1.5)
+    exact, found = report(logits, labels), report(logits.astype(dtype), labels.astype(np.uint8))
+    assert_allclose(found.before.log_loss, exact.before.log_loss, rtol=tolerance)
+    assert_allclose(found.temperature, exact.temperature, rtol=tolerance)
+    same = report(logits.astype(dtype).astype(float), labels)  # the numbers it was given, exactly
+    assert_allclose(numbers(found), numbers(same), rtol=1e-6, atol=1e-9)
 
 
-def test_text_is_a_page():
-    found = report(*world(claim=2))
+def test_the_predicted_class_is_that_of_the_logits():
+    """Where probabilities tie by rounding, the larger logit is still the prediction."""
+    logits = np.zeros((40, 3))
+    logits[:, 1] = 1e-17
+    found = report(logits, np.ones(40, dtype=int))
+    assert found.accuracy == 1
+    assert_allclose(found.before.confidence, 1 / 3)
+
+
+def test_many_classes_are_worked_on_in_blocks(monkeypatch):
+    logits, labels = simulated(700, classes=12)
+    whole = report(logits, labels)
+    monkeypatch.setattr("mcunc.reporting.BLOCK", 100)
+    assert_allclose(numbers(report(logits, labels)), numbers(whole), rtol=1e-12, atol=1e-15)
+
+
+# Verdicts -------------------------------------------------------------------------------------
+
+
+def test_calibrated_logits_are_called_so_at_the_nominal_rate():
+    runs = 200
+    found = [report(*simulated(400, classes=4, seed=seed), seed=seed) for seed in range(runs)]
+    signs = sum(f.before.p_value <= 0.05 for f in found)
+    low, high = binom.interval(0.999, runs, 0.05)
+    assert low <= signs <= high
+    silent = sum(f.finding == "none" for f in found)
+    assert silent >= binom.ppf(0.001, runs, 0.90)  # 5 % have a sign, a few more are unclear
+    assert all(f.finding in ("none", "unclear") for f in found if f.before.p_value > 0.05)
+
+
+@pytest.mark.parametrize(
+    ("scale", "finding"), [(2.5, "over-confident"), (0.4, "under-confident"), (1.0, "none")]
+)
+@pytest.mark.parametrize("classes", [2, 10])
+def test_scaled_logits_are_found_out_and_mended(scale, finding, classes):
+    logits, labels = simulated(6000, classes=classes, scale=scale)
+    found = report(logits, labels)
+    assert found.finding == finding
+    assert_allclose(found.temperature, scale, rtol=0.06)
+    assert found.headline.lower().startswith(finding if finding != "none" else "no sign")
+    if finding == "none":
+        assert "no proof" in found.verdict
+        assert f"{found.before.limit:.2%}" in found.verdict  # what could not have been told apart
+        assert abs(found.gain) < 4 * found.gain_error
+    else:
+        side = "above" if scale > 1 else "below"
+        assert f"points {side} accuracy" in found.verdict
+        assert found.gain > 10 * found.gain_error
+        assert "lowers the log loss" in found.verdict
+        assert found.after.p_value > 0.01
+        assert "may be chance" in found.verdict
+
+
+def test_errors_that_cancel_have_no_direction():
+    """Half the cases claim 90 % and are right in 75 %, half claim 60 % and are right in 75 %."""
+    claims = np.repeat([0.9, 0.6], 2000)
+    right = np.arange(4000) % 4 != 0
+    logits = np.column_stack([np.log(claims), np.log(1 - claims)])
+    found = report(logits, (~right).astype(int))
+    assert found.finding == "mixed"
+    assert_allclose(found.before.ece, 0.15)
+    assert "neither way" in found.verdict
+    assert "confident" not in found.headline
+
+
+def test_what_the_ece_misses_is_left_open():
+    """Many bins drown a small bias that points one way: not settled, and the bias is named."""
+    logits, labels = simulated(1000, classes=4, scale=1.15, seed=1)
+    found = report(logits, labels, bins=300)
+    assert found.before.p_value > 0.05
+    assert abs(found.before.excess) > 2 * found.before.excess_error
+    assert found.finding == "unclear"
+    assert "Not settled" in found.headline
+    assert "points above accuracy" in found.verdict
+
+
+def test_a_temperature_that_does_not_help_is_not_praised():
+    """Claims of .9 too high and claims of .6 too low, so that no single T is better than 1."""
+    claims = np.repeat([0.9, 0.6], 2000)
+    right = np.tile(np.arange(2000), 2) < np.repeat([1700, 1742], 2000)  # 85 % and 87.1 %
+    found = report(np.column_stack([np.log(claims), np.log(1 - claims)]), (~right).astype(int))
+    assert_allclose(found.temperature, 1, atol=0.01)
+    assert found.finding == "under-confident"
+    assert "no temperature clearly lowers" in found.verdict.lower()
+    assert "lowers the log loss of held-out cases by" not in found.verdict
+
+
+def test_all_right_gives_words_instead_of_a_warning():
+    logits = 4 * np.eye(3)[np.arange(60) % 3]
+    found = report(logits, np.arange(60) % 3)  # a warning would be an error here
+    assert found.temperature == 1
+    assert (found.fold_temperatures == 1).all()
+    assert (found.gain, found.gain_error) == (0, 0)
+    assert "T falls to 0" in found.trouble
+    assert found.trouble.split(":")[0] in str(found)
+    assert "accuracy 100%" in str(found)
+    assert "± 0.00%" not in str(found)
+    assert f"{0.05 ** (1 / 60):.2%}" in str(found)  # the rate at which 60 of 60 has 5 % chance
+    assert "held out" not in str(found).lower()
+
+
+def test_all_wrong_points_to_the_order():
+    logits = 4 * np.eye(3)[np.arange(60) % 3]
+    found = report(logits, (np.arange(60) + 1) % 3)
+    assert found.finding == "over-confident"
+    assert found.temperature == 1
+    assert "same order" in found.trouble
+    assert "accuracy 0%" in str(found)
+
+
+def test_equal_logits_have_no_temperature():
+    found = report(np.zeros((50, 5)), np.arange(50) % 5)
+    assert found.temperature == 1
+    assert "all equal" in found.trouble
+    assert found.finding == "none"
+
+
+def test_one_error_is_too_few_to_judge_a_temperature():
+    """Without the fold of the only error, T falls to 0, where that error would cost a million."""
+    logits, labels = 4 * np.eye(3)[np.arange(60) % 3], np.arange(60) % 3
+    labels[7] = (labels[7] + 1) % 3
+    found = report(logits, labels)
+    assert "No temperature can be judged" in found.trouble
+    assert found.temperature > 0.1
+    assert (found.fold_temperatures == 1).sum() == 1
+    assert np.abs(numbers(found)).max() < 10
+    assert "held out" not in str(found).lower()
+    assert found.finding == "none"
+
+
+def test_absent_classes_are_counted():
+    logits, labels = simulated(300, classes=6)
+    keep = ~np.isin(labels, (1, 4))
+    found = report(logits[keep], labels[keep])
+    assert found.absent == 2
+    assert "6 classes (2 of them without a case)" in str(found)
+
+
+# The page -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cases", [20, 300, 12000])
+@pytest.mark.parametrize("scale", [0.001, 1.0, 300.0])
+def test_the_page_is_narrow_and_says_what_the_fields_say(cases, scale):
+    found = report(*simulated(cases, classes=5, scale=scale, spread=1.0))
     text = str(found)
     assert repr(found) == text
-    assert max(map(len, text.splitlines())) <= 84
-    assert len(text.splitlines()) < 40
-    for part in ("15 bins", "if calibrated", "standard error", "not for each class"):
-        assert part in text
-    assert str(report(*world(claim=2))) == text  # the same seed, the same page
+    assert max(map(len, text.split("\n"))) <= 84
+    assert text.split("\n")[0] == found.headline
+    assert not re.search(r"[=±]$|^ *= |^± \d|nan|inf\b|\N{NO-BREAK SPACE}", text, re.MULTILINE)
+    assert found.verdict in " ".join(text.split())
+    assert f"{cases:,} cases, 5 classes" in text
+    assert f"accuracy {100 * found.accuracy:.2f} ± {found.accuracy_error:.2%}" in text
+    rows = {row[:24].strip(): row[24:].split() for row in text.split("\n")}
+    assert rows["ECE, 15 bins, %"] == [f"{100 * r.ece:.2f}" for r in (found.before, found.after)]
+    expected = [f"{100 * r.null.mean:.2f}" for r in (found.before, found.after)]
+    assert rows["calibrated: on average"] == expected
+    assert rows["gain"] == [f"{found.gain:.4f}", "±", f"{found.gain_error:.4f}"]
+    assert "drawn like these" in text
+    assert "not for each class" in " ".join(text.split())
 
 
-def test_bins_and_seed_reach_the_numbers():
-    logits, labels = world(claim=2)
-    assert len(report(logits, labels, bins=7).before.table.count) == 7
-    one, other = (report(logits, labels, seed=seed).before.null.mean for seed in (0, 1))
-    assert one != other
+def test_a_value_stands_under_its_head():
+    text = str(report(*simulated(500, scale=1.5)))
+    head, *rows = text[text.index(" " * 20) :].split("\n\n")[0].split("\n")
+    ends = [match.end() for match in re.finditer(r"as it is|held out, T = \S+", head)]
+    for row in rows:
+        if not row.strip().startswith("gain"):
+            values = re.finditer(r"(?<!± )(?<=\s)[<+-]?(?: ?\d[\d.]*)(?=\s|$)", row[24:])
+            assert [24 + match.end() for match in values] == ends, row
 
 
-def test_plot_and_page():
-    found = report(*world(claim=2))
+def test_the_figure_shows_before_and_after_on_their_bands():
+    found = report(*simulated(800, scale=1.5))
+    settings_before = dict(mpl.rcParams)
     figure = found.plot()
-    assert len(figure.axes) == 3
+    assert dict(mpl.rcParams) == settings_before
+    assert figure._suptitle.get_text() == found.headline
+    assert len(figure.axes) == 4
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert "as it is" in titles
+    assert any("held out" in title for title in titles)
+    figure.canvas.draw()
     page = found.page()
-    assert [text.get_text() for sub in page.subfigs for text in sub.texts] == [str(found)]
+    assert str(found) in [text.get_text() for sub in page.subfigs for text in sub.texts]
     page.canvas.draw()
-    mpl.pyplot.close("all")
+    alone = report(4 * np.eye(3)[np.arange(60) % 3], np.arange(60) % 3).plot()
+    assert len(alone.axes) == 2  # there is no after
+
+
+def test_report_is_a_function_of_the_package_that_loads_little():
+    assert mcunc.report is report
+    code = "import sys, mcunc; mcunc.report; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    root = Path(mcunc.__file__).parents[1]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout
+    assert "mcunc.reporting" in loaded.split()
+    assert not {"torch", "matplotlib", "sklearn", "pandas"} & set(loaded.split())
+
+
+# Bad input ------------------------------------------------------------------------------------
+
+LOGITS, LABELS = simulated(30, classes=3)
+NONE = np.where(np.arange(3) == 0, -np.inf, LOGITS)
 
 
 @pytest.mark.parametrize(
     ("logits", "labels", "message"),
     [
-        (np.full((50, 2), 0.5), np.zeros(50, int), "logits: these rows are probabilities"),
-        (np.zeros((FEWEST - 1, 2)), np.zeros(FEWEST - 1, int), "labels: 19 cases are too few"),
-        (np.zeros((50, 1)), np.zeros(50, int), "logits: has one column"),
-        (np.full((50, 2), -np.inf), np.zeros(50, int), "logits: contains NaN or infinity"),
-        (np.zeros((50, 2)), np.full(50, 2), "labels: "),
-        (np.zeros((50, 2)), np.zeros(49, int), "labels: "),
+        (softmax(LOGITS, axis=1), LABELS, r"^logits: .*probabilities.*np\.log"),
+        (softmax(LOGITS, axis=1).astype("f4"), LABELS, r"^logits: .*probabilities"),
+        (softmax(LOGITS, axis=1).astype("f2"), LABELS, r"^logits: .*probabilities"),
+        (np.eye(3)[LABELS], LABELS, r"^logits: .*probabilities"),
+        (NONE, LABELS, r"^logits: .*-inf.*maximum"),
+        (-NONE, LABELS, r"^logits: .*NaN or infinity"),
+        (LOGITS * np.nan, LABELS, r"^logits: .*NaN"),
+        (LOGITS[:, :1], LABELS, r"^logits: .*column_stack"),
+        (LOGITS[:, 0], LABELS, r"^logits: expected 2 axes"),
+        (LOGITS[: FEWEST - 1], LABELS[: FEWEST - 1], r"^logits: 19 cases .* at least 20"),
+        (LOGITS[:0], LABELS[:0], r"^logits: is empty"),
+        (LOGITS, LABELS[:-1], r"^labels: has 29 values for 30 cases"),
+        (LOGITS, LABELS + 1, r"^labels: run from 1 to 3"),
+        (LOGITS, LABELS + 0.5, r"^labels: .*whole"),
+        (LOGITS, np.eye(3)[LABELS], r"^labels: expected 1 axes"),
+        (LOGITS, LABELS.astype(str), r"^labels: "),
+        (np.where(LOGITS > 0, 1e308, -1e308) * 1.5, LABELS, r"^logits: .*float64"),
     ],
 )
-def test_bad_input_is_refused_by_name(logits, labels, message):
+def test_bad_input_is_refused_with_a_remedy(logits, labels, message):
     with pytest.raises(ValueError, match=message):
         report(logits, labels)
 
 
-@settings(max_examples=25)
+def test_twenty_cases_will_do():
+    assert report(LOGITS[:FEWEST], LABELS[:FEWEST]).cases == FEWEST
+
+
+@pytest.mark.parametrize("bins", [0, 1001, 2.5, "15", None])
+def test_bins_are_checked(bins):
+    with pytest.raises(ValueError, match=r"^bins: "):
+        report(LOGITS, LABELS, bins=bins)
+
+
+CASES = 22
+LABEL_ARRAYS = st.tuples(
+    hnp.arrays(np.int64, CASES, elements=st.integers(0, 2)),
+    st.sampled_from([np.int64, np.uint8, np.float64, np.bool_]),
+).map(lambda pair: pair[0].astype(pair[1]))
+
+
+@settings(max_examples=150)
 @given(
     arguments(
-        logits=st.integers(0, 9).map(lambda seed: world(n=30, seed=seed)[0] * 10.0**seed),
-        labels=st.integers(0, 9).map(lambda seed: world(n=30, seed=seed)[1]),
-        bins=st.integers(-1, 20),
-        seed=st.integers(-1, 9),
+        logits=designs(min_rows=CASES, max_rows=CASES, max_columns=4),
+        labels=LABEL_ARRAYS,
+        bins=st.integers(1, 20),
+        seed=st.integers(0, 3),
     )
 )
-def test_report_on_anything(given_):
-    found = finite_or_named(lambda: report(**given_), list(given_))
+def test_promise(given_arguments):
+    """Finite numbers on a narrow page, or an error that names an argument."""
+    names = ["logits", "labels", "bins", "seed"]
+    found = finite_or_named(lambda: report(**given_arguments), names)
     if found is not None:
-        assert np.isfinite([found.gain, found.gain_error, found.temperature]).all()
-
-
-def test_report_needs_neither_torch_nor_matplotlib():
-    code = "import sys, mcunc; mcunc.report; print(*sys.modules)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "mcunc.reporting" in out.stdout.split()
-    assert not {"torch", "matplotlib", "sklearn"} & set(out.stdout.split())
-
-
-def test_it_is_reached_from_the_package():
-    assert mcunc.report is report
-    assert "report" in dir(mcunc)
+        assert isinstance(found, Report)
+        assert isinstance(found.before, Reliability)
+        assert np.isfinite(numbers(found)).all()
+        assert max(map(len, str(found).split("\n"))) <= 84
