@@ -11,6 +11,7 @@ import numpy as np
 import mcunc
 
 PAGES = (".png", ".pdf", ".svg")
+ARRAYS = ("logits", "labels")
 LABELS = ("label", "labels")
 
 
@@ -72,16 +73,17 @@ def _read_npz(path):
     with path.open("rb") as stream:
         try:
             file = np.load(stream, allow_pickle=False)
-            arrays = dict(file) if isinstance(file, np.lib.npyio.NpzFile) else None
+            there = file.files if isinstance(file, np.lib.npyio.NpzFile) else None
+            arrays = {name: file[name] for name in ARRAYS if name in (there or ())}
         except Exception as error:  # the zip and zlib modules have many, all for damaged files
             why = "it holds Python objects, or something else" if "pickle" in str(error) else error
             raise ValueError(f"is no sound .npz file of numbers ({why})") from None
-    if arrays is None:
+    if there is None:
         raise ValueError("holds a single array; write np.savez(file, logits=…, labels=…)")
-    missing = [name for name in ("logits", "labels") if name not in arrays]
+    missing = [name for name in ARRAYS if name not in arrays]
     if missing:
-        there = ", ".join(arrays) or "nothing"
-        raise ValueError(f"has no array {' and no '.join(missing)}; it has {there}")
+        names = ", ".join(there) or "nothing"
+        raise ValueError(f"has no array {' and no '.join(missing)}; it has {names}")
     return arrays["logits"], arrays["labels"]
 
 
@@ -117,7 +119,7 @@ def _label_column(header):
     found = [i for i, name in enumerate(names) if name in LABELS]
     if len(found) > 1:
         raise ValueError("has two columns of labels; keep one")
-    if found and names[0] in ("", "unnamed: 0"):
+    if _is_header(header) and names[0] in ("", "unnamed: 0"):
         raise ValueError(
             "its first column has no name, as a table's index has not; write the file without it "
             "(pandas: index=False)"
@@ -133,7 +135,8 @@ def _numbers(number, row, length):
         return np.fromiter(map(float, row), dtype=float, count=length)
     except ValueError:
         bad = next(cell for cell in row if not _is_number(cell))
-        raise ValueError(f"row {number} has {bad!r}, which is no number") from None
+        hint = "; if it is a header, name the column of labels label" if number == 1 else ""
+        raise ValueError(f"row {number} has {bad[:40]!r}, which is no number{hint}") from None
 
 
 def _is_number(text):

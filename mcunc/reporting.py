@@ -62,8 +62,8 @@ TROUBLES = {
     EQUAL: "No temperature is best: the logits of each case are all equal, so T changes nothing.",
 }
 TOO_FEW = (
-    "No temperature can be judged: without one fifth of the cases none is best, since hardly any "
-    "case is wrong, or hardly any right. It takes more cases."
+    "No temperature can be judged: without one fifth of the cases none is best, since the others "
+    "are nearly all right, or no better than guesses. It takes more cases."
 )
 LEGEND = (
     f"± is one standard error. Calibrated: if the confidences were right, from {DRAWS:,} redraws "
@@ -253,6 +253,8 @@ class Report:
             plot.use_style()
             if figure is None:
                 figure = plot.plt.figure(figsize=(2.6 + 2.4 * len(columns), 7))
+            if figure.figure.get_layout_engine() is None:  # the legends below would be cut off
+                figure.figure.set_layout_engine("constrained")
             figure.suptitle(self.headline, fontsize=13, fontweight="bold")
             _draw(plot, figure, columns)
             figure.figure.draw_without_rendering()  # while the style holds
@@ -325,12 +327,12 @@ def _checked(logits, labels):
     try:
         logits = as_floats("logits", logits, ndim=2)
     except ValueError as error:
-        if "infinity" in str(error) and np.isneginf(np.asarray(logits, dtype=np.float64)).any():
-            raise ValueError(
-                "logits: hold -inf, which is the logarithm of a probability of 0; pass the "
-                "network's own logits, or np.log(np.maximum(probs, 1e-12))"
-            ) from None
-        raise
+        if "NaN or infinity" not in str(error) or float(np.asarray(logits).min()) != -np.inf:
+            raise
+        raise ValueError(
+            "logits: hold -inf, which is the logarithm of a probability of 0; pass the network's "
+            "own logits, or np.log(np.maximum(probs, 1e-12))"
+        ) from None
     cases, classes = logits.shape
     if classes < 2:
         raise ValueError(

@@ -2,6 +2,8 @@
 
 import csv
 import os
+import pickle
+import re
 import subprocess
 import sys
 import types
@@ -122,7 +124,33 @@ def test_single_precision_archives_are_taken_as_they_are(capsys):
     assert capsys.readouterr().out.startswith(str(mcunc.report(LOGITS.astype("f2"), LABELS)))
 
 
+def test_other_arrays_of_an_archive_are_left_alone(capsys):
+    np.savez("a.npz", logits=LOGITS, labels=LABELS, names=np.array(["a", None], dtype=object))
+    assert run("report", "a.npz") == 0
+    assert capsys.readouterr().out.startswith(str(mcunc.report(LOGITS, LABELS)))
+
+
+def test_labels_of_a_table_may_be_written_as_decimals():
+    write_csv("a.csv", ([*row[:-1], f" {row[-1]}.0"] for row in rows()))
+    assert (read_logits("a.csv")[1] == LABELS).all()
+
+
 # Bad files ------------------------------------------------------------------------------------
+
+
+class Malicious:
+    """Unpickled, it would make a file."""
+
+    def __reduce__(self):
+        return (open, ("trace", "w"))
+
+
+def malicious(path):
+    np.savez(path, logits=LOGITS, labels=np.array([Malicious()] * 80, dtype=object))
+
+
+def raw_pickle(path):
+    Path(path).write_bytes(pickle.dumps(Malicious()))
 
 
 def archive(**arrays):
@@ -173,6 +201,8 @@ BAD = {
     "damaged.npz": (damaged, "no sound .npz file"),
     "cut-short.npz": (cut_short, "no sound .npz file"),
     "pickled.npz": (pickled, "Python objects"),
+    "malicious.npz": (malicious, "Python objects"),
+    "raw-pickle.npz": (raw_pickle, "Python objects, or something else"),
     "single.npz": (single_array, "holds a single array"),
     "zip.npz": (other_archive, "has no array logits and no labels; it has readme.txt"),
     "names.npz": (archive(x=LOGITS, labels=LABELS), "has no array logits; it has x, labels"),
@@ -195,6 +225,9 @@ BAD = {
     "semicolon.csv": (text("1;2;0\n"), "with commas between"),
     "latin.csv": (text("é,b,label\n", "latin-1"), "no text in UTF-8"),
     "indexed.csv": (indexed, "index=False"),
+    "unnamed.csv": (text(",a,b,species\n" + "0,1,2,0\n" * 30), "index=False"),
+    "numbered.csv": (text("0,1,species\n1,2,0\n"), "name the column of labels label"),
+    "long.csv": (text("1,2,0\n1," + "x" * 1000 + ",0\n"), f"row 2 has '{'x' * 40}', which"),
     "twice.csv": (text("label,a,b,labels\n0,1,2,0\n"), "two columns of labels"),
 }
 
@@ -212,10 +245,26 @@ def test_a_bad_file_gets_one_line(name, capsys):
     assert [file for file in os.listdir() if file != name] == []
 
 
-def test_wrong_numbers_of_bins_get_one_line(capsys):
+@pytest.mark.parametrize(
+    ("option", "value"), [("bins", 0), ("bins", -1), ("bins", 10**30), ("seed", -1)]
+)
+def test_wrong_numbers_get_one_line(option, value, capsys):
     np.savez("a.npz", logits=LOGITS, labels=LABELS)
-    assert run("report", "a.npz", "--bins", 0) == 2
-    assert capsys.readouterr().err.startswith("mcunc: bins: ")
+    assert run("report", "a.npz", f"--{option}", value) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(rf"mcunc: {option}: must lie between .*\n", err)
+    assert os.listdir() == ["a.npz"]
+
+
+def test_an_interrupted_report_does_not_promise_to_resume(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    np.savez("a.npz", logits=LOGITS, labels=LABELS)
+    monkeypatch.setattr(mcunc, "report", interrupted, raising=False)
+    assert run("report", "a.npz") == 130
+    assert capsys.readouterr() == ("", "mcunc: interrupted\n")
 
 
 # Outputs --------------------------------------------------------------------------------------

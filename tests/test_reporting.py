@@ -153,6 +153,34 @@ def test_half_and_single_precision(dtype, tolerance):
     assert_allclose(numbers(found), numbers(same), rtol=1e-6, atol=1e-9)
 
 
+def test_lists_will_do():
+    logits, labels = simulated(40, classes=3)
+    assert str(report(logits.tolist(), labels.tolist())) == str(report(logits, labels))
+    assert str(report(logits.tolist(), labels.astype(float))) == str(report(logits, labels))
+
+
+def test_saturated_logits_have_finite_scores():
+    """Eight of 40 wrong by 2000 nats, where softmax says 0: every score has a closed form."""
+    labels = np.arange(40) % 2
+    logits = 2000.0 * np.eye(2)[np.where(np.arange(40) < 8, 1 - labels, labels)]
+    found = report(logits, labels)
+    assert (softmax(logits, axis=1)[:8].min(axis=1) == 0).all()
+    assert_allclose(found.before.log_loss, 2000 * 8 / 40)
+    assert_allclose(found.before.brier, 2 * 8 / 40)
+    assert_allclose(found.before.ece, 0.2)
+    assert (found.before.limit, found.before.excess) == (0, pytest.approx(0.2))
+    assert_allclose(found.temperature, 2000 / np.log(32 / 8))  # so that p = 32/40
+    assert np.isfinite(numbers(found)).all()
+    assert found.finding == "over-confident"
+
+
+def test_sure_and_right_is_no_sign_of_anything():
+    """Confidence and accuracy are both exactly 1: neither too sure nor too modest."""
+    found = report(1000 * np.eye(3)[np.arange(60) % 3], np.arange(60) % 3)
+    assert (found.before.excess, found.before.excess_error, found.before.ece) == (0, 0, 0)
+    assert found.finding == "none"
+
+
 def test_the_predicted_class_is_that_of_the_logits():
     """Where probabilities tie by rounding, the larger logit is still the prediction."""
     logits = np.zeros((40, 3))
@@ -283,6 +311,31 @@ def test_one_error_is_too_few_to_judge_a_temperature():
     assert found.finding == "none"
 
 
+def test_guesses_are_not_said_to_be_nearly_all_right_or_wrong():
+    """Labels that owe next to nothing to the logits: without one fold, T grows without end."""
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        found = report(rng.normal(size=(60, 2)), rng.integers(0, 2, 60))
+        if found.trouble.startswith("No temperature can be judged"):
+            assert 0.2 < found.accuracy < 0.8
+            assert "no better than guesses" in found.trouble
+            return
+    pytest.fail("no such case")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_direction_is_the_one_of_the_difference(seed):
+    """Whatever the size and the scale, the words never point the other way."""
+    rng = np.random.default_rng(seed)
+    cases, classes = int(rng.integers(20, 400)), int(rng.integers(2, 6))
+    logits, labels = simulated(cases, classes, scale=np.exp(rng.normal()), seed=seed)
+    found = report(logits, labels)
+    accuracy = (logits.argmax(axis=1) == labels).mean()
+    above = softmax(logits, axis=1).max(axis=1).mean() > accuracy
+    wrong = "Under-confident|points below" if above else "Over-confident|points above"
+    assert not re.search(wrong, f"{found.headline} {found.verdict}")
+
+
 def test_absent_classes_are_counted():
     logits, labels = simulated(300, classes=6)
     keep = ~np.isin(labels, (1, 4))
@@ -343,8 +396,25 @@ def test_the_figure_shows_before_and_after_on_their_bands():
     assert len(alone.axes) == 2  # there is no after
 
 
+def test_the_figure_may_be_given_and_shows_its_legends():
+    found = report(*simulated(800, scale=1.5))
+    whole = plt.figure(figsize=(11, 8))
+    left, right = whole.subfigures(1, 2)
+    assert found.plot(right) is right
+    assert (len(left.axes), len(right.axes)) == (0, 4)
+    bare = plt.figure(figsize=(8, 7))  # without a layout of its own
+    assert found.plot(bare) is bare
+    for figure in (whole, bare):
+        figure.canvas.draw()
+        for ax in figure.axes:
+            box = ax.get_legend().get_window_extent()
+            assert box.ymin >= 0, "the legend is cut off"
+            assert box.xmin >= 0
+            assert box.xmax <= figure.bbox.xmax
+
+
 def test_report_is_a_function_of_the_package_that_loads_little():
-    assert mcunc.report is report
+    assert mcunc.report is mcunc.reporting.report is report
     code = "import sys, mcunc; mcunc.report; print(*sys.modules)"
     command = [sys.executable, "-c", code]
     root = Path(mcunc.__file__).parents[1]
@@ -368,6 +438,9 @@ NONE = np.where(np.arange(3) == 0, -np.inf, LOGITS)
         (np.eye(3)[LABELS], LABELS, r"^logits: .*probabilities"),
         (NONE, LABELS, r"^logits: .*-inf.*maximum"),
         (-NONE, LABELS, r"^logits: .*NaN or infinity"),
+        (NONE.tolist(), LABELS, r"^logits: .*-inf.*maximum"),
+        (np.where(LOGITS > 0, 1, np.longdouble("-1e4000")), LABELS, r"^logits: .*inf"),
+        (np.full((30, 3), "infinity?", dtype=object), LABELS, r"^logits: .*numbers"),
         (LOGITS * np.nan, LABELS, r"^logits: .*NaN"),
         (LOGITS[:, :1], LABELS, r"^logits: .*column_stack"),
         (LOGITS[:, 0], LABELS, r"^logits: expected 2 axes"),
@@ -394,6 +467,12 @@ def test_twenty_cases_will_do():
 def test_bins_are_checked(bins):
     with pytest.raises(ValueError, match=r"^bins: "):
         report(LOGITS, LABELS, bins=bins)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, "0", None])
+def test_seeds_are_checked(seed):
+    with pytest.raises(ValueError, match=r"^seed: "):
+        report(LOGITS, LABELS, seed=seed)
 
 
 CASES = 22
