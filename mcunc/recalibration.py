@@ -171,7 +171,7 @@ class TemperatureScaling(_Map):
 
     The mean negative log-likelihood is convex in :math:`\beta = 1/T`; its derivative
     :math:`\frac1N\sum_i (E_\beta[z_i] - z_{i,y_i})`, where the mean is over classes with
-    probabilities :math:`\mathrm{softmax}(\beta z_i)`, is brought to zero by Newton's method kept
+    probabilities :math:`\mathrm{softmax}(\beta z_i)`, is brought to zero by Halley's method kept
     inside a bracket.  T > 1 softens, T < 1 sharpens, and no T changes which class is on top.  A
     class absent from the labels needs no care.
 
