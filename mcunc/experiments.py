@@ -17,10 +17,11 @@ from mcunc.corruption import STRENGTHS, corrupt
 
 # That of He et al. (2016) shortened in proportion: stochastic gradient descent, the rate divided by
 # ten after half and three quarters of the epochs, pictures shifted and mirrored.  Without batch
-# normalisation LeNet-5 bears half the learning rate; it is quick, and gets twice the epochs.
+# normalisation LeNet-5 bears half the learning rate.  Weight decay 5e-4 instead of 1e-4 gave the
+# shortened ResNet the better validation accuracy.
 RECIPES = {
     "lenet5": training.Recipe(epochs=60, learning_rate=0.05),
-    "resnet20": training.Recipe(epochs=30, learning_rate=0.1),
+    "resnet20": training.Recipe(epochs=60, learning_rate=0.1, weight_decay=5e-4),
 }
 _BUILD = {"lenet5": networks.lenet5, "resnet20": networks.cifar_resnet}
 VALIDATION = 5_000

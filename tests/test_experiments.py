@@ -364,8 +364,8 @@ def test_the_recipes_of_the_book_are_pinned():
     assert {name: asdict(recipe) for name, recipe in BOOK.items()} == {
         name: {
             "epochs": epochs, "batch_size": 128, "learning_rate": rate, "drops": (0.5, 0.75),
-            "momentum": 0.9, "weight_decay": 1e-4,
+            "momentum": 0.9, "weight_decay": decay,
         }
-        for name, epochs, rate in (("lenet5", 60, 0.05), ("resnet20", 30, 0.1))
+        for name, epochs, rate, decay in (("lenet5", 60, 0.05, 1e-4), ("resnet20", 60, 0.1, 5e-4))
     }  # fmt: skip
     assert SIZES == (5_000, 2_000)
