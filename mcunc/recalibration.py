@@ -39,7 +39,7 @@ from mcunc._checks import (
 from mcunc.calibration import bin_edges, bin_index
 
 TEMPERATURE_RANGE = 1e8  # temperatures are kept within this factor of the logits' spread
-BLOCK = 2**14  # values worked on at a time, so that they stay in the processor's cache
+BLOCK = 2**17  # bytes worked on at a time, so that they stay in the processor's cache
 FLAT = 1e-9  # largest entry of the gradient of a mean loss at which L-BFGS may stop
 
 COLD = (
@@ -172,7 +172,8 @@ class TemperatureScaling(_Map):
     The mean negative log-likelihood is convex in :math:`\beta = 1/T`; its derivative
     :math:`\frac1N\sum_i (E_\beta[z_i] - z_{i,y_i})`, where the mean is over classes with
     probabilities :math:`\mathrm{softmax}(\beta z_i)`, is brought to zero by Halley's method kept
-    inside a bracket.  T > 1 softens, T < 1 sharpens, and no T changes which class is on top.  A
+    inside a bracket, first on some cases and in single precision, and then by Newton's method in
+    double precision.  T > 1 softens, T < 1 sharpens, and no T changes which class is on top.  A
     class absent from the labels needs no care.
 
     Where the likelihood has no maximum at a finite positive T, `fit` warns (RuntimeWarning), says
@@ -185,6 +186,7 @@ class TemperatureScaling(_Map):
     Attributes
     ----------
     temperature_ : float, what the logits are divided by
+    trouble_ : str, why no temperature is best, as in the warning; empty where one is
     """
 
     def _fit(self, logits, labels):
@@ -192,7 +194,7 @@ class TemperatureScaling(_Map):
         check_finite_result("logits", temperature, np.divide(1.0, temperature))
         if trouble:
             warnings.warn(f"TemperatureScaling: {trouble}", RuntimeWarning, stacklevel=3)
-        self.temperature_ = float(temperature)
+        self.temperature_, self.trouble_ = float(temperature), trouble
 
     def _probabilities(self, logits):
         return softmax(_gaps(logits) / self.temperature_, axis=1)  # a gap of -inf is fine
@@ -449,7 +451,7 @@ class IsotonicCalibration(_Map):
 def _gaps(logits):
     """Logits less the largest of their row; refuses rows wider than float64 can tell."""
     gaps = logits - logits.max(axis=1, keepdims=True)
-    check_finite_result("logits", gaps)
+    check_finite_result("logits", gaps.min())  # NaN and -inf show in it
     return gaps
 
 
@@ -484,11 +486,12 @@ def _best_temperature(gaps, labels):
     picked = gaps[np.arange(len(labels)), labels]
     if not picked.any():  # the slope has one sign throughout
         return spread / TEMPERATURE_RANGE, COLD
-    if gaps.mean() >= picked.mean():
+    mean = gaps.mean()
+    if mean >= picked.mean():
         return spread * TEMPERATURE_RANGE, HOT
-    position = -np.log(-gaps.mean())  # T of the size of the mean gap
-    rough = gaps.astype(np.float32)  # its exp takes a quarter of the time
-    some = slice(None, None, max(len(labels) // 1000, 1))
+    position = -np.log(-mean)  # T of the size of the mean gap
+    rough = gaps.astype(np.float32)  # half the time, and good for seven digits
+    some = slice(None, None, max(len(labels) // 500, 1))
     for part, chosen, step in ((rough, some, 0.1), (rough, slice(None), 0.1), (gaps, ..., 1e-4)):
         if picked[chosen].any():
             position = _zero_slope(part[chosen], picked[chosen], position, step)
@@ -497,15 +500,17 @@ def _best_temperature(gaps, labels):
 
 
 def _zero_slope(gaps, picked, position, last_step):
-    """log β of slope zero: Halley's steps, bisection where they leave the bracket.
+    """log β of slope zero: Halley's or Newton's steps, bisection where they leave the bracket.
 
-    What a step leaves is of the order of its cube; one of at most `last_step` is the last.
+    What a step leaves is of the order of its cube (single precision: Halley) or square (double:
+    Newton, which needs one moment less); one of at most `last_step` is the last.
     """
     high = np.log(TEMPERATURE_RANGE)
     low = -high
     position = min(max(position, low), high)
+    order = 3 if gaps.dtype == np.float32 else 2
     while high - low > 1e-6 * last_step:
-        slope, curvature, bend = _derivatives(np.exp(position), gaps, picked)
+        slope, curvature, bend = _derivatives(np.exp(position), gaps, picked, order)
         low, high = (position, high) if slope < 0 else (low, position)
         root = curvature**2 - 2 * slope * bend
         step = -2 * slope / (curvature + np.sqrt(max(root, 0))) if curvature > 0 else np.inf
@@ -516,24 +521,30 @@ def _zero_slope(gaps, picked, position, last_step):
     return position
 
 
-def _derivatives(beta, gaps, picked):
-    """Mean of E_β[z] - z_y, and its first and second derivatives by log β."""
+def _derivatives(beta, gaps, picked, order):
+    """Mean of E_β[z] - z_y, and its first and second derivatives by log β.
+
+    Of order 2, the second derivative is left at 0.
+    """
     ones = np.ones(gaps.shape[1], gaps.dtype)  # a product with ones is the fastest sum
-    rows = max(BLOCK // gaps.shape[1], 1)
+    rows = max(BLOCK // (gaps.itemsize * gaps.shape[1]), 1)
     totals = np.zeros(3)
     for start in range(0, len(gaps), rows):
         block = gaps[start : start + rows]
         weight = np.exp(block * gaps.dtype.type(beta))
         total = weight @ ones
         moments = []
-        for _ in range(3):
+        for _ in range(order):
             weight *= block
             moments.append((weight @ ones) / total)
-        mean, square, cube = moments
+        mean, square = moments[:2]
         variance = square - mean**2
-        totals += (mean.sum(), variance.sum(), (cube - mean * (2 * variance + square)).sum())
+        totals[:2] += mean.sum(), variance.sum()
+        if order == 3:
+            totals[2] += (moments[2] - mean * (2 * variance + square)).sum()
     mean, variance, skewness = totals / len(gaps)
-    return mean - picked.mean(), beta * variance, beta * variance + beta**2 * skewness
+    bend = beta * variance + beta**2 * skewness if order == 3 else 0.0
+    return mean - picked.mean(), beta * variance, bend
 
 
 def _log_odds(logits):

@@ -71,8 +71,8 @@ LEGEND = (
 )
 HELD_OUT = "Held out: T fitted without the fifth of the cases that it is judged on."
 CAUTION = (
-    "This holds for cases drawn like these, and on average over them: not for each class, and "
-    "not for each input."
+    "This holds for cases drawn like these, one independently of another, and on average over "
+    "them: not for each class, and not for each input."
 )
 
 
@@ -353,14 +353,10 @@ def _checked(logits, labels):
 
 def _best(logits, labels):
     """The temperature of greatest likelihood and ""; or 1 and why none is best."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        temperature = TemperatureScaling().fit(logits, labels).temperature_
-    for warning in caught:
-        for cause, trouble in TROUBLES.items():
-            if cause in str(warning.message):
-                return 1.0, trouble
-    return temperature, ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the page says it
+        fit = TemperatureScaling().fit(logits, labels)
+    return (1.0, TROUBLES[fit.trouble_]) if fit.trouble_ else (fit.temperature_, "")
 
 
 def _reliability(logits, labels, temperature, bins, seed):

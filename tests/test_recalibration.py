@@ -135,7 +135,7 @@ def test_temperature_in_closed_form(k, right, wrong, height):
 
 @pytest.mark.parametrize("wrong", [[1], [0], [3001, 3004], range(1, 4000), range(0, 5000, 5)])
 def test_temperature_of_many_cases_whichever_are_wrong(wrong):
-    """Also where every fifth case, which the search looks at first, is right, or wrong."""
+    """Also where every tenth case, which the search looks at first, is right, or wrong."""
     labels = np.zeros(5000, dtype=int)
     labels[list(wrong)] = 1
     logits = np.tile([3.0, 0, 0, 0, 0, 0, 0, 0], (5000, 1))
@@ -194,6 +194,7 @@ def test_temperature_says_when_there_is_no_maximum(name, unit):
     with pytest.warns(RuntimeWarning, match=f"^TemperatureScaling: l.*: .*{reason}") as caught:
         scaling = TemperatureScaling().fit(logits, labels)
     assert caught[0].filename == __file__  # it points at the caller's line
+    assert scaling.trouble_ == str(caught[0].message).removeprefix("TemperatureScaling: ")
     spread = np.ptp(logits, axis=1).max()
     expected = {COLD: spread / TEMPERATURE_RANGE, HOT: spread * TEMPERATURE_RANGE, FLAT: 1.0}
     assert_allclose(scaling.temperature_, expected[reason], rtol=1e-4)
@@ -203,8 +204,9 @@ def test_temperature_says_when_there_is_no_maximum(name, unit):
 def test_temperature_with_one_class_of_labels_or_one_case_can_be_ordinary():
     """Logits (1, 0) three times, (0, 1) once, all of class 0: σ(1/T) = 3/4.  And (2, 1, -4)."""
     logits = [[1.0, 0], [1, 0], [1, 0], [0, 1]]
-    found = TemperatureScaling().fit(logits, [0, 0, 0, 0]).temperature_
-    assert_allclose(found, 1 / np.log(3))
+    found = TemperatureScaling().fit(logits, [0, 0, 0, 0])
+    assert_allclose(found.temperature_, 1 / np.log(3))
+    assert found.trouble_ == ""
     single = TemperatureScaling().fit([[2.0, 1, -4]], [1])
     grid = zoomed_grid(lambda t: mean_nll(np.array([[2.0, 1, -4]]) / t, np.array([1])))
     assert_allclose(single.temperature_, grid, rtol=1e-6)
