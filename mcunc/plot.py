@@ -188,6 +188,5 @@ def reliability_diagram(ax, table, band=None):
         ax.plot(middle[~inside], share[~inside], "D", ms=6, color=MISS, zorder=5)
     ax.plot([0, 1], [0, 1], color=TRUTH, ls="--", lw=1.2)
     ax.set(xlim=(0, 1), ylim=(-0.02, 1.02))  # so that shares of 0 and 1 show
-    claims_more = table.confidence_sum.sum() >= table.outcome_sum.sum()
-    ax.legend(loc="upper left" if claims_more else "lower right")  # on the empty side
+    ax.legend(loc="best")  # where it hides least
     return ax
