@@ -366,10 +366,12 @@ def render(latents, size=64, eight_bit=False):
 
 def _birds(latents, species, separation, size, eight_bit):
     pictures, masks = render(latents, size, eight_bit)
-    hue, covered, pair = latents["hue"], latents["covered"], latents["pair"]
+    # Copies: torch takes no column of a structured array.
+    names = ("label", "hue", "covered", "pair")
+    label, hue, covered, pair = (latents[name].copy() for name in names)
     posterior = true_posterior(hue, covered, pair, species, separation)
     known = (hue, covered, masks, latents, species, separation, bool(eight_bit))
-    return Birds(pictures, latents["label"], posterior, *known)
+    return Birds(pictures, label, posterior, *known)
 
 
 def _check_species(species):

@@ -164,6 +164,7 @@ def reliability_diagram(ax, table, band=None):
     filled = table.count > 0
     left, right = (edges[filled].astype(float) for edges in (table.edges[:-1], table.edges[1:]))
     share, gap = table.frequency[filled], table.gap[filled]
+    lower, upper = np.zeros(len(share)), share - gap
     place = {"x": left, "width": right - left, "align": "edge"}
     if band is None:
         ax.bar(height=share, color=HIT, edgecolor="white", lw=0.6, label="share right", **place)
@@ -176,17 +177,21 @@ def reliability_diagram(ax, table, band=None):
         lower, upper = (np.asarray(end)[filled] for end in band)
         ax.bar(
             height=upper - lower, bottom=lower, color="0.85", edgecolor="0.4", lw=0.8,
-            label="if calibrated", **place,
+            label="each bin if calibrated", **place,
         )  # fmt: skip
         inside = (lower <= share) & (share <= upper)
         middle = (left + right) / 2
         for chosen, colour, name in ((inside, EPISTEMIC, "inside"), (~inside, MISS, "outside")):
             ax.hlines(
                 share[chosen], left[chosen], right[chosen], color=colour, lw=3, zorder=4,
-                label=f"share right, {name} ({chosen.sum()})",
+                label=f"{name} ({chosen.sum()})",
             )  # fmt: skip
         ax.plot(middle[~inside], share[~inside], "D", ms=6, color=MISS, zorder=5)
     ax.plot([0, 1], [0, 1], color=TRUTH, ls="--", lw=1.2)
     ax.set(xlim=(0, 1), ylim=(-0.02, 1.02))  # so that shares of 0 and 1 show
-    ax.legend(loc="best")  # where it hides least
+    hidden = {
+        "upper left": (left < 0.5) & (np.maximum(share, upper) > 0.75),
+        "lower right": (right > 0.5) & (np.minimum(share, lower) < 0.25),
+    }
+    ax.legend(loc=min(hidden, key=lambda corner: hidden[corner].sum()))  # over the fewer bins
     return ax

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage, stats
@@ -225,6 +226,12 @@ def test_shapes_types_and_ranges(birds):
     area = birds.masks.sum(axis=(1, 2))
     assert area.min() > 60
     assert area.max() < 200
+
+
+def test_torch_takes_every_array(birds):
+    for name in ("pictures", "labels", "posterior", "hue", "covered", "masks"):
+        array = getattr(birds, name)
+        assert torch.as_tensor(array).shape == array.shape, name
 
 
 def test_same_seed_same_birds_and_another_seed_others(birds):

@@ -204,7 +204,7 @@ def test_reliability_diagram_tells_inside_from_outside(table):
     boxes = [(bar.get_y(), bar.get_y() + bar.get_height()) for bar in ax.patches]
     assert_allclose(boxes, band[:, filled].T)
     labels = [text.get_text() for text in ax.get_legend().texts]
-    assert {"share right, inside (2)", "share right, outside (1)", "if calibrated"} == set(labels)
+    assert {"inside (2)", "outside (1)", "each bin if calibrated"} == set(labels)
     diamonds = next(line for line in ax.lines if line.get_marker() == "D")  # not by colour alone
     middle = (table.edges[:-1] + table.edges[1:])[filled][1] / 2
     assert_allclose(diamonds.get_xydata(), [[middle, 0.4]], rtol=1e-6)
