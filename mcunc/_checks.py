@@ -16,6 +16,8 @@ def as_array(name, value, ndim):
         array = np.asarray(value)
         if array.dtype.kind not in "biufO":  # strings and dates would be converted in silence
             raise TypeError(f"dtype {array.dtype} is not supported; pass real numbers")
+        if array.dtype.kind == "O" and any(isinstance(v, (str, bytes)) for v in array.flat):
+            raise TypeError("strings are not supported; pass real numbers")
         with np.errstate(over="ignore", invalid="ignore"):
             array = array.astype(np.float64, copy=False)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
@@ -122,7 +124,11 @@ def as_classes(name, value, length, classes):
     array = np.asarray(value) if isinstance(value, np.ndarray) else as_array(name, value, 1)
     if array.ndim != 1 or np.ma.is_masked(value) or array.dtype.kind not in "iu":
         array = as_array(name, value, 1)  # converts, or refuses with a reason
-        if np.asarray(value).dtype.kind == "b" and classes > 2:
+        given = np.asarray(value)
+        told = given.dtype.kind == "b" or (
+            given.dtype.kind == "O" and any(isinstance(v, (bool, np.bool_)) for v in given.flat)
+        )
+        if told and classes > 2:
             raise ValueError(f"{name}: are true or false; pass the class of each case, 0, 1, …")
         if (array != np.floor(array)).any():
             raise ValueError(f"{name}: must be whole numbers, the class of each case: 0, 1, …")

@@ -248,7 +248,8 @@ class CalibrationNull:
 
     def quantile(self, level):
         """The ECE that a calibrated model stays below with probability `level`."""
-        return float(np.quantile(self.ece, check_fraction("level", level)))
+        # A value drawn, so that p_value is at most 1 - level where, and only where, it is passed.
+        return float(np.quantile(self.ece, check_fraction("level", level), method="higher"))
 
     def interval(self, level=0.95):
         """(lower, upper): the central interval of a calibrated model's ECE.
@@ -400,8 +401,8 @@ def bin_table(confidence, outcome, bins=15, spacing="width"):
 def top_label_table(probs, labels, bins=15):
     """Equal-width table of the predicted classes, without the (N,) arrays in between.
 
-    Needs next to no memory beside its input; for more cases than fit into memory, add the tables
-    of parts: ``sum(top_label_table(p, y) for p, y in parts)``.
+    Needs next to no memory beside an input that is a numpy array; for more cases than fit into
+    memory, add the tables of parts: ``sum(top_label_table(p, y) for p, y in parts)``.
 
     Parameters
     ----------

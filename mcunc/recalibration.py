@@ -176,10 +176,10 @@ class TemperatureScaling(_Map):
     double precision.  T > 1 softens, T < 1 sharpens, and no T changes which class is on top.  A
     class absent from the labels needs no care.
 
-    Where the likelihood has no maximum at a finite positive T, `fit` warns (RuntimeWarning), says
-    which way T runs, and stops at the end of a range set by the widest gap between two logits of
-    one case, times or over `TEMPERATURE_RANGE`.  Where the logits of each case are all equal, T
-    makes no difference and is left at 1, with a warning too.
+    Where the likelihood has no maximum at a finite positive T (or only at a T beyond the widest gap
+    between two logits of one case, times `TEMPERATURE_RANGE`), `fit` warns (RuntimeWarning), says
+    which way T runs, and stops at that gap, times or over `TEMPERATURE_RANGE`.  Where the logits of
+    each case are all equal, T makes no difference and is left at 1, with a warning too.
 
     Source: Guo et al. (2017), equation 9.  Introduced in chapter 1.
 
@@ -240,8 +240,12 @@ class _AffineMap(_Map):
         if not nearly_flat:
             trouble = NO_MAXIMUM_YET.format(result.nit)
         else:  # along an exponential tail the gradient falls by 1000 in log(1000) = 6.9 nats
-            drift = shift((result.x - nearly_flat[0]).reshape(shape))
-            runs_away = trouble == COLD or np.median(np.ptp(drift, axis=1)) > 1
+            before, after = (
+                _gaps(start + shift(theta.reshape(shape))) for theta in (nearly_flat[0], result.x)
+            )
+            run = np.abs(after - before)
+            run[run < 0.01 * np.abs(before)] = 0  # a masked class at -1e4 moves, and does not run
+            runs_away = trouble == COLD or np.median(run.max(axis=1)) > 1
             trouble = SEPARATED if runs_away else ""
         if trouble:
             warnings.warn(f"{type(self).__name__}: {trouble}", RuntimeWarning, stacklevel=4)
@@ -266,8 +270,8 @@ class VectorScaling(_AffineMap):
 
     Where the map can tell some classes from the rest without error, or a class is absent from the
     labels (its probability is driven towards 0), the likelihood has no maximum: `fit` warns
-    (RuntimeWarning) and keeps the values at which it stopped.  It
-    goes by whether the log odds of most cases still run, by more than 1, while the gradient falls
+    (RuntimeWarning) and keeps the values at which it stopped.  It goes by whether the log odds of
+    most cases still run, by more than 1 and a hundredth of their size, while the gradient falls
     from 10⁻⁶ to 10⁻⁹: a separation that shows in few cases only, or that the logits as they came
     were sure of to nine digits, is passed over.
 
@@ -434,7 +438,7 @@ class IsotonicCalibration(_Map):
 
     Attributes
     ----------
-    thresholds_ : list of K arrays, the distinct p_k of the calibration cases
+    thresholds_ : list of K arrays, the p_k of the calibration cases, distinct in 13 decimals
     values_ : list of K arrays, the function there
     """
 
@@ -475,38 +479,45 @@ def _renormalised(probs):
 
 
 def _best_temperature(gaps, labels):
-    """The temperature of greatest likelihood and what is wrong with it ("" if nothing is).
+    r"""The temperature of greatest likelihood and what is wrong with it ("" if nothing is).
 
-    `gaps` is overwritten: β is sought in units of the widest of them.
+    `gaps` is overwritten: β is sought in units of the widest of them.  With :math:`\bar g` the mean
+    gap and :math:`\bar g_y` that of the labels, :math:`4(\bar g_y - \bar g) \le \beta \le
+    (K - 1)/(-e \bar g_y)`: the variance of gaps in [-1, 0] is at most 1/4, and their mean at least
+    -(K - 1) max x exp(-βx).  So a few huge gaps, of classes masked with -1e9, do no harm.
     """
     spread = -gaps.min()
     if spread == 0:
         return 1.0, EQUAL
     gaps /= spread
     picked = gaps[np.arange(len(labels)), labels]
-    if not picked.any():  # the slope has one sign throughout
+    mean, at_label = gaps.mean(), picked.mean()
+    if at_label == 0:  # the slope has one sign throughout
         return spread / TEMPERATURE_RANGE, COLD
-    mean = gaps.mean()
-    if mean >= picked.mean():
+    if mean >= at_label:
         return spread * TEMPERATURE_RANGE, HOT
-    position = -np.log(-mean)  # T of the size of the mean gap
-    rough = gaps.astype(np.float32)  # half the time, and good for seven digits
-    some = slice(None, None, max(len(labels) // 500, 1))
-    for part, chosen, step in ((rough, some, 0.1), (rough, slice(None), 0.1), (gaps, ..., 1e-4)):
-        if picked[chosen].any():
-            position = _zero_slope(part[chosen], picked[chosen], position, step)
-    at_end = abs(position) > np.log(TEMPERATURE_RANGE) - 1e-5
-    return spread * np.exp(-position), (COLD if position > 0 else HOT) if at_end else ""
+    hottest = -np.log(TEMPERATURE_RANGE)
+    low = max(np.log(4 * (at_label - mean)), hottest)
+    high = min(np.log((gaps.shape[1] - 1) / np.e) - np.log(-at_label), 700.0)
+    position = high - 2  # T of the size of the labels' mean gap, roughly
+    stages = [(gaps, picked, 1e-4)]
+    if high < 80:  # single precision holds β; it takes half the time and is good for six digits
+        rough, step = gaps.astype(np.float32), len(labels) // 500
+        stages.insert(0, (rough, picked, 0.1))
+        if step > 1 and picked[::step].any():
+            stages.insert(0, (rough[::step], picked[::step], 0.1))
+    for part, at, last_step in stages:
+        position = _zero_slope(part, at, position, (low, high), last_step)
+    return spread * np.exp(-position), HOT if position < hottest + 1e-5 else ""
 
 
-def _zero_slope(gaps, picked, position, last_step):
+def _zero_slope(gaps, picked, position, bracket, last_step):
     """log β of slope zero: Halley's or Newton's steps, bisection where they leave the bracket.
 
     What a step leaves is of the order of its cube (single precision: Halley) or square (double:
     Newton, which needs one moment less); one of at most `last_step` is the last.
     """
-    high = np.log(TEMPERATURE_RANGE)
-    low = -high
+    low, high = bracket
     position = min(max(position, low), high)
     order = 3 if gaps.dtype == np.float32 else 2
     while high - low > 1e-6 * last_step:
@@ -605,6 +616,9 @@ def _bin_means(index, hits, edges):
 
 def _fit_isotonic(probs, hits):
     """Distinct probabilities and the non-decreasing fit to the outcomes there."""
-    thresholds, inverse, counts = np.unique(probs, return_inverse=True, return_counts=True)
+    # A softmax of the same logits in another order differs in its last digits.
+    _, first, inverse, counts = np.unique(
+        np.round(probs, 13), return_index=True, return_inverse=True, return_counts=True
+    )
     means = np.bincount(inverse, weights=hits) / counts
-    return thresholds, isotonic_regression(means, weights=counts).x
+    return probs[first], isotonic_regression(means, weights=counts).x

@@ -620,6 +620,14 @@ def test_null_refuses_what_is_not_calibrated():
     assert (null.mce >= null.ece).all()
 
 
+def test_quantile_and_p_value_agree():
+    """What is above the 95 % quantile of the draws has p at most .05, and nothing else has."""
+    null = calibration_null(np.random.default_rng(0).random(400), bins=15, draws=1000)
+    limit = null.quantile(0.95)
+    for ece in np.sort(null.ece)[940:960]:
+        assert (null.p_value(ece) <= 0.05) == (ece > limit + 1e-12)
+
+
 def test_p_value_counts_ties():
     """Every case says .5: |successes - n/2| takes few values, and equal ones count."""
     null = calibration_null(np.full(4, 0.5), bins=3, draws=20_000)
@@ -793,7 +801,9 @@ REFUSED = {
     "label fraction": (GOOD, [0, 0.5], "labels: must be whole numbers"),
     "labels too few": (GOOD, [0], "labels: has 1 values for 2 cases"),
     "one-hot": (GOOD, np.eye(2), "labels: expected 1 axes"),
+    "text": (np.array([["0.5", "0.5"]], object), [0], "probs: expected an array of numbers .*str"),
     "outcomes": (np.eye(3), [True, True, False], "labels: are true or false"),
+    "objects": (np.eye(3), np.array([True, True, False], object), "labels: are true or false"),
     "masked": (GOOD, np.ma.masked_array([0, 1], [True, False]), "labels: has masked entries"),
     "labels NaN": (GOOD, [0, np.nan], "labels: contains NaN"),
 }

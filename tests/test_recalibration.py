@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.optimize import linprog, minimize, minimize_scalar
+from scipy.optimize import brentq, linprog, minimize, minimize_scalar
 from scipy.special import expit, log_softmax, logit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone, is_classifier
 from sklearn.calibration import CalibratedClassifierCV, _SigmoidCalibration
@@ -130,7 +130,7 @@ def test_temperature_in_closed_form(k, right, wrong, height):
         assert_allclose(found, height * limit)
     else:
         found = TemperatureScaling().fit(logits, labels).temperature_
-        assert_allclose(found, height / np.log(right * (k - 1) / wrong), rtol=1e-9)
+        assert_allclose(found, height / np.log(right * (k - 1) / wrong), rtol=3e-8)
 
 
 @pytest.mark.parametrize("wrong", [[1], [0], [3001, 3004], range(1, 4000), range(0, 5000, 5)])
@@ -180,7 +180,6 @@ DEGENERATE = {
     "all wrong": ([[2.0, 0], [0, 3]], [1, 0], HOT),
     "uninformative": ([[2.0, 0], [2, 0]], [1, 0], HOT),
     "tied at the top": ([[2.0, 2, 1], [3, 3, 1]], [1, 0], COLD),
-    "wrong by next to nothing": ([[1e-10, 0, -1], [0, 1e-11, -1]], [0, 0], COLD),
     "constant": ([[2.0, 2], [-1, -1]], [1, 0], FLAT),
     "all zero": ([[0.0, 0, 0]], [1], FLAT),
 }
@@ -210,6 +209,42 @@ def test_temperature_with_one_class_of_labels_or_one_case_can_be_ordinary():
     single = TemperatureScaling().fit([[2.0, 1, -4]], [1])
     grid = zoomed_grid(lambda t: mean_nll(np.array([[2.0, 1, -4]]) / t, np.array([1])))
     assert_allclose(single.temperature_, grid, rtol=1e-6)
+
+
+def test_temperature_of_cases_that_are_wrong_by_next_to_nothing():
+    """The third class has no weight: log odds a and -b, both of class 0; a σ(-a/T) = b σ(b/T)."""
+    a, b = 1e-10, 1e-11
+    log_beta = brentq(
+        lambda x: a * expit(-a * np.exp(x)) - b * expit(b * np.exp(x)), 0, 30, xtol=1e-14
+    )
+    scaling = TemperatureScaling().fit([[a, 0, -1], [0, b, -1]], [0, 0])
+    assert_allclose(scaling.temperature_, np.exp(-log_beta), rtol=1e-7)
+    assert scaling.trouble_ == ""
+
+
+@pytest.mark.parametrize("mask", [-1e4, -1e9, float(np.finfo(np.float32).min), -1e300])
+def test_temperature_of_masked_classes(mask):
+    """A huge negative logit takes a class out of a case, and does not set the scale of T."""
+    logits, labels = network(1200, 5)
+    masked = np.random.default_rng(0).random(logits.shape) < 0.3
+    masked[np.arange(1200), labels] = False
+    found = TemperatureScaling().fit(np.where(masked, mask, logits), labels)
+    reference = minimize_scalar(
+        lambda x: mean_nll(np.where(masked, -np.inf, logits / np.exp(x)), labels),
+        bounds=(-3, 3), method="bounded", options={"xatol": 1e-10},
+    )  # fmt: skip
+    assert_allclose(found.temperature_, np.exp(reference.x), rtol=1e-6)
+    assert found.trouble_ == ""
+
+
+@pytest.mark.parametrize("make", AFFINE)
+def test_a_masked_class_is_no_separation(make):
+    logits, labels = network(1200, 5)
+    masked = np.random.default_rng(0).random(logits.shape) < 0.3
+    masked[np.arange(1200), labels] = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make().fit(np.where(masked, -1e4, logits), labels)
 
 
 @pytest.mark.parametrize("unit", [1e-290, 1e-30, 1e30, 1e300])
@@ -603,6 +638,21 @@ def test_isotonic_with_ties_equals_sklearn(scores, outcome):
     expected = single.predict(probabilities(new)[:, 1])
     assert_allclose(probs[:, 1], expected, atol=1e-12)  # the two classes mirror each other
     assert_allclose(probs[:, 0], 1 - expected, atol=1e-12)
+
+
+def test_isotonic_pools_what_rounding_tells_apart():
+    """Logits on a lattice, with a constant added to each row: the same probabilities but for it."""
+    rng = np.random.default_rng(0)
+    logits = np.round(3 * rng.normal(size=(3000, 3))) / 2
+    labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    scaling = IsotonicCalibration().fit(logits, labels)
+    assert min(np.diff(t).min() for t in scaling.thresholds_) > 1e-14
+    moved = logits + rng.normal(size=(3000, 1))
+    assert_allclose(scaling.predict_proba(moved), scaling.predict_proba(logits), atol=1e-10)
+    column = probabilities(logits)[:, 0]
+    single = IsotonicRegression(out_of_bounds="clip").fit(column, labels == 0)
+    ours = np.interp(column, scaling.thresholds_[0], scaling.values_[0])
+    assert_allclose(ours, single.predict(column), atol=1e-10)
 
 
 def test_isotonic_says_exactly_nought_and_one_and_makes_the_likelihood_infinite():
