@@ -193,5 +193,6 @@ def reliability_diagram(ax, table, band=None):
         "upper left": (left < 0.5) & (np.maximum(share, upper) > 0.75),
         "lower right": (right > 0.5) & (np.minimum(share, lower) < 0.25),
     }
-    ax.legend(loc=min(hidden, key=lambda corner: hidden[corner].sum()))  # over the fewer bins
+    loc = min(hidden, key=lambda corner: hidden[corner].sum())  # over the fewer bins
+    ax.legend(loc=loc, fontsize="small", handlelength=1.4)
     return ax
