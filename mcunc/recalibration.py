@@ -39,7 +39,7 @@ from mcunc._checks import (
 from mcunc.calibration import bin_edges, bin_index
 
 TEMPERATURE_RANGE = 1e8  # temperatures are kept within this factor of the logits' spread
-BLOCK = 2**17  # bytes worked on at a time, so that they stay in the processor's cache
+BLOCK = 2**19  # bytes worked on at a time, so that they stay in the processor's cache
 FLAT = 1e-9  # largest entry of the gradient of a mean loss at which L-BFGS may stop
 
 COLD = (
@@ -542,7 +542,8 @@ def _derivatives(beta, gaps, picked, order):
     totals = np.zeros(3)
     for start in range(0, len(gaps), rows):
         block = gaps[start : start + rows]
-        weight = np.exp(block * gaps.dtype.type(beta))
+        weight = block * gaps.dtype.type(beta)
+        np.exp(weight, out=weight)
         total = weight @ ones
         moments = []
         for _ in range(order):
