@@ -28,7 +28,7 @@ def as_array(name, value, ndim):
     if array.size == 0:
         raise ValueError(f"{name}: is empty (shape {array.shape}); pass at least one value")
     with np.errstate(over="ignore", invalid="ignore"):
-        sound = np.isfinite(array.sum())  # one pass without an array; a finite sum can overflow
+        sound = np.isfinite(array.sum())  # one pass, no array; sums of finite values can overflow
     if not (sound or np.isfinite(array).all()):
         raise ValueError(f"{name}: contains NaN or infinity; remove or impute those rows first")
     return array
