@@ -8,8 +8,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 _SUBMODULES = (
-    *("birdwatch", "calibration", "corruption", "data", "experiments", "linear", "logistic"),
-    *("networks", "plot", "recalibration", "recorded", "reporting", "training"),
+    *("birdwatch", "calibration", "corruption", "data", "dropout", "experiments", "linear"),
+    *("logistic", "networks", "plot", "recalibration", "recorded", "reporting", "training"),
 )
 
 try:

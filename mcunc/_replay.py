@@ -1,0 +1,359 @@
+"""Run a network again and again, and do once what depends on no random draw.
+
+The first pass writes a log of the calls it makes: of modules, and of torch's functions where a
+module contains something random.  A call whose inputs depend on no draw, and which draws nothing
+itself, has the same result in every pass; later passes take it from the log.  A kept result that
+only other kept results are made from is never looked at again: an empty tensor of its shape stands
+in for it, and its memory is free.  What remains is the frontier, the results that meet a mask.
+
+Code that changes tensors in place is safe: a kept tensor is copied first, and the copy takes its
+place until the pass is over.  Where this cannot be done, or a pass takes another path than the
+first one, `Diverged` is raised, and the caller runs the passes plainly.
+"""
+
+from collections import OrderedDict
+from contextlib import contextmanager
+
+import torch
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
+_OTHER_DROPOUTS = (F.alpha_dropout, F.feature_alpha_dropout)
+_PLAIN = (
+    *(int, float, complex, bool, str, type(None), type(...), slice, torch.Size, torch.dtype),
+    *(torch.device, torch.layout, torch.memory_format),
+)
+_OPERATORS = "add sub mul truediv floordiv mod pow and or xor lshift rshift matmul".split()  # noqa: SIM905
+_CHANGING = {"__setitem__", *(f"__i{operator}__" for operator in _OPERATORS)}
+
+
+class Diverged(Exception):
+    """Kept results cannot stand in for calls of this network."""
+
+
+class Replay(TorchFunctionMode):
+    """The passes of one network over one batch.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    x : tensor, the batch
+    drop : callable (site, tensor, p, whole_channels) -> tensor, which masks a tensor
+        Sites are counted from 0 in the order in which a pass meets them.
+    keep : bool, False to make every call in every pass
+
+    Attributes
+    ----------
+    sites, silent, idle : int
+        Of the last pass: calls of dropout that drew a mask; that were in evaluation mode; whose
+        probability was 0.
+    """
+
+    def __init__(self, network, x, drop, keep=True):
+        super().__init__()
+        self.network, self.drop, self.keep = network, drop, keep
+        self.log, self.slots, self.passes = [], [], 0
+        constants = (*network.parameters(), *network.buffers())
+        self.constants = {id(tensor) for tensor in constants}
+        self.x = x.detach()
+        if keep:
+            self._slot(self.x).held = self.x
+
+    def run(self):
+        """Make one pass; the first one writes the log."""
+        self.passes += 1
+        self.position = self.sites = self.silent = self.idle = 0
+        with self:
+            output = self.network(self.x if self.keep else self.x.clone())
+        output = self._current(output)
+        if self.keep and self.passes > 1 and self.position != len(self.log):
+            raise Diverged
+        for slot in self.slots:
+            slot.end_of_pass()
+        return output
+
+    @contextmanager
+    def watching(self):
+        """See the calls of the network's modules; at the end, let go of all that was kept."""
+        try:
+            with _watched(self.network, self.module):
+                yield
+        finally:
+            for slot in self.slots:
+                slot.held = slot.stand_in = None
+
+    # One call --------------------------------------------------------------------------------
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in DROPOUTS:
+            return self._dropout(func, *args, **kwargs)
+        _refuse(func, *args, **kwargs)
+        if not self.keep:
+            return func(*args, **kwargs)
+        args, kwargs = self._current((args, kwargs))
+        if self.passes > 1:
+            box = self._again(self._next(func), args, kwargs)
+            return self._changed(func, args, kwargs)[0] if box is None else box.value
+        tensors, plain = _leaves((args, kwargs))
+        noise = _noise(self.x.device)
+        result, effects = self._changed(func, args, kwargs)
+        kept = self._all_kept(tensors, plain) and noise == _noise(self.x.device)
+        form = self._form(result, tensors) if kept else None
+        if form is None:
+            self._hold(tensors)
+            self.log.append(_Entry(func))
+        else:
+            self.log.append(_Entry(func, plain, form, [(a, self._slot(b)) for a, b in effects]))
+        return result
+
+    def module(self, module, call, args, kwargs):
+        """Call a module, unless the log has the whole call."""
+        if not self.keep:
+            return call(*args, **kwargs)
+        args, kwargs = self._current((args, kwargs))
+        if self.passes > 1:
+            logged = self.position < len(self.log) and self.log[self.position].what is module
+            if not logged:
+                return call(*args, **kwargs)
+            return self._again(self._next(module), args, kwargs).value
+        tensors, plain = _leaves((args, kwargs))
+        kept, start, first = self._all_kept(tensors, plain), len(self.log), len(self.slots)
+        result = self._current(call(*args, **kwargs))
+        parts = self.log[start:]
+        if (
+            kept
+            and self._all_kept(*_leaves(result))
+            and all(part.form is not None for part in parts)
+        ):
+            effects = [effect for part in parts for effect in part.effects]
+            effects = [(a, b) for a, b in effects if a.number < first]
+            self.log[start:] = [_Entry(module, plain, self._form(result), effects)]
+        return result
+
+    def _dropout(self, func, input, p=0.5, training=True, inplace=False):
+        input = self._current(input)
+        self.silent += not training
+        self.idle += bool(training) and p == 0
+        if not training or p == 0:
+            return input
+        if self.keep and self.passes > 1:
+            self._next(func)
+        elif self.keep:
+            self._hold([input])
+            self.log.append(_Entry(func))
+        self.sites += 1
+        output = self.drop(self.sites - 1, input, p, func is not F.dropout)
+        if not inplace:
+            return output
+        if self.keep and self._is_kept(input):
+            input._now = (self.passes, output)
+            return output
+        return input.copy_(output)
+
+    # The log ---------------------------------------------------------------------------------
+
+    def _next(self, what):
+        """The next entry of the log, which must be for this call."""
+        if self.position == len(self.log) or self.log[self.position].what != what:
+            raise Diverged
+        self.position += 1
+        return self.log[self.position - 1]
+
+    def _again(self, entry, args, kwargs):
+        """The kept result, boxed, with what the call changed in place; None if it was not kept."""
+        if entry.form is None:
+            return None
+        tensors, plain = _leaves((args, kwargs))
+        if plain != entry.plain or not self._all_kept(tensors, plain):
+            raise Diverged
+        for before, after in entry.effects:
+            before.value()._now = (self.passes, after.value())
+        return _Box(_map(entry.form, lambda leaf: leaf.value() if type(leaf) is _Slot else leaf))
+
+    def _changed(self, func, args, kwargs):
+        """Call a function; if it would change a kept tensor in place, change a copy.
+
+        Returns the result and a list of pairs: slot of the kept tensor, copy.
+        """
+        name = getattr(func, "__name__", "")
+        target = args[0] if args else None
+        writes = name in _CHANGING or kwargs.get("inplace", False)
+        writes = writes or (name.endswith("_") and not name.endswith("__"))
+        if name in ("__set__", "__delete__") or kwargs.get("out") is not None:
+            raise Diverged
+        if not (writes and torch.is_tensor(target) and self._is_kept(target)):
+            return func(*args, **kwargs), []
+        if id(target) in self.constants or target._slot.shared:
+            raise Diverged
+        copy = target.clone()
+        result = func(copy, *args[1:], **kwargs)
+        target._now = (self.passes, copy)
+        return result, [(target._slot, copy)]
+
+    def _current(self, tree):
+        """The same structure, with each tensor replaced by what it was changed to in this pass."""
+
+        def current(leaf):
+            while torch.is_tensor(leaf):
+                number, after = vars(leaf).get("_now", (None, None))
+                if number != self.passes or not self._is_kept(leaf):
+                    break
+                leaf = after
+            return leaf
+
+        return _map(tree, current)
+
+    # Kept tensors ----------------------------------------------------------------------------
+
+    def _is_kept(self, tensor):
+        slot = vars(tensor).get("_slot")
+        return id(tensor) in self.constants or (slot is not None and slot.log is self.log)
+
+    def _all_kept(self, tensors, plain):
+        return plain is not None and all(map(self._is_kept, tensors))
+
+    def _slot(self, tensor):
+        """The slot of a kept tensor, new if it has none."""
+        if not self._is_kept(tensor):
+            tensor._slot = _Slot(len(self.slots), tensor, self.log)
+            self.slots.append(tensor._slot)
+        return tensor._slot
+
+    def _hold(self, tensors):
+        """Keep the content too: a call that is made in every pass reads it."""
+        for tensor in tensors:
+            if id(tensor) not in self.constants and self._is_kept(tensor):
+                tensor._slot.held = tensor
+
+    def _form(self, result, inputs=()):
+        """The result with slots for its tensors, or None if it holds things that may change."""
+        tensors, plain = _leaves(result)
+        if plain is None:
+            return None
+        for tensor in tensors:
+            for other in inputs:  # a view: neither may be changed in place without the other
+                if other is not tensor and _storage(other) == _storage(tensor):
+                    if id(other) in self.constants:
+                        return None
+                    self._slot(tensor).shared = self._slot(other).shared = True
+
+        def slot(leaf):
+            fixed = not torch.is_tensor(leaf) or id(leaf) in self.constants
+            return leaf if fixed else self._slot(leaf)
+
+        return _map(result, slot)
+
+
+class _Entry:
+    """One call: what was called, and, if its result is kept, how to give it again."""
+
+    def __init__(self, what, plain=None, form=None, effects=()):
+        self.what, self.plain, self.form, self.effects = what, plain, form, effects
+
+
+class _Box:
+    def __init__(self, value):
+        self.value = value
+
+
+class _Slot:
+    """The place of one kept tensor: its content while it is needed, else only its shape."""
+
+    def __init__(self, number, tensor, log):
+        self.number, self.log, self.shared = number, log, False
+        self.shape, self.dtype, self.device = tensor.shape, tensor.dtype, tensor.device
+        # Whole numbers have no NaN that would betray a stand-in, and are small: hold them.
+        self.held = None if tensor.is_floating_point() else tensor
+        self.stand_in = None
+
+    def value(self):
+        return self.stand_in if self.held is None else self.held
+
+    def end_of_pass(self):
+        if self.held is not None:
+            vars(self.held).pop("_now", None)  # it changes anew in every pass
+        elif self.stand_in is None:
+            nan = torch.full(
+                (1,) * len(self.shape), torch.nan, dtype=self.dtype, device=self.device
+            )
+            self.stand_in = nan.expand(self.shape)
+            self.stand_in._slot = self
+
+
+# Helpers --------------------------------------------------------------------------------------
+
+
+def _leaves(tree):
+    """Tensors and plain values of nested containers; the latter None if there is more in them."""
+    tensors, plain, strange = [], [], []
+
+    def sort(leaf):
+        kind = tensors if torch.is_tensor(leaf) else plain if isinstance(leaf, _PLAIN) else strange
+        kind.append(leaf)
+
+    _map(tree, sort)
+    return tensors, None if strange else plain
+
+
+def _map(tree, function):
+    """Apply a function to every leaf of nested tuples, lists and dictionaries."""
+    if type(tree) in (dict, OrderedDict):
+        return type(tree)((key, _map(value, function)) for key, value in tree.items())
+    if type(tree) is list or (isinstance(tree, tuple) and not isinstance(tree, torch.Size)):
+        items = [_map(item, function) for item in tree]
+        return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
+    return function(tree)
+
+
+def _storage(tensor):
+    return tensor.untyped_storage().data_ptr()
+
+
+def _noise(device):
+    """State of the generators that functions draw from when they are given none."""
+    state = torch.default_generator.get_state().numpy().tobytes()
+    if device.type == "cuda":
+        state += torch.cuda.get_rng_state(device).numpy().tobytes()
+    return state
+
+
+def _refuse(func, *args, **kwargs):
+    """Stop before a call that would change the network, or draw masks of another kind."""
+    if func in _OTHER_DROPOUTS and kwargs.get("training", False):
+        raise ValueError("network: AlphaDropout is not supported; use nn.Dropout")
+    if func is F.batch_norm and kwargs.get("training", args[5] if len(args) > 5 else False):
+        raise ValueError(
+            "network: BatchNorm would use the statistics of the batch, and the passes would change "
+            "those it has stored; call network.eval() first (dropout is switched on by itself), "
+            "and let BatchNorm track running statistics"
+        )
+
+
+@contextmanager
+def _watched(network, handler):
+    """Let `handler(module, call, args, kwargs)` make the calls of every module."""
+    classes, restore = {}, []
+
+    def watched(cls):
+        def __call__(module, *args, **kwargs):
+            def call(*args, **kwargs):
+                return cls.__call__(module, *args, **kwargs)
+
+            return handler(module, call, args, kwargs)
+
+        names = {"__call__": __call__, "__module__": cls.__module__, "__doc__": cls.__doc__}
+        return type(cls.__name__, (cls,), names)
+
+    try:
+        for module in network.modules():
+            cls = type(module)
+            if not isinstance(module, torch.jit.ScriptModule):  # which cannot be looked into
+                classes[cls] = classes.get(cls) or watched(cls)
+                restore.append((module, cls))
+                module.__class__ = classes[cls]
+        yield
+    finally:
+        for module, cls in restore:
+            module.__class__ = cls

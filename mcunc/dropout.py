@@ -1,0 +1,402 @@
+r"""Dropout as a Bayesian network: put masks into a network, and sample what it says.
+
+Gal & Ghahramani (2016) read a network with dropout as a distribution over weights,
+:math:`W_i = M_i \, \mathrm{diag}(z_i)` with :math:`z_{ij} \sim \mathrm{Bernoulli}` for each of the
+:math:`K_{i-1}` inputs of layer i.  A forward pass with fresh masks draws from it, and T passes
+are samples of the predictive distribution.  Here as in torch, p is the probability to *drop*
+(the paper's p is that to keep), and what is kept is multiplied by 1 / (1 - p).
+
+Introduced in chapter 5.
+"""
+
+import copy
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from mcunc._checks import check_choice, check_count
+from mcunc._replay import Diverged, Replay
+
+_CONVOLUTIONS = {
+    **{nn.Conv1d: nn.Dropout1d, nn.ConvTranspose1d: nn.Dropout1d},
+    **{nn.Conv2d: nn.Dropout2d, nn.ConvTranspose2d: nn.Dropout2d},
+    **{nn.Conv3d: nn.Dropout3d, nn.ConvTranspose3d: nn.Dropout3d},
+}
+_DROPOUTS = nn.modules.dropout._DropoutNd
+_CLOSED = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, nn.Bilinear)
+_BLOCK = 4096  # masks are drawn for so many cases at once that they have at least these elements
+_NUMBERS = 2**21  # in a batch, where the caller names no batch size
+
+
+def with_dropout(network, p, layers=None, masks="channel"):
+    """Copy a network, with dropout on the inputs of its weight layers.
+
+    Masking the inputs of every weight layer is the rule of Gal & Ghahramani (2016), section 3.
+    Each convolution and linear layer of the copy has one more part, named "dropout", through
+    which its input goes; names and shapes of the weights stay as they are, so that
+    ``copy.load_state_dict(network.state_dict())`` works both ways.  Introduced in chapter 5.
+
+    Parameters
+    ----------
+    network : torch.nn.Module; left as it is
+    p : float in [0, 1), probability to drop
+    layers : sequence of str, optional
+        Parts of the network to treat, by their names in ``network.named_modules()``, each with
+        all that is in it: ``["features.inception5b", "head"]``.  None is the whole network.
+    masks : {"channel", "element"}
+        At a convolution, whether whole channels are dropped, which is a draw of the kernel, or
+        single elements, which is common practice and no draw of the weights.
+
+    Returns
+    -------
+    torch.nn.Module, in the mode `network` is in
+        A layer right behind a dropout that is there already gets no second one.
+
+    Raises
+    ------
+    ValueError
+        For an argument outside its range, a part that is not in the network, no weight layer at
+        all, or one whose inputs cannot be masked from outside: attention, recurrent, bilinear.
+    """
+    _check_network(network)
+    if isinstance(p, bool) or not (isinstance(p, (int, float)) and 0 <= p < 1):
+        raise ValueError(f"p: the probability to drop must lie in [0, 1), got {p!r}")
+    check_choice("masks", masks, ("channel", "element"))
+    for name in _names(layers):
+        try:
+            network.get_submodule(name)
+        except AttributeError:
+            known = ", ".join(repr(part) for part, _ in network.named_children())
+            raise ValueError(
+                f"layers: the network has no part {name!r}; its largest are {known}"
+            ) from None
+    treated = copy.deepcopy(network)
+    targets = [treated.get_submodule(name) for name in _names(layers)]
+    targets = {module for target in targets for module in target.modules()}
+    closed = next((module for module in targets if isinstance(module, _CLOSED)), None)
+    if closed is not None:
+        raise ValueError(
+            f"network: the inputs of the weights inside {type(closed).__name__} cannot be masked "
+            "from outside; name the parts to treat in `layers`"
+        )
+    weight_layers = {
+        module: before for module, before in _weight_layers(treated) if module in targets
+    }
+    if not weight_layers:
+        raise ValueError(
+            "layers: there is no convolution and no linear layer to put dropout before"
+        )
+    for module, before in weight_layers.items():
+        if not isinstance(before, _DROPOUTS):
+            kind = _CONVOLUTIONS.get(type(module), nn.Dropout) if masks == "channel" else nn.Dropout
+            module.dropout = kind(p).train(module.training)
+            module.register_forward_pre_hook(_mask_input)
+    return treated
+
+
+def sample_logits(network, x, draws=50, scope="network", seed=0, batch_size=None, first=0):
+    """Logits of T stochastic passes: the dropout of the network on, all else in its own mode.
+
+    In scope "network" one mask serves all cases of a pass.  A pass is then a draw of the weights,
+    and a sample is a function of x, as in Gal & Ghahramani (2016).  In scope "case" every case
+    gets masks of its own, which is common practice: each case by itself has the same
+    distribution, and what two cases have in common is lost.
+
+    What comes before the first dropout is computed once.  Masks depend on the seed, the number of
+    the draw, the place in the network and, in scope "case", the number of the case, and on nothing
+    else: not on the size of the batches, nor on the device.  Introduced in chapter 5.
+
+    Parameters
+    ----------
+    network : torch.nn.Module, (B, ...) -> (B, K)
+        Its layers nn.Dropout, nn.Dropout1d to 3d, and torch.nn.functional.dropout with
+        training=True are what is sampled.  It is left as it was, BatchNorm's statistics included.
+    x : (N, ...) tensor or array; pictures as uint8 (N, 3, H, W) are divided by 255
+    draws : int, T
+    scope : {"network", "case"}
+    seed : int, from 0
+    batch_size : int, optional
+        Cases in one pass.  By default about two million numbers of `x`.
+    first : int
+        Number of the first draw: draws 50 to 99 are those that ``draws=100`` would add to
+        ``draws=50``.
+
+    Returns
+    -------
+    (T, N, K) float32 array
+
+    Raises
+    ------
+    ValueError
+        For an argument outside its range, logits of another shape or not finite, a network in
+        which nothing random acts, or one whose BatchNorm the passes would disturb.
+    """
+    samples = sample_outputs(network, x, draws, scope, seed, batch_size, first)
+    if samples.ndim != 3:
+        raise ValueError(f"network: must return logits (B, K), got (B, {samples.shape[2:]})")
+    return samples
+
+
+def sample_outputs(network, x, draws=50, scope="network", seed=0, batch_size=None, first=0):
+    """As `sample_logits`, for a network whose output has any number of axes, cases first.
+
+    Parameters
+    ----------
+    network, x, draws, scope, seed, batch_size, first : see `sample_logits`
+
+    Returns
+    -------
+    (T, N, ...) float32 array
+
+    Raises
+    ------
+    ValueError
+        As `sample_logits`.
+    """
+    _check_network(network)
+    x = _cases(x)
+    draws, first = check_count("draws", draws), check_count("first", first, 0, 2**62)
+    check_choice("scope", scope, ("network", "case"))
+    seed = check_count("seed", seed, minimum=0)
+    if batch_size is None:
+        batch_size = max(1, _NUMBERS * len(x) // max(x.numel(), 1))
+    batch_size = check_count("batch_size", batch_size)
+    weight = next(network.parameters(), torch.empty(0))
+    parts = []
+    with _sampling(network, weight.device):
+        for start in range(0, len(x), batch_size):
+            batch = _as_input(x[start : start + batch_size], weight.device)
+            masks = _Masks(seed, scope, start, len(batch))
+            numbers = range(first, first + draws)
+            parts.append(_passes(network, batch, masks, numbers, check=not parts))
+    return np.concatenate(parts, axis=1)
+
+
+# Passes ---------------------------------------------------------------------------------------
+
+
+def _passes(network, batch, masks, numbers, check):
+    """(T, B, ...) outputs of one batch; what depends on no mask is computed once if possible."""
+    # Pictures with channels last halve the time of a convolution on a CPU, but .view may refuse.
+    fast = batch.to(memory_format=torch.channels_last) if batch.ndim == 4 else batch
+    for x in (fast, batch):
+        try:
+            try:
+                return _replayed(Replay(network, x, masks), masks, numbers, check)
+            except Diverged:
+                return _replayed(Replay(network, x, masks, keep=False), masks, numbers, check)
+        except RuntimeError:
+            if x is batch:
+                raise
+    return None
+
+
+def _replayed(replay, masks, numbers, check):
+    outputs = []
+    with replay.watching():
+        for number in numbers:
+            masks.draw = number
+            _seed_other_noise(masks.seed, number, masks.first_case)
+            output = _as_output(replay.run(), len(replay.x))
+            if not np.isfinite(output).all():
+                if replay.keep:
+                    raise Diverged  # perhaps a stand-in was read; a plain pass will tell
+                raise ValueError("network: returned NaN or infinity; are x and the weights sound?")
+            outputs.append(output)
+    outputs = np.stack(outputs)
+    if check and (outputs == outputs[0]).all():
+        _refuse_silence(replay, masks)
+    return outputs
+
+
+def _refuse_silence(replay, masks):
+    """Raise, unless dropping everything gives other outputs than dropping nothing."""
+    probe = Replay(replay.network, replay.x, masks, keep=False)
+    outputs = []
+    with probe.watching():
+        for number, masks.forced in enumerate((True, False)):
+            _seed_other_noise(masks.seed, number, masks.first_case)
+            outputs.append(_as_output(probe.run(), len(probe.x)))
+    masks.forced = None
+    if not np.array_equal(*outputs):
+        return
+    if probe.sites:
+        cause = "its dropout does not reach the output"
+    elif probe.idle:
+        cause = "its dropout has p = 0"
+    elif probe.silent:
+        cause = (
+            "it calls torch.nn.functional.dropout(training=self.training), which is silent in "
+            "evaluation mode; use nn.Dropout, or with_dropout(network, p)"
+        )
+    else:
+        cause = "it has no dropout; with_dropout(network, p) adds it"
+    raise ValueError(f"network: nothing random acts in it, every pass gives the same: {cause}")
+
+
+@contextmanager
+def _sampling(network, device):
+    """Dropout on, gradients off; afterwards all as it was, buffers and random numbers too."""
+    modes = [(module, module.training) for module in network.modules()]
+    buffers = [(name, buffer, buffer.clone()) for name, buffer in network.named_buffers()]
+    devices = [device] if device.type == "cuda" else []
+    try:
+        for module, _ in modes:
+            module.training = module.training or isinstance(module, _DROPOUTS)
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        changed = []
+        for name, buffer, before in buffers:
+            if not torch.equal(buffer, before):
+                buffer.copy_(before)
+                changed.append(name)
+    if changed:
+        raise ValueError(
+            f"network: the passes changed {', '.join(changed[:3])} (now as before); call "
+            "network.eval() first, dropout is switched on by itself"
+        )
+
+
+def _seed_other_noise(*key):
+    """Noise that is not dropout comes from torch's own generators: the same in the same pass."""
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    torch.manual_seed(int(state >> 1))
+
+
+# Masks ----------------------------------------------------------------------------------------
+
+
+class _Masks:
+    """The masks of a batch: keyed by seed, draw, site and case."""
+
+    def __init__(self, seed, scope, first_case, cases):
+        self.seed, self.scope, self.first_case, self.cases = seed, scope, first_case, cases
+        self.draw, self.forced = 0, None
+
+    def __call__(self, site, x, p, whole_channels):
+        """`x` with what is dropped at 0 and the rest divided by 1 - p."""
+        if x.ndim < 2 or x.shape[0] % self.cases:
+            raise ValueError(
+                f"network: dropout acts on {tuple(x.shape)}, whose first axis should be the "
+                f"{self.cases} cases"
+            )
+        rows = x.shape[0] // self.cases  # of each case, as where a picture is cut into windows
+        inner = tuple(x.shape[1:2] if whole_channels else (*x.shape[2:], x.shape[1]))
+        kept = self._kept(site, (rows, *inner), p)
+        if self.scope == "network" and rows > 1:
+            kept = kept.tile((self.cases,) + (1,) * len(inner))
+        # Drawn with channels last, as pictures lie in memory here.
+        kept = kept[(...,) + (None,) * (x.ndim - 2)] if whole_channels else kept.movedim(-1, 1)
+        kept = kept.to(x.device)
+        if kept.numel() < x.numel():
+            return x * (kept.to(x.dtype) / (1 - p) if p < 1 else kept)
+        return (x * kept).div_(1 - p) if p < 1 else x * kept
+
+    def _kept(self, site, shape, p):
+        """(rows of all cases, *inner) tensor of 0 and 1."""
+        size = int(np.prod(shape))
+        if self.forced is not None:
+            cases = 1 if self.scope == "network" else self.cases
+            return torch.full((cases * shape[0], *shape[1:]), int(p < 1 and not self.forced)).byte()
+        start, stop = (0, 1) if self.scope == "network" else self._range()
+        together = max(1, _BLOCK // size)
+        blocks = range(start // together, (stop - 1) // together + 1)
+        dropped = [_dropped(p, together * size, self.seed, self.draw, site, b) for b in blocks]
+        dropped = np.concatenate(dropped).reshape(-1, *shape)
+        offset = start - blocks[0] * together
+        kept = ~dropped[offset : offset + stop - start]
+        return torch.from_numpy(kept.reshape(-1, *shape[1:]).view(np.uint8))
+
+    def _range(self):
+        return self.first_case, self.first_case + self.cases
+
+
+def _dropped(p, count, seed, draw, site, block):
+    """(count,) bool array, True with probability p.
+
+    Salmon et al. (2011): a generator whose state is a counter needs no order of draws.  A byte
+    b decides for b < floor(256 p), and against for more; in the one case of 256 where it is equal
+    a further draw makes the probability exactly p.
+    """
+    bits = np.random.Philox(key=seed, counter=[0, block, site, draw])
+    byte = bits.random_raw(-(-count // 8)).astype("<u8", copy=False).view(np.uint8)[:count]
+    whole, rest = divmod(256 * p, 1)
+    dropped = byte < whole
+    if rest:
+        ties = np.flatnonzero(byte == whole)
+        dropped[ties] = np.random.Generator(bits).random(len(ties)) < rest
+    return dropped
+
+
+# Parts ----------------------------------------------------------------------------------------
+
+
+def _names(layers):
+    """Names of parts; that of the whole is the empty one."""
+    if layers is None:
+        return [""]
+    if isinstance(layers, str) or not np.iterable(layers):
+        raise ValueError(f"layers: expected names of parts in a list, got {layers!r}")
+    layers = list(layers)
+    if not all(isinstance(name, str) for name in layers):
+        raise ValueError(f"layers: expected names of parts in a list, got {layers!r}")
+    return layers
+
+
+def _weight_layers(network):
+    """Pairs (weight layer, what comes right before it in the order of registration)."""
+    own = {module.dropout for module in network.modules() if _masked(module)}
+    before = None
+    for module in network.modules():
+        if module in own or isinstance(module, (nn.Flatten, nn.Identity)):
+            continue
+        if isinstance(module, (nn.Linear, *_CONVOLUTIONS)):
+            yield module, module.dropout if _masked(module) else before
+        if module is not network and not any(True for _ in module.children()):
+            before = module
+
+
+def _masked(module):
+    """Whether `with_dropout` has been here."""
+    return _mask_input in module._forward_pre_hooks.values()
+
+
+def _mask_input(module, inputs):
+    """Pass the input of a weight layer through its dropout first: a forward pre-hook."""
+    return (module.dropout(inputs[0]), *inputs[1:])
+
+
+# Inputs and outputs ---------------------------------------------------------------------------
+
+
+def _check_network(network):
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"network: expected a torch.nn.Module, got {type(network).__name__}")
+
+
+def _cases(x):
+    """`x` as a tensor with at least one case."""
+    try:
+        x = x if torch.is_tensor(x) else torch.as_tensor(np.asarray(x))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"x: expected a tensor or an array of numbers ({error})") from None
+    if x.ndim < 2 or x.numel() == 0:
+        raise ValueError(f"x: expected at least one case (N, ...), got shape {tuple(x.shape)}")
+    return x.detach()
+
+
+def _as_input(batch, device):
+    """On the device of the weights; bytes of pictures as numbers in [0, 1]."""
+    batch = batch.to(device)
+    return batch.float() / 255 if batch.ndim == 4 and batch.dtype == torch.uint8 else batch
+
+
+def _as_output(output, cases):
+    if not (torch.is_tensor(output) and output.ndim >= 2 and len(output) == cases):
+        raise ValueError("network: must return one tensor (B, K), a row for each case")
+    return output.float().cpu().numpy()

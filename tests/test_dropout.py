@@ -1,0 +1,761 @@
+"""Sampling by dropout equals a plain loop, does once what it can, and leaves no trace."""
+
+import copy
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from strategies import GARBAGE, arguments, finite_or_named
+from torch import nn
+from torch.nn import functional as F
+from torchvision import models
+
+from mcunc import dropout
+from mcunc._replay import Diverged, Replay
+from mcunc.dropout import sample_logits, sample_outputs, with_dropout
+
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+# Architectures: what comes before the first dropout, and how ----------------------------------
+
+
+class Residual(nn.Module):
+    """Before the dropout: a residual sum and a rectifier, both in place, and a functional step."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.second, self.relu = nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(inplace=True)
+        self.dropout, self.head = nn.Dropout2d(0.4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        h = self.relu(self.norm(self.first(x / 2)))
+        out = self.second(h)
+        out += h
+        h = self.relu(out)
+        return self.head(self.dropout(h).mean(dim=(2, 3)))
+
+
+class Shortcut(Residual):
+    """The shortcut goes round the dropout, and is changed in place by what comes from it."""
+
+    def forward(self, x):
+        h = self.norm(self.first(x))
+        g = self.dropout(h)
+        h += self.second(g)
+        return self.head(self.relu(h).mean(dim=(2, 3)))
+
+
+class Alias(Residual):
+    """Counts on changes in place: the results of the rectifier and of the sum are not taken."""
+
+    def forward(self, x):
+        h = self.norm(self.first(x))
+        self.relu(h)
+        h.add_(1)
+        shortcut = h
+        h = self.second(h)
+        h[:, 0] = 0
+        h.relu_()
+        h = self.dropout(h + shortcut) + shortcut
+        return self.head(h.mean(dim=(2, 3)))
+
+
+class Views(Residual):
+    """Changes a view of a tensor that is used again."""
+
+    def forward(self, x):
+        h = self.first(x)
+        h.view(len(x), -1)[:, :5].zero_()
+        h.flatten(1).mul_(2)
+        return self.head(self.dropout(self.norm(h)).mean(dim=(2, 3)))
+
+
+class Branches(Residual):
+    """Two branches, one of them random, joined by a concatenation; a list of tensors in between."""
+
+    def forward(self, x):
+        h = self.norm(self.first(x))
+        parts = [self.second(h), self.dropout(h)]
+        both = torch.cat([parts[0], parts[1]], dim=1).mean(dim=(2, 3))
+        return self.head(both[:, :4] + both[:, 4:])
+
+
+class Functional(Residual):
+    """Dropout by function, always on."""
+
+    def forward(self, x):
+        h = self.relu(self.norm(self.first(x)))
+        h = F.dropout(h, 0.3, training=True)
+        return self.head(self.second(h).mean(dim=(2, 3)))
+
+
+class Scalars(Residual):
+    """A number read from a random tensor comes back into a step that has fixed tensors only."""
+
+    def forward(self, x):
+        h = self.norm(self.first(x))
+        scale = self.dropout(h).abs().mean().item()
+        return self.head((self.second(h) * scale).mean(dim=(2, 3)))
+
+
+class Crossroads(Residual):
+    """Which layers act depends on what was drawn."""
+
+    def forward(self, x):
+        h = self.dropout(self.norm(self.first(x)))
+        h = self.second(h) if h.mean() > 0 else h
+        if h[0, 0, 0, 0] > 0:
+            h = h * 2 + torch.ones(1)
+        return self.head(h.mean(dim=(2, 3)))
+
+
+class InPlaceDropout(Residual):
+    def forward(self, x):
+        h = self.first(x)
+        F.dropout(h, 0.3, training=True, inplace=True)
+        h = self.second(h)
+        F.dropout2d(h, 0.3, training=True, inplace=True)
+        return self.head(h.mean(dim=(2, 3)))
+
+
+class Scripted(Residual):
+    """Part of it cannot be looked into."""
+
+    def __init__(self):
+        super().__init__()
+        self.second = torch.jit.trace(self.second, torch.zeros(1, 4, 8, 8), check_trace=False)
+
+    def forward(self, x):
+        return self.head(self.dropout(self.second(self.norm(self.first(x)))).mean(dim=(2, 3)))
+
+
+class Caches(Residual):
+    """Reads sizes and values on the way, and makes new tensors."""
+
+    def forward(self, x):
+        h = self.norm(self.first(x))
+        if h.shape[0] > 0 and bool((h > -1e9).all()):
+            h = h + torch.zeros(h.shape[1], 1, 1) + torch.arange(4.0)[:, None, None]
+        top, where = h.flatten(2).max(dim=2)
+        return self.head(self.dropout(h).mean(dim=(2, 3)) + top + where)
+
+
+ZOO = [Residual, Shortcut, Alias, Views, Branches, Functional, Scalars, Crossroads]
+ZOO += [InPlaceDropout, Scripted, Caches]
+# What comes first in these cannot be kept apart, so that it is computed in every pass.
+PLAIN = {Views, Scalars, Crossroads, Scripted}
+
+
+def built(kind):
+    network = kind().eval()
+    network.norm.running_mean.copy_(normal(4))
+    network.norm.running_var.copy_(normal(4).exp())
+    return network
+
+
+def passes(network, x, draws, scope, keep, seed=0):
+    """The engine's own passes over one batch, with or without the log."""
+    masks = dropout._Masks(seed, scope, 0, len(x))
+    with dropout._sampling(network, x.device):
+        return dropout._replayed(Replay(network, x, masks, keep), masks, range(draws), check=True)
+
+
+@pytest.mark.parametrize("scope", ["network", "case"])
+@pytest.mark.parametrize("kind", ZOO)
+def test_kept_results_change_nothing(kind, scope):
+    """Equal to making every call in every pass, whatever the network does to its tensors."""
+    network, x = built(kind), normal(5, 3, 8, 8)
+    before = x.clone()
+    expected = passes(network, x, 6, scope, keep=False)
+    np.testing.assert_allclose(sample_logits(network, x, 6, scope), expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(x, before)
+    assert expected.std(axis=0).max() > 0.01
+    if kind in PLAIN:
+        with pytest.raises(Diverged):
+            passes(network, x, 6, scope, keep=True)
+    else:
+        np.testing.assert_array_equal(passes(network, x, 6, scope, keep=True), expected)
+
+
+def counted(network):
+    """Count the calls of every module by a hook."""
+    calls = Counter()
+    for name, module in network.named_modules():
+        module.register_forward_hook(lambda *_, name=name: calls.update([name]))
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("kind", "once"),
+    [
+        (Residual, ["first", "norm", "second"]),
+        (Shortcut, ["first", "norm"]),
+        (Alias, ["first", "norm", "second"]),
+        (Branches, ["first", "norm", "second"]),
+        (Functional, ["first", "norm", "relu"]),
+        (InPlaceDropout, ["first"]),
+        (Caches, ["first", "norm"]),
+    ],
+)
+def test_what_comes_before_the_first_dropout_runs_once(kind, once):
+    network = built(kind)
+    calls = counted(network)
+    sample_logits(network, normal(5, 3, 8, 8), 7)
+    assert {name: calls[name] for name in once} == dict.fromkeys(once, 1)
+    assert calls["head"] == 7
+
+
+@pytest.mark.parametrize("name", ["googlenet", "densenet121", "mobilenet_v2", "efficientnet_b0"])
+def test_dropout_before_the_head_of_published_networks(name):
+    """Every module but those behind the dropout runs once for 5 draws; DenseNet's is added."""
+    extra = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
+    network = models.get_model(name, weights=None, num_classes=7, **extra).eval()
+    if name == "densenet121":
+        network = with_dropout(network, 0.2, layers=["classifier"])
+    x = normal(2, 3, 64, 64)
+    logits = network(x).detach()  # before the hooks
+    calls = counted(network)
+    samples = sample_logits(network, x, 5)
+    again = {part for part, count in calls.items() if count == 5}
+    assert again <= {"", "classifier", "classifier.0", "classifier.1", "dropout", "fc"} | {
+        "classifier.dropout"
+    }
+    assert {count for part, count in calls.items() if part not in again} == {1}
+    assert samples.shape == (5, 2, 7)
+    assert not np.array_equal(samples[0], samples[1])
+    assert np.abs(samples.mean(axis=0) - logits.numpy()).max() < 0.5 * logits.abs().max()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "googlenet"])
+def test_dropout_everywhere_in_published_networks(name):
+    """Shared block inputs and residual sums: kept results against a loop that calls everything."""
+    extra = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
+    network = models.get_model(name, weights=None, num_classes=7, **extra).eval()
+    x = normal(2, 3, 64, 64)
+    inner = {"resnet18": ["layer2", "fc"], "googlenet": ["inception4b", "inception5a"]}[name]
+    for layers in (None, inner):
+        treated = with_dropout(network, 0.2, layers)
+        expected = passes(treated, x, 3, "case", keep=False)
+        kept = passes(treated, x, 3, "case", keep=True)
+        np.testing.assert_allclose(kept, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_only_what_meets_a_mask_is_held():
+    """Of ten layers before the dropout one result stays in memory, and the shortcut's."""
+    layers = [nn.Linear(64, 64) for _ in range(10)]
+    network = nn.Sequential(*layers, nn.Dropout(0.5), nn.Linear(64, 3)).eval()
+    x = normal(5, 64)
+    masks = dropout._Masks(0, "network", 0, 5)
+    with dropout._sampling(network, x.device):
+        replay = Replay(network, x, masks)
+        with replay.watching():
+            replay.run()
+            held = [slot.held for slot in replay.slots if slot.held is not None]
+            assert len(replay.slots) == 11
+            assert len(held) == 2  # the frontier and x itself
+            torch.testing.assert_close(held[1], nn.Sequential(*layers)(x))
+        assert all(slot.held is None for slot in replay.slots)
+
+
+# The samples ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scope", ["network", "case"])
+def test_moments_of_the_closed_form(scope):
+    """Dropout before a linear layer: mean w·a + b, variance p/(1-p) Σ w² a².
+
+    4,000 draws; five standard errors.
+    """
+    p, draws = 0.3, 4000
+    network = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Dropout(p), nn.Linear(16, 2)).eval()
+    x = normal(6, 3)
+    x[1] = 1.2 * x[0]
+    a = torch.relu(network[0](x)).detach().numpy()
+    w = network[3].weight.detach().numpy()
+    variance = p / (1 - p) * a**2 @ (w**2).T
+    samples = sample_logits(network, x, draws, scope)
+    mean_error = (variance / draws) ** 0.5
+    assert (np.abs(samples.mean(axis=0) - network(x).detach().numpy()) < 5 * mean_error).all()
+    kurtosis = stats.kurtosis(samples, axis=0)
+    variance_error = variance * ((kurtosis + 2) / draws) ** 0.5
+    assert (np.abs(samples.var(axis=0) - variance) < 5 * variance_error).all()
+    # Two cases: with one mask for both, their logits vary together by p/(1-p) Σ w² a a'.
+    joint = p / (1 - p) * (a[0] * a[1]) @ (w[0] ** 2)
+    found = np.cov(samples[:, 0, 0], samples[:, 1, 0])[0, 1]
+    spread = (variance[0, 0] * variance[1, 0] / draws) ** 0.5
+    assert abs(found - (joint if scope == "network" else 0)) < 6 * spread
+    assert joint > 12 * spread
+
+
+@pytest.mark.parametrize("masks", ["channel", "element"])
+def test_same_distribution_as_a_loop_in_torch(masks):
+    """Case scope against torch's own dropout: means and spreads of 3,000 passes each."""
+    network = with_dropout(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.Flatten()), 0.4,
+        masks=masks,
+    ).eval()  # fmt: skip
+    x = normal(4, 3, 5, 5)
+    ours = sample_logits(network, x, 3000, "case")
+    loop = copy.deepcopy(network).train()
+    with torch.no_grad():
+        theirs = np.stack([loop(x).numpy() for _ in range(3000)])
+    error = (ours.var(axis=0) / 3000 + theirs.var(axis=0) / 3000) ** 0.5
+    assert (np.abs(ours.mean(axis=0) - theirs.mean(axis=0)) < 5 * error).all()
+    np.testing.assert_allclose(ours.std(axis=0), theirs.std(axis=0), rtol=0.12)
+    for i in range(4):
+        assert stats.ks_2samp(ours[:, i, 0], theirs[:, i, 0]).pvalue > 1e-4
+
+
+CONVOLUTIONAL = nn.Sequential(
+    nn.Conv2d(3, 40, 3, padding=1), nn.ReLU(), nn.Conv2d(40, 5, 3), nn.Flatten(), nn.Linear(180, 4)
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("masks", ["channel", "element"])
+@pytest.mark.parametrize("scope", ["network", "case"])
+def test_batches_and_parts_of_the_draws_change_nothing(scope, masks):
+    network = with_dropout(CONVOLUTIONAL, 0.3, masks=masks).eval()
+    x = normal(23, 3, 8, 8)
+    whole = sample_logits(network, x, 6, scope, seed=4)
+    for size in (1, 7, 22):
+        part = sample_logits(network, x, 6, scope, seed=4, batch_size=size)
+        np.testing.assert_allclose(part, whole, rtol=1e-4, atol=1e-5)
+    rest = sample_logits(network, x, 2, scope, seed=4, first=4)
+    np.testing.assert_array_equal(rest, whole[4:])
+    plain = sample_logits(network, x.to(memory_format=torch.channels_last), 6, scope, seed=4)
+    np.testing.assert_allclose(plain, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_seeds_decide():
+    network, x = with_dropout(CONVOLUTIONAL, 0.3).eval(), normal(2, 3, 8, 8)
+    one, same, other = (sample_logits(network, x, 5, seed=seed) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(one, same)
+    assert not (one == other).all(axis=(1, 2)).any()
+
+
+def test_a_global_seed_does_not():
+    network, x = with_dropout(CONVOLUTIONAL, 0.3).eval(), normal(2, 3, 8, 8)
+    torch.manual_seed(1)
+    one, state = sample_logits(network, x, 5), torch.get_rng_state()
+    torch.manual_seed(2)
+    np.testing.assert_array_equal(sample_logits(network, x, 5), one)
+    torch.manual_seed(1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("masks", ["channel", "element"])
+def test_one_mask_for_all_cases_or_one_for_each(masks):
+    """The same picture four times: one function of x, or four."""
+    network = with_dropout(CONVOLUTIONAL, 0.3, masks=masks).eval()
+    x = normal(1, 3, 8, 8).expand(4, 3, 8, 8)
+    together = sample_logits(network, x, 5, "network")
+    np.testing.assert_allclose(
+        together, np.repeat(together[:, :1], 4, axis=1), rtol=1e-4, atol=1e-6
+    )
+    apart = sample_logits(network, x, 5, "case")
+    assert np.abs(apart[:, 0] - apart[:, 1]).min() > 1e-6
+    # Case 0 has the mask that all have in network scope: for one case there is no difference.
+    np.testing.assert_allclose(apart[:, 0], together[:, 0], rtol=1e-4, atol=1e-6)
+
+
+def masks_of(layer, shape, draws=3, scope="case"):
+    """What a dropout layer does to ones."""
+    return sample_outputs(nn.Sequential(layer, nn.Identity()), torch.ones(shape), draws, scope)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Dropout1d(0.5), (6, 30, 4)),
+        (nn.Dropout2d(0.5), (6, 30, 4, 3)),
+        (nn.Dropout3d(0.5), (6, 30, 4, 3, 2)),
+        (nn.Dropout(0.5), (6, 30, 4, 3)),
+        (nn.Dropout(0.5), (6, 30)),
+        (nn.Dropout(0.5), (6, 5, 30)),
+    ],
+)
+def test_shapes_of_masks(layer, shape):
+    """Whole channels or elements; 0 or 1/(1-p); alike for all cases in network scope only."""
+    for scope in ("case", "network"):
+        masks = masks_of(layer, shape, scope=scope)
+        assert masks.shape == (3, *shape)
+        assert set(np.unique(masks)) == {0, 2}
+        assert (masks == masks[:, :1]).all() == (scope == "network")
+        if isinstance(layer, nn.Dropout) and len(shape) > 2:
+            inside = masks.reshape(3, *shape[:2], -1)
+            assert (inside.min(axis=3) < inside.max(axis=3)).any(axis=2).all()
+        elif len(shape) > 2:
+            assert (masks == masks[(...,) + (slice(0, 1),) * (len(shape) - 2)]).all()
+
+
+@pytest.mark.parametrize("p", [0.5, 0.1, 0.3, 0.003, 1 / 3, 0.9, 0.999])
+def test_probability_is_exact(p):
+    """Frequency in 4 million draws within 4.5 standard errors; a byte alone would miss 0.003."""
+    network = nn.Sequential(nn.Dropout(p), nn.Identity())
+    dropped = sample_outputs(network, torch.ones(40, 10_000), 10, "case", seed=5) == 0
+    error = (p * (1 - p) / dropped.size) ** 0.5
+    assert abs(dropped.mean() - p) < 4.5 * error
+    by_case = dropped.mean(axis=(0, 2))
+    assert stats.chisquare(dropped.sum(axis=(0, 2))).pvalue > 1e-4, by_case
+
+
+def test_masks_of_draws_sites_and_cases_are_independent():
+    """Correlations of 20 masks of 20,000 elements each, from two sites, five draws, two cases."""
+    network = nn.Sequential(nn.Dropout(0.5), nn.Linear(1, 1))
+
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.drop = nn.Dropout(0.5)
+
+        def forward(self, x):
+            return torch.stack([self.drop(x), self.drop(x)], dim=1)
+
+    masks = sample_outputs(Both(), torch.ones(2, 20_000), 5, "case").reshape(20, -1)
+    assert len(network) == 2
+    correlation = np.corrcoef(masks)[np.triu_indices(20, 1)]
+    assert np.abs(correlation).max() < 5 / 20_000**0.5
+    assert stats.kstest(correlation * 20_000**0.5, "norm").pvalue > 1e-3
+
+
+def test_a_probability_of_one_drops_all():
+    network = nn.Sequential(nn.Dropout(0.5), nn.Dropout(1.0), nn.Linear(3, 2)).eval()
+    with pytest.raises(ValueError, match="does not reach the output"):
+        sample_logits(network, normal(4, 3))
+
+
+def test_rows_that_belong_to_one_case():
+    """A picture cut into windows: rows of a case follow one another."""
+
+    class Windows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.drop = nn.Dropout(0.5)
+
+        def forward(self, x):
+            return self.drop(x.reshape(-1, 5)).reshape(len(x), 4, 5)
+
+    x = torch.ones(6, 20)
+    for scope in ("case", "network"):
+        whole = sample_outputs(Windows(), x, 4, scope)
+        np.testing.assert_array_equal(sample_outputs(Windows(), x, 4, scope, batch_size=2), whole)
+        assert (whole == whole[:, :1]).all() == (scope == "network")
+
+
+def test_cases_must_come_first():
+    class Turned(nn.Module):
+        def forward(self, x):
+            return F.dropout(x.T, 0.5, training=True).T
+
+    with pytest.raises(ValueError, match=r"dropout acts on \(7, 4\), whose first axis should be"):
+        sample_logits(Turned(), normal(4, 7))
+
+
+def test_noise_that_is_not_dropout_is_drawn_anew_and_repeats():
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Linear(3, 4)
+
+        def forward(self, x):
+            h = self.body(x)
+            return h + torch.randn_like(h)
+
+    network = Noisy()
+    calls = counted(network)
+    one = sample_logits(network, normal(5, 3), 400)
+    assert calls["body"] == 1
+    np.testing.assert_array_equal(sample_logits(network, normal(5, 3), 400), one)
+    np.testing.assert_allclose(one.std(axis=0), 1, atol=0.2)
+    assert one.std(axis=0).mean() == pytest.approx(1, abs=0.02)
+
+
+def test_bytes_are_pictures():
+    network = with_dropout(CONVOLUTIONAL, 0.3).eval()
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8), dtype=np.uint8)
+    expected = sample_logits(network, images.astype(np.float32) / 255, 4)
+    np.testing.assert_allclose(sample_logits(network, images, 4), expected, rtol=1e-5, atol=1e-6)
+
+
+# No trace -------------------------------------------------------------------------------------
+
+
+def state(network):
+    return copy.deepcopy(
+        (
+            network.state_dict(),
+            [(type(module), module.training, len(vars(module))) for module in network.modules()],
+        )
+    )
+
+
+def same(one, other):
+    assert one[1] == other[1]
+    assert all(torch.equal(one[0][name], other[0][name]) for name in one[0])
+
+
+@pytest.mark.parametrize("kind", ZOO)
+def test_the_network_is_left_as_it_was(kind):
+    network = built(kind)
+    network.relu.train()  # a mode that is the caller's own
+    before = state(network)
+    sample_logits(network, normal(5, 3, 8, 8), 4)
+    same(state(network), before)
+
+
+def test_flags_come_back_after_an_exception():
+    network = built(Residual)
+    before, random = state(network), torch.get_rng_state()
+    with pytest.raises(RuntimeError):
+        sample_logits(network, normal(5, 7, 8, 8))
+    same(state(network), before)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert torch.is_grad_enabled()
+    assert type(network.first) is nn.Conv2d
+
+
+def test_batchnorm_in_training_mode_is_refused_and_undisturbed():
+    network = built(Residual).train()
+    before = state(network)
+    with pytest.raises(ValueError, match=r"network: BatchNorm would use .* call network.eval"):
+        sample_logits(network, normal(5, 3, 8, 8))
+    same(state(network), before)
+
+
+def test_batchnorm_that_mixes_the_cases_is_refused():
+    network = nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False), nn.Dropout(0.5)).eval()
+    with pytest.raises(ValueError, match="track running statistics"):
+        sample_logits(network, normal(5, 3))
+
+
+def test_other_buffers_that_change_are_put_back():
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(1))
+
+        def forward(self, x):
+            self.calls.add_(1)
+            return x
+
+    network = nn.Sequential(Counts(), nn.Dropout(0.5))
+    with pytest.raises(ValueError, match=r"network: the passes changed 0.calls \(now as before\)"):
+        sample_logits(network, normal(5, 3))
+    assert network[0].calls.item() == 0
+
+
+# Refusals -------------------------------------------------------------------------------------
+
+
+class Silent(nn.Module):
+    def forward(self, x):
+        return F.dropout(x, 0.5, training=self.training)
+
+
+class Dead(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x):
+        self.drop(x)
+        return x
+
+
+@pytest.mark.parametrize(
+    ("network", "cause"),
+    [
+        (nn.Linear(3, 2), "it has no dropout; with_dropout"),
+        (nn.Sequential(nn.Dropout(0.0), nn.Linear(3, 2)), "its dropout has p = 0"),
+        (Silent().eval(), "silent in evaluation mode"),
+        (Dead(), "does not reach the output"),
+    ],
+)
+@pytest.mark.parametrize("draws", [1, 5])
+def test_a_network_in_which_nothing_random_acts(network, cause, draws):
+    with pytest.raises(ValueError, match=f"network: nothing random acts in it.*{cause}"):
+        sample_logits(network, normal(4, 3), draws)
+
+
+def test_equal_draws_by_chance_are_not_refused():
+    """One unit and p = 0.001: fifty draws agree with probability .95."""
+    network = nn.Sequential(nn.Dropout(0.001), nn.Linear(1, 2)).eval()
+    samples = sample_logits(network, torch.ones(3, 1), 50, seed=1)
+    assert (samples == samples[0]).all()
+    assert sample_logits(network, torch.ones(3, 1), 1).shape == (1, 3, 2)
+
+
+def test_alpha_dropout_is_refused():
+    with pytest.raises(ValueError, match="network: AlphaDropout is not supported"):
+        sample_logits(nn.Sequential(nn.AlphaDropout(0.5)), normal(4, 3))
+
+
+def test_outputs_that_are_not_finite():
+    network = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 2))
+    network[1].weight.data.fill_(torch.inf)
+    with pytest.raises(ValueError, match="network: returned NaN or infinity"):
+        sample_logits(network, torch.ones(4, 3))
+
+
+NETWORK = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Dropout(0.5), nn.Linear(5, 2)).eval()
+
+
+@given(
+    arguments(
+        draws=st.integers(0, 3),
+        scope=st.sampled_from(["network", "case", "batch"]),
+        seed=st.integers(-1, 2**63 - 1),
+        batch_size=st.one_of(st.none(), st.integers(0, 5)),
+        first=st.integers(-1, 2**62),
+    )
+)
+def test_sampling_with_any_argument(given_):
+    samples = finite_or_named(lambda: sample_logits(NETWORK, torch.ones(4, 3), **given_), [*given_])
+    if samples is not None:
+        assert samples.shape == (given_["draws"], 4, 2)
+        assert np.isfinite(samples).all()
+
+
+@given(GARBAGE)
+def test_sampling_at_anything(x):
+    class Any(nn.Module):
+        def forward(self, x):
+            return F.dropout(x.flatten(1).float(), 0.5, training=True)
+
+    samples = finite_or_named(lambda: sample_logits(Any(), x, 3), ["x", "network"])
+    assert samples is None or samples.shape[:2] == (3, len(x))
+
+
+@pytest.mark.parametrize("network", [None, 3, np.sin, "resnet18"])
+def test_networks_must_be_modules(network):
+    for call in (lambda: with_dropout(network, 0.1), lambda: sample_logits(network, normal(2, 3))):
+        with pytest.raises(ValueError, match=r"network: expected a torch.nn.Module"):
+            call()
+
+
+# with_dropout ---------------------------------------------------------------------------------
+
+
+def treated_layers(network):
+    return [name for name, module in network.named_modules() if dropout._masked(module)]
+
+
+def test_masks_go_before_every_weight_layer():
+    """GoogLeNet: 57 convolutions (Szegedy et al. 2015: 57 with those of 1x1) and a linear layer
+    behind its own dropout, which is not doubled."""
+    network = models.googlenet(weights=None, aux_logits=False, init_weights=False)
+    before = state(network)
+    treated = with_dropout(network, 0.1)
+    same(state(network), before)
+    convolutions = [n for n, m in network.named_modules() if isinstance(m, nn.Conv2d)]
+    assert treated_layers(treated) == convolutions
+    assert len(convolutions) == 57
+    assert treated.dropout.p == 0.2
+    assert list(treated.state_dict()) == list(network.state_dict())
+    assert {type(m.dropout) for m in treated.modules() if dropout._masked(m)} == {nn.Dropout2d}
+
+
+def test_its_own_arithmetic():
+    """The input of the layer is what is masked: a linear layer of ones counts what was kept."""
+    layer = nn.Linear(8, 1, bias=False)
+    layer.weight.data.fill_(1)
+    counts = sample_logits(with_dropout(layer, 0.5), torch.ones(1, 8), 2000)[:, 0, 0] / 2
+    observed = np.bincount(counts.round().astype(int), minlength=9)
+    assert stats.chisquare(observed, 2000 * stats.binom.pmf(range(9), 8, 0.5)).pvalue > 1e-4
+
+
+def test_chosen_layers_and_kinds_of_mask():
+    network = nn.Sequential(CONVOLUTIONAL, nn.ReLU(), nn.Linear(4, 2))
+    assert treated_layers(with_dropout(network, 0.1)) == ["0.0", "0.2", "0.4", "2"]
+    assert treated_layers(with_dropout(network, 0.1, ["0"])) == ["0.0", "0.2", "0.4"]
+    assert treated_layers(with_dropout(network, 0.1, ["2", "0.2"])) == ["0.2", "2"]
+    kinds = [type(m.dropout) for m in with_dropout(network, 0.1).modules() if dropout._masked(m)]
+    assert kinds == [nn.Dropout2d, nn.Dropout2d, nn.Dropout, nn.Dropout]
+    by_element = with_dropout(network, 0.1, masks="element").modules()
+    assert {type(m.dropout) for m in by_element if dropout._masked(m)} == {nn.Dropout}
+    volume = with_dropout(nn.Sequential(nn.Conv1d(1, 1, 1), nn.ConvTranspose3d(1, 1, 1)), 0.1)
+    assert [type(m.dropout) for m in volume] == [nn.Dropout1d, nn.Dropout3d]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        nn.Sequential(nn.Dropout(0.3), nn.Linear(4, 2)),
+        nn.Sequential(nn.Dropout2d(0.3), nn.Flatten(), nn.Linear(4, 2)),
+        nn.Sequential(nn.Sequential(nn.Dropout(0.3)), nn.Sequential(nn.Linear(4, 2))),
+    ],
+)
+def test_dropout_that_is_there_is_not_doubled(head):
+    treated = with_dropout(nn.Sequential(nn.Linear(3, 4), head), 0.1)
+    assert treated_layers(treated) == ["0"]
+    assert next(m.p for m in treated.modules() if isinstance(m, nn.Dropout)) == 0.1
+
+
+def test_dropout_after_other_layers_is_no_dropout_before():
+    network = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.3), nn.ReLU(), nn.Linear(4, 2))
+    assert treated_layers(with_dropout(network, 0.1)) == ["0", "3"]
+
+
+def test_twice_is_once():
+    once = with_dropout(CONVOLUTIONAL, 0.1)
+    assert treated_layers(with_dropout(once, 0.4)) == ["0", "2", "4"]
+    twice = with_dropout(once, 0.4)
+    assert [m.dropout.p for m in twice.modules() if dropout._masked(m)] == [0.1, 0.1, 0.1]
+
+
+def test_copies_train_save_and_load():
+    network = with_dropout(CONVOLUTIONAL, 0.3)
+    assert network.training
+    assert not with_dropout(copy.deepcopy(CONVOLUTIONAL).eval(), 0.3)[0].dropout.training
+    x = normal(2, 3, 8, 8)
+    assert not torch.equal(network(x), network(x))
+    network.eval()
+    torch.testing.assert_close(network(x), CONVOLUTIONAL(x))
+    for copied in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        np.testing.assert_array_equal(sample_logits(copied, x, 3), sample_logits(network, x, 3))
+    plain = copy.deepcopy(CONVOLUTIONAL)
+    plain.load_state_dict(network.state_dict())
+
+
+@pytest.mark.parametrize("p", [-0.1, 1, 1.5, np.nan, "0.5", None, True, 1j, [0.5]])
+def test_probabilities_out_of_range(p):
+    with pytest.raises(ValueError, match="p: the probability to drop must lie in"):
+        with_dropout(CONVOLUTIONAL, p)
+
+
+@pytest.mark.parametrize(
+    ("network", "layers", "message"),
+    [
+        (CONVOLUTIONAL, ["9"], "layers: the network has no part '9'"),
+        (CONVOLUTIONAL, ["1"], "layers: there is no convolution and no linear layer"),
+        (CONVOLUTIONAL, 3, "layers: expected names"),
+        (CONVOLUTIONAL, "0", "layers: expected names"),
+        (nn.ReLU(), None, "layers: there is no convolution and no linear layer"),
+        (nn.MultiheadAttention(4, 2), None, "network: the inputs of the weights inside Multihead"),
+        (nn.LSTM(4, 2), None, "network: the inputs of the weights inside LSTM"),
+    ],
+)
+def test_layers_that_cannot_be_treated(network, layers, message):
+    with pytest.raises(ValueError, match=message):
+        with_dropout(network, 0.1, layers)
+
+
+def test_masks_of_another_kind_are_refused():
+    with pytest.raises(ValueError, match="masks: must be one of"):
+        with_dropout(CONVOLUTIONAL, 0.1, masks="row")
