@@ -64,6 +64,7 @@ class Replay(TorchFunctionMode):
         """Make one pass; the first one writes the log."""
         self.passes += 1
         self.position = self.sites = self.silent = self.idle = 0
+        self.replaced = False
         with self:
             output = self.network(self.x if self.keep else self.x.clone())
         output = self._current(output)
@@ -148,7 +149,7 @@ class Replay(TorchFunctionMode):
         if not inplace:
             return output
         if self.keep and self._is_kept(input):
-            input._now = (self.passes, output)
+            self._replace(input, output)
             return output
         return input.copy_(output)
 
@@ -169,7 +170,7 @@ class Replay(TorchFunctionMode):
         if plain != entry.plain or not self._all_kept(tensors, plain):
             raise Diverged
         for before, after in entry.effects:
-            before.value()._now = (self.passes, after.value())
+            self._replace(before.value(), after.value())
         return _Box(_map(entry.form, lambda leaf: leaf.value() if type(leaf) is _Slot else leaf))
 
     def _changed(self, func, args, kwargs):
@@ -189,11 +190,18 @@ class Replay(TorchFunctionMode):
             raise Diverged
         copy = target.clone()
         result = func(copy, *args[1:], **kwargs)
-        target._now = (self.passes, copy)
+        self._replace(target, copy)
         return result, [(target._slot, copy)]
+
+    def _replace(self, tensor, after):
+        """Let `after` take the place of a kept tensor until the pass is over."""
+        tensor._now = (self.passes, after)
+        self.replaced = True
 
     def _current(self, tree):
         """The same structure, with each tensor replaced by what it was changed to in this pass."""
+        if not self.replaced:
+            return tree
 
         def current(leaf):
             while torch.is_tensor(leaf):

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from mcunc._checks import check_choice, check_count
+from mcunc._inputs import as_cases, as_network, batches, device_of, seed_noise
 from mcunc._replay import Diverged, Replay
 
 _CONVOLUTIONS = {
@@ -27,7 +28,6 @@ _CONVOLUTIONS = {
 _DROPOUTS = nn.modules.dropout._DropoutNd
 _CLOSED = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, nn.Bilinear)
 _BLOCK = 4096  # masks are drawn for so many cases at once that they have at least these elements
-_NUMBERS = 2**21  # in a batch, where the caller names no batch size
 
 
 def with_dropout(network, p, layers=None, masks="channel"):
@@ -60,7 +60,7 @@ def with_dropout(network, p, layers=None, masks="channel"):
         For an argument outside its range, a part that is not in the network, no weight layer at
         all, or one whose inputs cannot be masked from outside: attention, recurrent, bilinear.
     """
-    _check_network(network)
+    as_network(network)
     if isinstance(p, bool) or not (isinstance(p, (int, float)) and 0 <= p < 1):
         raise ValueError(f"p: the probability to drop must lie in [0, 1), got {p!r}")
     check_choice("masks", masks, ("channel", "element"))
@@ -139,12 +139,15 @@ def sample_logits(network, x, draws=50, scope="network", seed=0, batch_size=None
     return samples
 
 
-def sample_outputs(network, x, draws=50, scope="network", seed=0, batch_size=None, first=0):
+def sample_outputs(
+    network, x, draws=50, scope="network", seed=0, batch_size=None, first=0, first_case=0
+):
     """As `sample_logits`, for a network whose output has any number of axes, cases first.
 
     Parameters
     ----------
     network, x, draws, scope, seed, batch_size, first : see `sample_logits`
+    first_case : int, number of the first case, where `x` is a part of more
 
     Returns
     -------
@@ -155,21 +158,16 @@ def sample_outputs(network, x, draws=50, scope="network", seed=0, batch_size=Non
     ValueError
         As `sample_logits`.
     """
-    _check_network(network)
-    x = _cases(x)
+    as_network(network)
+    x = as_cases(x)
     draws, first = check_count("draws", draws), check_count("first", first, 0, 2**62)
+    first_case = check_count("first_case", first_case, 0, 2**62)
     check_choice("scope", scope, ("network", "case"))
     seed = check_count("seed", seed, minimum=0)
-    if batch_size is None:
-        batch_size = max(1, _NUMBERS * len(x) // max(x.numel(), 1))
-    batch_size = check_count("batch_size", batch_size)
-    weight = next(network.parameters(), torch.empty(0))
-    parts = []
-    with _sampling(network, weight.device):
-        for start in range(0, len(x), batch_size):
-            batch = _as_input(x[start : start + batch_size], weight.device)
-            masks = _Masks(seed, scope, start, len(batch))
-            numbers = range(first, first + draws)
+    parts, numbers, device = [], range(first, first + draws), device_of(network)
+    with _sampling(network, device):
+        for start, batch in batches(x, batch_size, device):
+            masks = _Masks(seed, scope, first_case + start, len(batch))
             parts.append(_passes(network, batch, masks, numbers, check=not parts))
     return np.concatenate(parts, axis=1)
 
@@ -198,7 +196,7 @@ def _replayed(replay, masks, numbers, check):
     with replay.watching():
         for number in numbers:
             masks.draw = number
-            _seed_other_noise(masks.seed, number, masks.first_case)
+            _seed_other_noise(masks, number, replay.x.device)
             output = _as_output(replay.run(), len(replay.x))
             if not np.isfinite(output).all():
                 if replay.keep:
@@ -211,13 +209,19 @@ def _replayed(replay, masks, numbers, check):
     return outputs
 
 
+def _as_output(output, cases):
+    if not (torch.is_tensor(output) and output.ndim >= 2 and len(output) == cases):
+        raise ValueError("network: must return one tensor (B, K), a row for each case")
+    return output.float().cpu().numpy()
+
+
 def _refuse_silence(replay, masks):
     """Raise, unless dropping everything gives other outputs than dropping nothing."""
     probe = Replay(replay.network, replay.x, masks, keep=False)
     outputs = []
     with probe.watching():
         for number, masks.forced in enumerate((True, False)):
-            _seed_other_noise(masks.seed, number, masks.first_case)
+            _seed_other_noise(masks, number, replay.x.device)
             outputs.append(_as_output(probe.run(), len(probe.x)))
     masks.forced = None
     if not np.array_equal(*outputs):
@@ -262,10 +266,10 @@ def _sampling(network, device):
         )
 
 
-def _seed_other_noise(*key):
+def _seed_other_noise(masks, number, device):
     """Noise that is not dropout comes from torch's own generators: the same in the same pass."""
-    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
-    torch.manual_seed(int(state >> 1))
+    key = masks.seed, number, masks.first_case
+    seed_noise(int(np.random.SeedSequence(key).generate_state(1)[0]), device)
 
 
 # Masks ----------------------------------------------------------------------------------------
@@ -369,34 +373,3 @@ def _masked(module):
 def _mask_input(module, inputs):
     """Pass the input of a weight layer through its dropout first: a forward pre-hook."""
     return (module.dropout(inputs[0]), *inputs[1:])
-
-
-# Inputs and outputs ---------------------------------------------------------------------------
-
-
-def _check_network(network):
-    if not isinstance(network, nn.Module):
-        raise ValueError(f"network: expected a torch.nn.Module, got {type(network).__name__}")
-
-
-def _cases(x):
-    """`x` as a tensor with at least one case."""
-    try:
-        x = x if torch.is_tensor(x) else torch.as_tensor(np.asarray(x))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"x: expected a tensor or an array of numbers ({error})") from None
-    if x.ndim < 2 or x.numel() == 0:
-        raise ValueError(f"x: expected at least one case (N, ...), got shape {tuple(x.shape)}")
-    return x.detach()
-
-
-def _as_input(batch, device):
-    """On the device of the weights; bytes of pictures as numbers in [0, 1]."""
-    batch = batch.to(device)
-    return batch.float() / 255 if batch.ndim == 4 and batch.dtype == torch.uint8 else batch
-
-
-def _as_output(output, cases):
-    if not (torch.is_tensor(output) and output.ndim >= 2 and len(output) == cases):
-        raise ValueError("network: must return one tensor (B, K), a row for each case")
-    return output.float().cpu().numpy()

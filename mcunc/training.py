@@ -1,7 +1,6 @@
 """Training networks."""
 
 import os
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from mcunc._checks import check_choice, check_count, check_fraction, check_positive
+from mcunc._inputs import as_network, device_of, evaluating, seed_noise
 
 
 def fit_full_batch(network, loss, steps=500, learning_rate=0.01, optimiser="adam", watch=None):
@@ -242,30 +242,16 @@ def predict_logits(network, images, batch_size=500):
     ValueError
         For images of another shape or type, or a network that returns something else.
     """
-    if not isinstance(network, torch.nn.Module):
-        raise ValueError(f"network: expected a torch.nn.Module, got {type(network).__name__}")
+    as_network(network)
     images = _pictures(images)[0]
     batch_size = check_count("batch_size", batch_size)
-    weight = next(network.parameters(), None)
-    device = torch.device("cpu") if weight is None else weight.device
-    with _evaluating(network), torch.no_grad():
+    device = device_of(network)
+    with evaluating(network):
         parts = [network(_as_input(part, device)) for part in images.split(batch_size)]
     for part in parts:
         if not (torch.is_tensor(part) and part.ndim == 2 and part.isfinite().all()):
             raise ValueError("network: must return finite logits (B, K), one row per picture")
     return torch.cat(parts).float().cpu().numpy()
-
-
-@contextmanager
-def _evaluating(network):
-    """Evaluation mode, and afterwards every module in the mode it was in."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def crop_and_flip(images, generator, padding=4):
@@ -332,7 +318,7 @@ def _one_epoch(network, optimiser, images, labels, batch_size, augment, key, bar
     order, noise = map(int, np.random.SeedSequence(key).generate_state(2))
     generator = torch.Generator().manual_seed(order)
     device = next(network.parameters()).device
-    _seed_noise(noise, device)
+    seed_noise(noise, device)
     highest = labels.max()
     total = correct = 0.0
     network.train()
@@ -368,14 +354,6 @@ def _cross_entropy(logits, target, highest):
     if not torch.isfinite(loss):
         raise ValueError("recipe: the loss is not finite; lower learning_rate")
     return loss
-
-
-def _seed_noise(seed, device):
-    """Seed what dropout and the like draw from, and no generator of another device."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)
 
 
 def _watched(watch, network):

@@ -1,0 +1,419 @@
+r"""Class activation maps: where in a picture the evidence for a class lies.
+
+For a network that ends in an average over the picture and one linear layer,
+
+.. math:: \text{logit}_c = b_c + \frac1{hw} \sum_{x,y} M_c(x, y), \qquad
+          M_c(x, y) = \sum_k w_{ck} A_k(x, y)
+
+(Zhou et al. 2016, equations 1 and 2): the map M takes the logit apart exactly, pixel by pixel.
+Maps here are raw, in units of the logit; `normalise` and `enlarge` make pictures of them.
+
+Introduced in chapter 6.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mcunc._checks import as_array, as_classes, check_count
+from mcunc._inputs import as_cases, as_network, batches, device_of, evaluating
+from mcunc._replay import Replay
+from mcunc.dropout import sample_outputs
+
+_DROPOUTS = nn.modules.dropout._DropoutNd
+
+
+@dataclass(frozen=True)
+class MapMoments:
+    """Mean and standard deviation of maps and logits under dropout before the head.
+
+    Attributes
+    ----------
+    classes : (N,) integer array, the class each map is of
+    mean, std : (N, h, w) float32 arrays, of the map in units of the logit
+    logit_mean, logit_std : (N,) float32 arrays, of the logit of that class
+    """
+
+    classes: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    logit_mean: np.ndarray
+    logit_std: np.ndarray
+
+
+def class_activation_maps(network, x, classes=None, batch_size=None):
+    """Maps of one class for each picture, in the same forward pass as the logits.
+
+    Parameters
+    ----------
+    network : networks.ImageClassifier whose head is one linear layer, with or without dropout
+        before it, behind an average over the picture; it runs in evaluation mode and is left in
+        its own.
+    x : (N, 3, H, W) tensor or array in [0, 1], or uint8
+    classes : int or (N,) integers, optional
+        The class of each map; by default the one predicted.
+    batch_size : int, optional
+
+    Returns
+    -------
+    maps : (N, h, w) float32 array; its mean plus the bias of the class is the class's logit
+    logits : (N, K) float32 array
+
+    Raises
+    ------
+    ValueError
+        For pictures or classes that do not fit, or a network of another form.
+    """
+    maps, logits = [], []
+    for _, batch, chosen in _batches(network, x, classes, batch_size):
+        features, scores, chosen = _forward(network, batch, chosen)
+        maps.append(_maps(features, _linear(network).weight[chosen]))
+        logits.append(scores)
+    return _numpy(maps), _numpy(logits)
+
+
+def map_moments(network, x, classes=None, batch_size=None):
+    r"""Mean and standard deviation of map and logit in closed form, for dropout before the head.
+
+    Each mask is 0 with probability p and 1/(1-p) otherwise, so that its variance is p/(1-p) and
+
+    .. math:: \mathrm{var}\, M_c(x, y) = \frac{p}{1-p} \sum_k w_{ck}^2 A_k(x, y)^2, \qquad
+              \mathrm{var}\, \text{logit}_c = \frac{p}{1-p} \sum_k w_{ck}^2 g_k^2
+
+    with g the average of A over the picture.  The mean is the map without dropout.  Nothing in
+    this depends on how much data the network has seen, other than through w and A.
+
+    Parameters
+    ----------
+    network, x, classes, batch_size : see `class_activation_maps`
+
+    Returns
+    -------
+    MapMoments
+
+    Raises
+    ------
+    ValueError
+        As `class_activation_maps`; for a network with dropout elsewhere, or none before the head.
+    """
+    _check_network(network)
+    _only_before_head(network)
+    keep = np.prod([1 - dropout.p for dropout in _head_dropouts(network)])
+    factor = ((1 - keep) / keep) ** 0.5
+    parts = []
+    for _, batch, chosen in _batches(network, x, classes, batch_size):
+        features, logits, chosen = _forward(network, batch, chosen)
+        weight = _linear(network).weight[chosen]
+        spread = factor * _maps(features**2, weight**2).sqrt()
+        pooled = features.mean(dim=(2, 3))
+        logit_spread = factor * (pooled * weight).norm(dim=1)
+        logit = logits.gather(1, chosen[:, None])[:, 0]
+        parts.append((chosen, _maps(features, weight), spread, logit, logit_spread))
+    return MapMoments(*(_numpy(part) for part in zip(*parts, strict=True)))
+
+
+def sample_maps(
+    network, x, classes=None, draws=50, scope="network", seed=0, batch_size=None, first=0
+):
+    """Class activation maps of T stochastic passes.
+
+    The class of a picture is the same in every pass, so that maps can be averaged.  Masks are those
+    of `dropout.sample_logits` with the same arguments: the mean of a map, plus the bias, is the
+    logit of that pass.
+
+    Parameters
+    ----------
+    network, x : see `class_activation_maps`; the network needs dropout
+    classes : int or (N,) integers, optional
+        The class of each map; by default the one predicted without dropout.
+    draws, scope, seed, batch_size, first : see `dropout.sample_logits`
+
+    Returns
+    -------
+    (T, N, h, w) float32 array; its mean and standard deviation are over the first axis
+
+    Raises
+    ------
+    ValueError
+        As `class_activation_maps` and `dropout.sample_logits`.
+    """
+    parts = []
+    for start, batch, chosen in _batches(network, x, classes, batch_size):
+        before_head = not _active(network.features)
+        if before_head or chosen is None:
+            features, _, chosen = _forward(network, batch, chosen)
+        options = {"draws": draws, "scope": scope, "seed": seed, "first": first}
+        options |= {"batch_size": len(batch), "first_case": start}
+        weight = _linear(network).weight[chosen]
+        if before_head:
+            masks = sample_outputs(_HeadMasks(network), features[:, :, 0, 0], **options)
+            masks = torch.from_numpy(masks).to(features.device)
+            with torch.no_grad():  # T maps of a picture are one product of matrices
+                flat = (masks * weight).transpose(0, 1) @ features.flatten(2)
+            parts.append(flat.transpose(0, 1).unflatten(2, features.shape[2:]).cpu().numpy())
+        else:
+            parts.append(sample_outputs(_MapNetwork(network, weight), batch, **options))
+    return np.concatenate(parts, axis=1)
+
+
+def grad_cam(network, x, classes=None, layer=None, batch_size=None):
+    """Maps by Grad-CAM (Selvaraju et al. 2017), for networks without the head that CAM needs.
+
+    The work is done by the package grad-cam, on a copy, since it changes the mode and the
+    gradients of what it works on.  It keeps the positive part, scales each map to [0, 1] and
+    enlarges it: sizes cannot be compared between maps, so that means and standard deviations over
+    passes must be taken from `sample_maps`.  For a head as in `class_activation_maps` it is
+    the positive part of that map, up to scale.
+
+    Parameters
+    ----------
+    network : torch.nn.Module, (B, 3, H, W) -> (B, K)
+    x : (N, 3, H, W) tensor or array in [0, 1], or uint8
+    classes : int or (N,) integers, optional
+        The class of each map; by default the one predicted.
+    layer : str, optional
+        Name in ``network.named_modules()`` of the part whose output is mapped; by default
+        "features".
+    batch_size : int, optional
+
+    Returns
+    -------
+    (N, H, W) float32 array in [0, 1]
+
+    Raises
+    ------
+    ValueError
+        For pictures or classes that do not fit, or a layer that is not in the network.
+    """
+    from pytorch_grad_cam import GradCAM  # slow to import
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    as_network(network)
+    layer = "features" if layer is None else layer
+    copied = copy.deepcopy(network).eval().requires_grad_(True)
+    parts = dict(copied.named_modules())
+    if not isinstance(layer, str) or layer not in parts:
+        raise ValueError(f"layer: the network has no part {layer!r}; name one of its modules")
+    maps = []
+    with torch.enable_grad(), GradCAM(copied, [parts[layer]]) as cam:
+        for _, batch, chosen in _batches(network, x, classes, batch_size, check=False):
+            targets = None if chosen is None else list(map(ClassifierOutputTarget, chosen.tolist()))
+            maps.append(torch.from_numpy(cam(batch, targets)))
+    return _numpy(maps)
+
+
+def normalise(maps, shared=False):
+    """Scale maps to [0, 1], for drawing.
+
+    Parameters
+    ----------
+    maps : (..., h, w) array
+    shared : bool
+        One scale for all maps, so that they can be compared, instead of one for each.
+
+    Returns
+    -------
+    array of the same shape; a constant map becomes 0
+
+    Raises
+    ------
+    ValueError
+        If `maps` is no such array.
+    """
+    maps = _as_maps(maps)
+    axes = None if shared else (-2, -1)
+    low, high = maps.min(axis=axes, keepdims=True), maps.max(axis=axes, keepdims=True)
+    span = high - low
+    return (maps - low) / np.where(span > 0, span, 1)
+
+
+def enlarge(maps, size):
+    """Interpolate maps to the size of the picture, linearly in both directions.
+
+    Parameters
+    ----------
+    maps : (..., h, w) array
+    size : int, or pair of int, height and width in pixels
+
+    Returns
+    -------
+    (..., H, W) array
+
+    Raises
+    ------
+    ValueError
+        If `maps` is no such array or `size` is not one or two positive whole numbers.
+    """
+    maps = _as_maps(maps)
+    pair = tuple(size) if np.iterable(size) else (size, size)
+    if len(pair) != 2:
+        raise ValueError(f"size: expected height and width, got {size!r}")
+    pair = [check_count("size", side, maximum=2**14) for side in pair]
+    flat = torch.tensor(maps.reshape(1, -1, *maps.shape[-2:]))
+    large = F.interpolate(flat, size=pair, mode="bilinear", align_corners=False)
+    return large.numpy().reshape(*maps.shape[:-2], *pair)
+
+
+def pointing_hits(maps, masks):
+    """Whether the highest point of each map falls on the part it should: the pointing game.
+
+    Zhang et al. (2018).  A map is enlarged to the size of the mask first.  Chance, for a point
+    anywhere in the picture, is ``masks.mean(axis=(1, 2))``.
+
+    Parameters
+    ----------
+    maps : (N, h, w) array
+    masks : (N, H, W) bool array
+
+    Returns
+    -------
+    (N,) bool array
+
+    Raises
+    ------
+    ValueError
+        If the shapes disagree.
+    """
+    maps, masks = as_array("maps", maps, ndim=3), np.asarray(masks)
+    if masks.ndim != 3 or masks.dtype != bool or len(masks) != len(maps) or not masks.size:
+        raise ValueError(f"masks: expected {len(maps)} bool arrays (H, W), got {masks.shape}")
+    peaks = enlarge(maps, masks.shape[1:]).reshape(len(maps), -1).argmax(axis=1)
+    return masks.reshape(len(masks), -1)[np.arange(len(masks)), peaks]
+
+
+# The network taken apart ----------------------------------------------------------------------
+
+
+class _HeadMasks(nn.Module):
+    """The masks that the head's dropout puts on the averages of the channels."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.dropouts = nn.Sequential(*_head_dropouts(network))
+
+    def forward(self, pooled):
+        return self.dropouts(torch.ones_like(pooled))
+
+
+class _MapNetwork(nn.Module):
+    """Pictures -> maps of the classes whose weights (N, C) are given, under the same masks."""
+
+    def __init__(self, network, weight):
+        super().__init__()
+        self.network, self.masks, self.weight = network, _HeadMasks(network), weight
+
+    def forward(self, x):
+        features = _features(self.network, x)
+        return _maps(features, self.weight * self.masks(features[:, :, 0, 0]))
+
+
+def _features(network, x):
+    return network.features((x - network.mean) / network.std)
+
+
+def _maps(features, weight):
+    """(N, h, w) from features (N, C, h, w) and a row of weights for each picture (N, C)."""
+    return (weight[:, None] @ features.flatten(2))[:, 0].unflatten(1, features.shape[2:])
+
+
+def _linear(network):
+    return network.head if isinstance(network.head, nn.Linear) else network.head[-1]
+
+
+def _head_dropouts(network):
+    """All dropout between the averages and the weights of the head, in the order it acts."""
+    before = [] if isinstance(network.head, nn.Linear) else list(network.head[:-1])
+    own = getattr(_linear(network), "dropout", None)  # put there by with_dropout
+    return [*before, *([] if own is None else [own])]
+
+
+def _active(network):
+    return any(isinstance(m, _DROPOUTS) and m.p > 0 for m in network.modules())
+
+
+def _only_before_head(network):
+    if _active(network.features):
+        raise ValueError("network: has dropout in its features; sample_maps draws their maps")
+    if not any(dropout.p > 0 for dropout in _head_dropouts(network)):
+        raise ValueError("network: has no dropout before its head; see dropout.with_dropout")
+
+
+def _check_network(network):
+    parts = [getattr(network, name, None) for name in ("features", "pooling", "head")]
+    if not all(isinstance(part, nn.Module) for part in parts):
+        raise ValueError(
+            "network: expected features, pooling and head, as in networks.ImageClassifier; "
+            "networks.torchvision_classifier takes torchvision's networks apart, and grad_cam "
+            "needs no such parts"
+        )
+    head = list(network.head) if isinstance(network.head, nn.Sequential) else [network.head]
+    if not (head and isinstance(head[-1], nn.Linear)):
+        raise ValueError("network: its head must end in one linear layer; see grad_cam")
+    if not all(isinstance(layer, _DROPOUTS) for layer in head[:-1]):
+        raise ValueError(
+            "network: its head has more than dropout and one linear layer; see grad_cam"
+        )
+    if any(isinstance(module, _DROPOUTS) for module in network.pooling.modules()):
+        raise ValueError("network: has dropout in its pooling; put it at the start of the head")
+
+
+def _no_functions(*_):
+    raise ValueError(
+        "network: calls torch.nn.functional.dropout in evaluation mode; use nn.Dropout, which can "
+        "be switched off to choose the class"
+    )
+
+
+def _forward(network, batch, chosen):
+    """Features (N, C, h, w), logits (N, K) and the classes of one deterministic pass."""
+    watch = Replay(network.features, (batch - network.mean) / network.std, _no_functions, False)
+    with evaluating(network):
+        features = watch.run()
+        logits = network.head(network.pooling(features))
+        linear = _linear(network)
+        if features.ndim != 4 or features.shape[1] != linear.in_features:
+            raise ValueError(
+                "network: its features must be maps (N, C, h, w), C inputs of the head"
+            )
+        exact = F.linear(features.mean(dim=(2, 3)), linear.weight, linear.bias)
+        if not torch.allclose(exact, logits, rtol=1e-3, atol=1e-3 * float(logits.abs().max())):
+            raise ValueError("network: its pooling is no average over the picture; see grad_cam")
+    if chosen is None:
+        chosen = logits.argmax(dim=1)
+    elif chosen.max() >= logits.shape[1]:
+        raise ValueError(
+            f"classes: go up to {chosen.max()}; classes are 0 to {logits.shape[1] - 1}"
+        )
+    return features, logits, chosen
+
+
+# Inputs and outputs ---------------------------------------------------------------------------
+
+
+def _batches(network, x, classes, batch_size, check=True):
+    """Number of the first case, pictures and classes (or None) of each batch."""
+    if check:
+        _check_network(network)
+    x = as_cases(x)
+    if x.ndim != 4 or x.shape[1] != 3:
+        raise ValueError(f"x: expected pictures (N, 3, H, W), got {tuple(x.shape)}")
+    if classes is not None:
+        one = isinstance(classes, (int, np.integer))
+        value = np.full(len(x), classes) if one else classes
+        classes = torch.from_numpy(as_classes("classes", value, len(x), 2**31).astype(np.int64))
+    device = device_of(network)
+    for start, batch in batches(x, batch_size, device):
+        chosen = None if classes is None else classes[start : start + len(batch)].to(device)
+        yield start, batch.to(memory_format=torch.channels_last), chosen
+
+
+def _as_maps(maps):
+    return as_array("maps", maps, ndim=tuple(range(2, 9)))
+
+
+def _numpy(parts):
+    return torch.cat(list(parts)).detach().cpu().numpy()
