@@ -8,8 +8,9 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 _SUBMODULES = (
-    *("birdwatch", "calibration", "corruption", "data", "dropout", "experiments", "linear"),
-    *("logistic", "networks", "plot", "recalibration", "recorded", "reporting", "training"),
+    *("birdwatch", "calibration", "cam", "corruption", "data", "dropout", "experiments", "linear"),
+    *("logistic", "networks", "plot", "predictive", "recalibration", "recorded", "reporting"),
+    "training",
 )
 
 try:

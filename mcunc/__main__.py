@@ -183,9 +183,13 @@ def _write(found, target):
 
 
 def _run(given):
-    run = mcunc.experiments.run_calibration
+    runs = mcunc.experiments
     for seed in given.seed:
-        print(run(given.data, seed, given.folder, given.device), flush=True)
+        if given.name == "calibration":
+            path = runs.run_calibration(given.data, seed, given.folder, given.device)
+        else:
+            path = runs.run_spread(seed, given.folder)
+        print(path, flush=True)
     return 0
 
 
@@ -203,7 +207,7 @@ def _parser():
     )
 
     run = commands.add_parser("run", help="make a recorded run of the book again")
-    run.add_argument("name", choices=["calibration"])
+    run.add_argument("name", choices=["calibration", "dropout-spread"])
     run.add_argument("--data", choices=["cifar10", "cifar100"], default="cifar10")
     run.add_argument("--seed", type=int, nargs="+", default=[0], help="one run for each")
     run.add_argument("--folder", default="runs", help="checkpoints and results (default: runs)")

@@ -1,11 +1,8 @@
 """The long runs of the book: ``python -m mcunc run NAME`` makes them again."""
 
 import os
-import platform
-import subprocess
 import sys
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +67,9 @@ def run_calibration(dataset="cifar10", seed=0, folder="runs", device="cpu"):
         "test_labels": test.labels.astype(np.uint8),
         "corrupted_cases": corrupted.astype(np.uint16),
     }
-    record = _provenance(f"python -m mcunc run calibration --data {dataset} --seed {seed}", seed)
+    record = recorded.provenance(
+        f"python -m mcunc run calibration --data {dataset} --seed {seed}", seed
+    )
     record |= {"data": train.source, "corruptions": list(STRENGTHS), "networks": {}}
     for network, recipe in RECIPES.items():
         print(f"{name}: {network}", file=sys.stderr, flush=True)
@@ -157,35 +156,3 @@ def _half(outputs):
         stored[name] = shifted.clip(min=np.finfo(np.float16).min).astype(np.float16)
         stored[name.replace("logits", "predicted")] = logits.argmax(axis=-1).astype(np.uint8)
     return stored
-
-
-def _provenance(command, seed):
-    """Command, seed, versions, machine and git revision of a run."""
-    return {
-        "command": command,
-        "seed": seed,
-        "git_revision": _revision(),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in ("mcunc", "numpy", "scipy", "torch")},
-        "cpu_cores": os.cpu_count(),
-    }
-
-
-def _revision():
-    """Git revision of this source tree, "-dirty" after it where files differ; None without one."""
-    root = Path(__file__).parents[1]
-    if not (root / ".git").exists():  # installed; a repository further up is somebody else's
-        return None
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        git = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    except OSError:  # no git
-        return None
-    return git.stdout.strip() or None
-
-
-def _version(name):
-    try:
-        return version(name)
-    except PackageNotFoundError:  # a source tree that was never installed
-        return None

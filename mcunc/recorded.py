@@ -2,7 +2,10 @@
 
 import json
 import os
+import platform
+import subprocess
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -106,3 +109,45 @@ def save(path, arrays, record):
     parts[1].write_text(text, encoding="utf-8")
     parts[0].replace(path)
     parts[1].replace(path.with_suffix(".json"))
+
+
+def provenance(command, seed):
+    """Where a run comes from, for its record.
+
+    Parameters
+    ----------
+    command : str, what makes the run again
+    seed : int
+
+    Returns
+    -------
+    dict: command, seed, git revision, versions of Python and of the libraries, number of cores
+    """
+    return {
+        "command": command,
+        "seed": seed,
+        "git_revision": _revision(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in ("mcunc", "numpy", "scipy", "torch")},
+        "cpu_cores": os.cpu_count(),
+    }
+
+
+def _revision():
+    """Git revision of this source tree, "-dirty" after it where files differ; None without one."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():  # installed; a repository further up is somebody else's
+        return None
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        git = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    except OSError:  # no git
+        return None
+    return git.stdout.strip() or None
+
+
+def _version(name):
+    try:
+        return version(name)
+    except PackageNotFoundError:  # a source tree that was never installed
+        return None

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
@@ -299,64 +298,6 @@ def test_wrong_arguments_are_named_before_anything_is_written(given_, name, tmp_
     with pytest.raises(ValueError, match=f"^{name}: "):
         run_calibration(**given_)
     assert not list(tmp_path.iterdir())
-
-
-# The git revision -----------------------------------------------------------------------------
-
-ROOT = Path(experiments.__file__).parents[1]
-
-
-def git(*command):
-    return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=True)
-
-
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
-def test_the_revision_is_git_s():
-    revision, _, dirty = experiments._revision().partition("-")
-    assert revision == git("rev-parse", "HEAD").stdout.strip()
-    changed = git("status", "--porcelain", "--untracked-files=no").stdout.strip()
-    assert dirty == ("dirty" if changed else "")
-
-
-@pytest.fixture
-def checkout(tmp_path, monkeypatch):
-    """A folder that looks like a checkout, in place of this one."""
-    (tmp_path / ".git").mkdir()
-    monkeypatch.setattr(experiments, "__file__", str(tmp_path / "mcunc" / "experiments.py"))
-    return tmp_path
-
-
-def test_without_git_there_is_no_revision(monkeypatch, checkout, tmp_path):
-    """Not installed: subprocess finds no program."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert experiments._revision() is None
-    assert experiments._provenance("x", 0)["git_revision"] is None
-
-
-def test_git_that_fails_gives_no_revision(monkeypatch, checkout, tmp_path):
-    """As it does in a folder that belongs to somebody else."""
-    script = tmp_path / "git"
-    script.write_text("#!/bin/sh\necho dubious ownership >&2\nexit 128\n")
-    script.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    assert experiments._revision() is None
-
-
-def test_a_repository_further_up_is_not_taken_for_this_one(monkeypatch, checkout, tmp_path):
-    """Installed into an environment inside somebody's own repository."""
-    installed = tmp_path / "site-packages" / "mcunc" / "experiments.py"
-    installed.parent.mkdir(parents=True)
-    monkeypatch.setattr(experiments, "__file__", str(installed))
-    monkeypatch.setattr(subprocess, "run", None)
-    assert experiments._revision() is None
-
-
-def test_a_source_tree_that_was_never_installed_has_no_version(monkeypatch):
-    def missing(name):
-        raise experiments.PackageNotFoundError(name)
-
-    monkeypatch.setattr(experiments, "version", missing)
-    assert experiments._provenance("x", 0)["versions"]["mcunc"] is None
 
 
 def test_the_recipes_of_the_book_are_pinned():

@@ -22,14 +22,14 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MODULES = sorted(path.stem for path in (ROOT / "mcunc").glob("*.py") if path.stem != "__init__")
 # Imports run downward: a module may use those before it.
 ORDER = [
-    *("_checks", "_download", "linear", "logistic", "calibration", "recalibration", "corruption"),
-    *("recorded", "birdwatch", "data", "networks", "training", "plot", "reporting"),
-    *("experiments", "__main__"),
+    *("_checks", "_download", "linear", "logistic", "calibration", "predictive", "recalibration"),
+    *("corruption", "recorded", "birdwatch", "data", "_inputs", "networks", "training", "_replay"),
+    *("dropout", "cam", "plot", "reporting", "_spread", "experiments", "__main__"),
 ]
 # numpy, scipy and nothing heavier
 ARRAYS_ONLY = {
-    *("_checks", "linear", "logistic", "calibration", "recalibration", "corruption", "recorded"),
-    *("birdwatch",),
+    *("_checks", "linear", "logistic", "calibration", "predictive", "recalibration", "corruption"),
+    *("recorded", "birdwatch"),
 }
 PUBLIC = [name for name in ORDER if not name.startswith("_")]
 
@@ -216,7 +216,7 @@ def test_lock_satisfies_pyproject(platform):
 
 
 def test_what_the_package_imports_is_declared():
-    distribution = {"sklearn": "scikit-learn", "PIL": "pillow"}
+    distribution = {"sklearn": "scikit-learn", "PIL": "pillow", "pytorch_grad_cam": "grad-cam"}
     names = {Requirement(text).name for text in PYPROJECT["project"]["dependencies"]}
     used = {name.partition(".")[0] for module in MODULES for name in imports_of(module)}
     third_party = used - sys.stdlib_module_names - {"mcunc"}

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -241,3 +243,61 @@ def test_shipped_classifiers_have_the_scores_they_claim(path):
         assert_allclose(scores["brier"], np.square(probs - one_hot).sum(axis=1).mean(), atol=1e-3)
         found = calibration.expected_calibration_error(probs, labels, bins=15)
         assert_allclose(scores["ece_15_bins"], found, atol=2e-3)
+
+
+# The git revision -----------------------------------------------------------------------------
+
+ROOT = Path(recorded.__file__).parents[1]
+
+
+def git(*command):
+    return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=True)
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
+def test_the_revision_is_git_s():
+    revision, _, dirty = recorded._revision().partition("-")
+    assert revision == git("rev-parse", "HEAD").stdout.strip()
+    changed = git("status", "--porcelain", "--untracked-files=no").stdout.strip()
+    assert dirty == ("dirty" if changed else "")
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A folder that looks like a checkout, in place of this one."""
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setattr(recorded, "__file__", str(tmp_path / "mcunc" / "recorded.py"))
+    return tmp_path
+
+
+def test_without_git_there_is_no_revision(monkeypatch, checkout, tmp_path):
+    """Not installed: subprocess finds no program."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert recorded._revision() is None
+    assert recorded.provenance("x", 0)["git_revision"] is None
+
+
+def test_git_that_fails_gives_no_revision(monkeypatch, checkout, tmp_path):
+    """As it does in a folder that belongs to somebody else."""
+    script = tmp_path / "git"
+    script.write_text("#!/bin/sh\necho dubious ownership >&2\nexit 128\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert recorded._revision() is None
+
+
+def test_a_repository_further_up_is_not_taken_for_this_one(monkeypatch, checkout, tmp_path):
+    """Installed into an environment inside somebody's own repository."""
+    installed = tmp_path / "site-packages" / "mcunc" / "recorded.py"
+    installed.parent.mkdir(parents=True)
+    monkeypatch.setattr(recorded, "__file__", str(installed))
+    monkeypatch.setattr(subprocess, "run", None)
+    assert recorded._revision() is None
+
+
+def test_a_source_tree_that_was_never_installed_has_no_version(monkeypatch):
+    def missing(name):
+        raise recorded.PackageNotFoundError(name)
+
+    monkeypatch.setattr(recorded, "version", missing)
+    assert recorded.provenance("x", 0)["versions"]["mcunc"] is None

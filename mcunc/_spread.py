@@ -1,0 +1,176 @@
+r"""Spread of dropout networks against data, width and probability: a run of chapter 5.
+
+Curves :math:`y = \sin 2x + x/2 + \varepsilon`, x uniform on [-2, 2], noise of known size.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from mcunc import recorded
+from mcunc._checks import check_count
+from mcunc.dropout import sample_logits
+from mcunc.networks import ParallelMLP
+from mcunc.predictive import log_predictive_density
+
+CASES = (25, 100, 400, 1600, 6400)
+WIDTHS = (25, 100, 400)
+PROBABILITIES = (0.0, 0.002, 0.01, 0.05, 0.2)  # to drop
+REPEATS = 6  # data and initial weights drawn anew
+NOISE = 0.2  # standard deviation
+LENGTH_SCALE = 0.01  # of the prior, as in the published protocol
+STEPS, BATCH, RATE, DRAWS = 2000, 100, 0.01, 200
+GRID = np.linspace(-2, 2, 81)
+
+
+def truth(x):
+    """The curve without noise."""
+    return np.sin(2 * x) + x / 2
+
+
+def draw_curve(n, *seed):
+    """n points of the curve with noise."""
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(-2, 2, n)
+    return x, truth(x) + NOISE * rng.normal(size=n)
+
+
+class DropoutMLP(ParallelMLP):
+    """R networks at once, each with its own probability to drop before every layer but the first.
+
+    The first layer has one input: to drop it would be to drop x.
+    """
+
+    def __init__(self, probabilities, width, seed=0):
+        super().__init__(len(probabilities), (1, width, width, 1), "relu", seed)
+        self.register_buffer("p", torch.as_tensor(probabilities).reshape(-1, 1, 1).float())
+        for weight in self.weights[:-1]:  # He et al. (2015), for rectifiers
+            weight.data.mul_(2**0.5)
+
+    def forward(self, x, generator):
+        """(R, n, 1) -> (R, n, 1) with masks for each case, as in training."""
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            if i:
+                kept = torch.rand(x.shape, generator=generator) >= self.p
+                x = torch.relu(x) * kept / (1 - self.p)
+            x = x @ weight + bias
+        return x
+
+    def member(self, r):
+        """One of the networks, rebuilt from torch's own layers."""
+        p, layers = float(self.p[r]), []
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            layer = nn.Linear(*weight.shape[1:])
+            layer.weight.data, layer.bias.data = weight[r].detach().T.clone(), bias[r, 0].detach()
+            layers += [nn.ReLU(), nn.Dropout(p), layer] if i else [layer]
+        return nn.Sequential(*layers).eval()
+
+
+def train(network, x, y, steps=STEPS, seed=0):
+    """Minimise error plus penalty (Gal & Ghahramani 2016, equation 7) on R data sets (R, n).
+
+    The penalty on weights is p l² / (2 N τ), p to keep, as the prior and the noise have it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    penalty = (1 - network.p) * LENGTH_SCALE**2 * NOISE**2 / (2 * x.shape[1])
+    for _ in range(steps):
+        rows = torch.randint(x.shape[1], (min(x.shape[1], BATCH),), generator=generator)
+        residual = network(x[:, rows, None], generator)[:, :, 0] - y[:, rows]
+        decay = sum((penalty * weight**2).sum() for weight in network.weights)
+        loss = residual.square().mean(dim=1).sum() + decay
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+
+
+def gaussian_process(x, y, at):
+    """Posterior mean and standard deviation of the function: the network of infinite width.
+
+    Two hidden layers of rectifiers, weights N(0, 2/fan-in), biases N(0, 1) at the first layer
+    (Cho & Saul 2009, equation 6; Lee et al. 2018, equation 5).
+    """
+    both = np.concatenate([x, at])
+    kernel = 1 + np.outer(both, both)
+    for _ in range(2):
+        size = np.sqrt(np.diag(kernel))
+        angle = np.arccos((kernel / np.outer(size, size)).clip(-1, 1))
+        kernel = np.outer(size, size) * (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / np.pi
+    n = len(x)
+    cross = kernel[n:, :n]
+    solved = np.linalg.solve(kernel[:n, :n] + NOISE**2 * np.eye(n), np.c_[y, cross.T])
+    variance = np.diag(kernel)[n:] - np.einsum("ij,ji->i", cross, solved[:, 1:])
+    return cross @ solved[:, 0], np.sqrt(variance)
+
+
+def run_spread(seed=0, folder="runs"):
+    """Train networks of three widths on five amounts of data with five probabilities to drop.
+
+    Parameters
+    ----------
+    seed : int
+    folder : path, takes ``dropout-spread.npz`` and .json
+
+    Returns
+    -------
+    path of the .npz file
+
+    Raises
+    ------
+    ValueError
+        For a seed below 0 or a folder that is no path.
+    """
+    seed = check_count("seed", seed, minimum=0)
+    if not isinstance(folder, (str, os.PathLike)):
+        raise ValueError(f"folder: expected a path, got {folder!r}")
+    shape = (len(CASES), len(WIDTHS), len(PROBABILITIES), REPEATS)
+    arrays = {
+        "mean": np.zeros((*shape, len(GRID)), np.float16),  # of the passes, at GRID
+        "spread": np.zeros((*shape, len(GRID)), np.float16),  # their standard deviation
+        "log_density": np.zeros(shape),  # of 2,000 new points, by the true noise
+        "exact_spread": np.zeros((len(CASES), REPEATS, len(GRID)), np.float16),
+    }
+    new_x, new_y = draw_curve(2000, seed, 0, 0)
+    at = torch.tensor(np.r_[GRID, new_x], dtype=torch.float32)[:, None]
+    probabilities = np.tile(PROBABILITIES, REPEATS)
+    for i, n in enumerate(CASES):
+        curves = [draw_curve(n, seed, n, repeat) for repeat in range(REPEATS)]
+        for repeat, curve in enumerate(curves):
+            arrays["exact_spread"][i, repeat] = gaussian_process(*curve, GRID)[1]
+        sets = np.repeat(np.array(curves, dtype=np.float32), len(PROBABILITIES), axis=0)
+        x, y = torch.from_numpy(sets[:, 0]), torch.from_numpy(sets[:, 1])
+        for j, width in enumerate(WIDTHS):
+            print(f"dropout-spread: {n} cases, width {width}", file=sys.stderr, flush=True)
+            networks = DropoutMLP(probabilities, width, seed)
+            train(networks, x, y, seed=seed)
+            for r, p in enumerate(probabilities):
+                k, repeat = PROBABILITIES.index(p), r // len(PROBABILITIES)
+                passes = _passes(networks.member(r), at)
+                arrays["mean"][i, j, k, repeat] = passes[:, : len(GRID)].mean(axis=0)
+                arrays["spread"][i, j, k, repeat] = passes[:, : len(GRID)].std(axis=0)
+                arrays["log_density"][i, j, k, repeat] = log_predictive_density(
+                    passes[:, len(GRID) :], new_y, NOISE**-2
+                ).mean()
+    command = f"python -m mcunc run dropout-spread --seed {seed}"
+    record = recorded.provenance(command, seed) | {
+        "cases": CASES, "widths": WIDTHS, "probabilities": PROBABILITIES, "repeats": REPEATS,
+        "noise": NOISE, "length_scale": LENGTH_SCALE, "steps": STEPS, "batch": BATCH,
+        "learning_rate": RATE, "draws": DRAWS,
+    }  # fmt: skip
+    path = Path(folder) / "dropout-spread.npz"
+    recorded.save(path, arrays, record)
+    return path
+
+
+def _passes(network, at):
+    """(T, N) outputs; one row where nothing is dropped."""
+    if not any(isinstance(layer, nn.Dropout) and layer.p > 0 for layer in network):
+        with torch.no_grad():
+            return network(at).numpy().T
+    return sample_logits(network, at, DRAWS)[:, :, 0]
