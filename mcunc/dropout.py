@@ -172,6 +172,46 @@ def sample_outputs(
     return np.concatenate(parts, axis=1)
 
 
+def pass_masks(network, x, draw=0, scope="network", seed=0):
+    """The masks of one pass of `sample_logits`, to follow it by hand.
+
+    Parameters
+    ----------
+    network, x, scope, seed : see `sample_logits`
+    draw : int, number of the pass
+
+    Returns
+    -------
+    list of float32 arrays, one for each place where dropout acts, in the order of the pass
+        0 where dropped, 1 / (1 - p) elsewhere; the first axis has length N, or 1 where one mask
+        serves all cases.
+
+    Raises
+    ------
+    ValueError
+        As `sample_logits`.
+    """
+    found = []
+
+    class Recorder(_Masks):
+        def __call__(self, site, x, p, whole_channels):
+            if self.forced is None:
+                kept = self.kept(site, x, p, whole_channels)
+                found.append((kept / (1 - p) if p < 1 else kept.float()).cpu().numpy())
+            return super().__call__(site, x, p, whole_channels)
+
+    as_network(network)
+    device = device_of(network)
+    check_choice("scope", scope, ("network", "case"))
+    seed, draw = check_count("seed", seed, minimum=0), check_count("draw", draw, 0, 2**62)
+    with _sampling(network, device):
+        x = as_cases(x)
+        _, batch = next(batches(x, len(x), device))
+        masks = Recorder(seed, scope, 0, len(x))
+        _replayed(Replay(network, batch, masks, keep=False), masks, [draw], check=True)
+    return found
+
+
 # Passes ---------------------------------------------------------------------------------------
 
 
@@ -284,6 +324,13 @@ class _Masks:
 
     def __call__(self, site, x, p, whole_channels):
         """`x` with what is dropped at 0 and the rest divided by 1 - p."""
+        kept = self.kept(site, x, p, whole_channels)
+        if kept.numel() < x.numel():
+            return x * (kept.to(x.dtype) / (1 - p) if p < 1 else kept)
+        return (x * kept).div_(1 - p) if p < 1 else x * kept
+
+    def kept(self, site, x, p, whole_channels):
+        """Tensor of 0 and 1 that goes with `x`."""
         if x.ndim < 2 or x.shape[0] % self.cases:
             raise ValueError(
                 f"network: dropout acts on {tuple(x.shape)}, whose first axis should be the "
@@ -296,10 +343,7 @@ class _Masks:
             kept = kept.tile((self.cases,) + (1,) * len(inner))
         # Drawn with channels last, as pictures lie in memory here.
         kept = kept[(...,) + (None,) * (x.ndim - 2)] if whole_channels else kept.movedim(-1, 1)
-        kept = kept.to(x.device)
-        if kept.numel() < x.numel():
-            return x * (kept.to(x.dtype) / (1 - p) if p < 1 else kept)
-        return (x * kept).div_(1 - p) if p < 1 else x * kept
+        return kept.to(x.device)
 
     def _kept(self, site, shape, p):
         """(rows of all cases, *inner) tensor of 0 and 1."""

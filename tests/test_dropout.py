@@ -17,7 +17,7 @@ from torchvision import models
 
 from mcunc import dropout
 from mcunc._replay import Diverged, Replay
-from mcunc.dropout import sample_logits, sample_outputs, with_dropout
+from mcunc.dropout import pass_masks, sample_logits, sample_outputs, with_dropout
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
 
@@ -402,6 +402,24 @@ def test_shapes_of_masks(layer, shape):
             assert (inside.min(axis=3) < inside.max(axis=3)).any(axis=2).all()
         elif len(shape) > 2:
             assert (masks == masks[(...,) + (slice(0, 1),) * (len(shape) - 2)]).all()
+
+
+@pytest.mark.parametrize("scope", ["network", "case"])
+def test_a_pass_by_hand(scope):
+    """Masks times inputs of each layer, by matrix products; in network scope also W = M diag(z)."""
+    network = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    network, x = with_dropout(network, 0.4).eval(), normal(5, 3).numpy()
+    for draw in (0, 3):
+        first, second = pass_masks(network, x, draw, scope, seed=7)
+        assert first.shape == ((1, 3) if scope == "network" else (5, 3))
+        (m1, b1, m2, b2) = (value.detach().numpy() for value in network.parameters())
+        by_hand = np.maximum((x * first) @ m1.T + b1, 0) * second @ m2.T + b2
+        sampled = sample_logits(network, x, 1, scope, seed=7, first=draw)[0]
+        np.testing.assert_allclose(by_hand, sampled, rtol=1e-5, atol=1e-6)
+        if scope == "network":
+            w1, w2 = m1 @ np.diag(first[0]), m2 @ np.diag(second[0])
+            by_weights = np.maximum(x @ w1.T + b1, 0) @ w2.T + b2
+            np.testing.assert_allclose(by_weights, sampled, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("p", [0.5, 0.1, 0.3, 0.003, 1 / 3, 0.9, 0.999])

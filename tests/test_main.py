@@ -427,3 +427,14 @@ def test_as_a_program_it_loads_no_torch():
     assert result.stdout.endswith("Written to a-report.png\nstatus 0 False\n")
     assert result.stderr == ""
     assert Path("a-report.png").stat().st_size > 10_000
+
+
+def test_every_run_of_the_book_has_its_name(monkeypatch, capsys, tmp_path):
+    """Names on the command line reach the functions, with seed and folder."""
+    calls = []
+    monkeypatch.setattr(
+        mcunc.experiments, "run_spread", lambda seed, folder: calls.append((seed, folder)) or "made"
+    )
+    assert main(["run", "dropout-spread", "--seed", "2", "--folder", str(tmp_path)]) == 0
+    assert calls == [(2, str(tmp_path))]
+    assert capsys.readouterr().out == "made\n"
