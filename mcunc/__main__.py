@@ -188,7 +188,8 @@ def _run(given):
         if given.name == "calibration":
             path = runs.run_calibration(given.data, seed, given.folder, given.device)
         else:
-            path = runs.run_spread(seed, given.folder)
+            run = {"dropout-spread": runs.run_spread, "birdwatch-dropout": runs.run_birdwatch}
+            path = run[given.name](seed, given.folder)
         print(path, flush=True)
     return 0
 
@@ -207,7 +208,7 @@ def _parser():
     )
 
     run = commands.add_parser("run", help="make a recorded run of the book again")
-    run.add_argument("name", choices=["calibration", "dropout-spread"])
+    run.add_argument("name", choices=["calibration", "dropout-spread", "birdwatch-dropout"])
     run.add_argument("--data", choices=["cifar10", "cifar100"], default="cifar10")
     run.add_argument("--seed", type=int, nargs="+", default=[0], help="one run for each")
     run.add_argument("--folder", default="runs", help="checkpoints and results (default: runs)")

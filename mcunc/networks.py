@@ -9,6 +9,7 @@ from torch import nn
 
 from mcunc._checks import as_array, check_choice, check_count
 
+_MODULES = ("relu", "tanh")
 _ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "none": lambda x: x}
 
 
@@ -226,10 +227,115 @@ def cifar_resnet(depth=20, classes=10, seed=0, **standardise):
         for layer in nn.Sequential(*layers).modules():
             if isinstance(layer, nn.Conv2d):  # He et al. (2015), as the paper trains it
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        pooling = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         return ImageClassifier(
-            nn.Sequential(*layers), pooling, nn.Linear(64, classes), **standardise
+            nn.Sequential(*layers), _average(), nn.Linear(64, classes), **standardise
         )
+
+
+class InceptionBlock(nn.Module):
+    """Four branches side by side, their channels joined.
+
+    A 1 × 1 convolution; a 1 × 1 that reduces the channels and a 3 × 3; another such pair; a 3 × 3
+    maximum pooling and a 1 × 1: Szegedy et al. (2015), figure 2b.  The third branch has a 3 × 3 in
+    place of the figure's 5 × 5, as torchvision's network has, and batch normalisation follows
+    each convolution (Ioffe & Szegedy 2015).  Introduced in chapter 6.
+
+    Parameters
+    ----------
+    channels_in : int
+    branch : int, channels of each branch; 4 × `branch` come out
+
+    Raises
+    ------
+    ValueError
+        For counts below 1.
+    """
+
+    def __init__(self, channels_in, branch):
+        super().__init__()
+        channels_in, branch = check_count("channels_in", channels_in), check_count("branch", branch)
+        self.branch1 = _unit(channels_in, branch)
+        self.branch2 = nn.Sequential(_unit(channels_in, branch), _unit(branch, branch, 3))
+        self.branch3 = nn.Sequential(_unit(channels_in, branch), _unit(branch, branch, 3))
+        self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, padding=1), _unit(channels_in, branch))
+
+    def forward(self, x):
+        """(N, channels_in, H, W) -> (N, 4 branch, H, W)."""
+        return torch.cat([branch(x) for branch in self.children()], dim=1)
+
+
+def small_inception(classes=8, seed=0, **standardise):
+    """A small network in the manner of GoogLeNet for pictures of 64 × 64, such as drawn birds.
+
+    One convolution, three Inception blocks at 16 × 16, the average over a map of 8 × 8 and one
+    linear layer; some 8,000 weights.  Introduced in chapter 6.
+
+    Parameters
+    ----------
+    classes : int, K
+    seed : int
+    **standardise : `mean` and `std` of `ImageClassifier`
+
+    Returns
+    -------
+    ImageClassifier
+
+    Raises
+    ------
+    ValueError
+        For fewer than two classes.
+    """
+    classes = check_count("classes", classes, minimum=2)
+    with _seeded(seed):
+        features = nn.Sequential(
+            _unit(3, 16, 3, stride=2), nn.MaxPool2d(3, 2, padding=1),
+            InceptionBlock(16, 8), InceptionBlock(32, 8), InceptionBlock(32, 8), nn.MaxPool2d(2),
+        )  # fmt: skip
+        return ImageClassifier(features, _average(), nn.Linear(32, classes), **standardise)
+
+
+def mlp(sizes, activation="relu", seed=0):
+    """Multilayer perceptron of torch's own layers; activation after every layer but the last.
+
+    Introduced in chapter 5.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Units of each layer, inputs first, outputs last.
+    activation : {"relu", "tanh"}
+    seed : int
+
+    Returns
+    -------
+    torch.nn.Sequential; its linear layers are numbers 0, 2, 4 and so on
+
+    Raises
+    ------
+    ValueError
+        For counts below 1, fewer than two sizes, or an activation that is not listed.
+    """
+    sizes = [check_count("sizes", size) for size in (sizes if np.iterable(sizes) else [sizes])]
+    if len(sizes) < 2:
+        raise ValueError(f"sizes: needs inputs and outputs at least, got {sizes}")
+    kind = {"relu": nn.ReLU, "tanh": nn.Tanh}[check_choice("activation", activation, _MODULES)]
+    with _seeded(seed):
+        layers = [part for pair in pairwise(sizes) for part in (nn.Linear(*pair), kind())]
+    return nn.Sequential(*layers[:-1])
+
+
+def _unit(channels_in, channels_out, kernel=1, stride=1):
+    """Convolution, batch normalisation, rectifier."""
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(),
+    )
+
+
+def _average():
+    """The average over the picture: (N, C, h, w) -> (N, C)."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 @contextmanager

@@ -431,10 +431,10 @@ def test_as_a_program_it_loads_no_torch():
 
 def test_every_run_of_the_book_has_its_name(monkeypatch, capsys, tmp_path):
     """Names on the command line reach the functions, with seed and folder."""
-    calls = []
-    monkeypatch.setattr(
-        mcunc.experiments, "run_spread", lambda seed, folder: calls.append((seed, folder)) or "made"
-    )
-    assert main(["run", "dropout-spread", "--seed", "2", "--folder", str(tmp_path)]) == 0
-    assert calls == [(2, str(tmp_path))]
-    assert capsys.readouterr().out == "made\n"
+    runs = {"dropout-spread": "run_spread", "birdwatch-dropout": "run_birdwatch"}
+    for function in runs.values():
+        made = lambda seed, folder, function=function: f"{function} {seed} {folder}"  # noqa: E731
+        monkeypatch.setattr(mcunc.experiments, function, made)
+    for name, function in runs.items():
+        assert main(["run", name, "--seed", "2", "--folder", str(tmp_path)]) == 0
+        assert capsys.readouterr().out == f"{function} 2 {tmp_path}\n"

@@ -24,7 +24,16 @@ MODULES = sorted(path.stem for path in (ROOT / "mcunc").glob("*.py") if path.ste
 ORDER = [
     *("_checks", "_download", "linear", "logistic", "calibration", "predictive", "recalibration"),
     *("corruption", "recorded", "birdwatch", "data", "_inputs", "networks", "training", "_replay"),
-    *("dropout", "cam", "plot", "reporting", "_spread", "experiments", "__main__"),
+    *(
+        "dropout",
+        "cam",
+        "plot",
+        "reporting",
+        "_spread",
+        "_birdwatch_run",
+        "experiments",
+        "__main__",
+    ),
 ]
 # numpy, scipy and nothing heavier
 ARRAYS_ONLY = {
