@@ -52,14 +52,15 @@ def device_of(network):
 @contextmanager
 def evaluating(network):
     """Evaluation mode without gradients, and afterwards every module in the mode it was in."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
+    training = [module for module in network.modules() if module.training]
+    for module in training:
+        module.training = False
     try:
         with torch.no_grad():
             yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        for module in training:
+            module.training = True
 
 
 def seed_noise(seed, device):

@@ -6,9 +6,9 @@ itself, has the same result in every pass; later passes take it from the log.  A
 only other kept results are made from is never looked at again: an empty tensor of its shape stands
 in for it, and its memory is free.  What remains is the frontier, the results that meet a mask.
 
-Code that changes tensors in place is safe: a kept tensor is copied first, and the copy takes its
-place until the pass is over.  Where this cannot be done, or a pass takes another path than the
-first one, `Diverged` is raised, and the caller runs the passes plainly.
+Code that changes tensors in place is safe: a kept tensor that has met a mask is copied first, and
+the copy takes its place until the pass is over.  Where this cannot be done, or a pass takes another
+path than the first one, `Diverged` is raised, and the caller runs the passes plainly.
 """
 
 from collections import OrderedDict
@@ -20,10 +20,11 @@ from torch.overrides import TorchFunctionMode
 
 DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
 _OTHER_DROPOUTS = (F.alpha_dropout, F.feature_alpha_dropout)
-_PLAIN = (
+_PLAIN = {
     *(int, float, complex, bool, str, type(None), type(...), slice, torch.Size, torch.dtype),
     *(torch.device, torch.layout, torch.memory_format),
-)
+}
+_ANEW = object()  # in place of a result: the call is made in every pass
 _OPERATORS = "add sub mul truediv floordiv mod pow and or xor lshift rshift matmul".split()  # noqa: SIM905
 _CHANGING = {"__setitem__", *(f"__i{operator}__" for operator in _OPERATORS)}
 
@@ -70,9 +71,21 @@ class Replay(TorchFunctionMode):
         output = self._current(output)
         if self.keep and self.passes > 1 and self.position != len(self.log):
             raise Diverged
-        for slot in self.slots:
-            slot.end_of_pass()
+        if self.passes == 1:
+            self._forget()
+        if self.replaced:
+            for slot in self.slots:  # they change anew in every pass
+                vars(slot.value()).pop("_now", None)
         return output
+
+    def _forget(self):
+        """After the first pass, keep what the log can give again, and little of that."""
+        found = set()
+        for entry in self.log:
+            found.update(_slots((entry.form, list(entry.effects))))
+        self.slots = [slot for slot in self.slots if slot in found or slot.held is not None]
+        for slot in self.slots:
+            slot.stand_in = slot.make_stand_in()
 
     @contextmanager
     def watching(self):
@@ -98,11 +111,19 @@ class Replay(TorchFunctionMode):
             box = self._again(self._next(func), args, kwargs)
             return self._changed(func, args, kwargs)[0] if box is None else box.value
         tensors, plain = _leaves((args, kwargs))
-        noise = _noise(self.x.device)
-        result, effects = self._changed(func, args, kwargs)
-        kept = self._all_kept(tensors, plain) and noise == _noise(self.x.device)
-        form = self._form(result, tensors) if kept else None
-        if form is None:
+        kept, before = self._all_kept(tensors, plain), noise(self.x.device)
+        target = self._target(func, args, kwargs)
+        in_place = kept and target is not None and target._slot.held is None
+        if in_place:  # no mask has met it: what it was is nowhere needed
+            result, effects = func(*args, **kwargs), []
+            target._slot.describe(target)
+        else:
+            result, effects = self._changed(func, args, kwargs)
+        kept = kept and before == noise(self.x.device)
+        form = self._form(result, tensors) if kept else _ANEW
+        if form is _ANEW and in_place:
+            raise Diverged
+        if form is _ANEW:
             self._hold(tensors)
             self.log.append(_Entry(func))
         else:
@@ -126,7 +147,7 @@ class Replay(TorchFunctionMode):
         if (
             kept
             and self._all_kept(*_leaves(result))
-            and all(part.form is not None for part in parts)
+            and all(part.form is not _ANEW for part in parts)
         ):
             effects = [effect for part in parts for effect in part.effects]
             effects = [(a, b) for a, b in effects if a.number < first]
@@ -164,7 +185,7 @@ class Replay(TorchFunctionMode):
 
     def _again(self, entry, args, kwargs):
         """The kept result, boxed, with what the call changed in place; None if it was not kept."""
-        if entry.form is None:
+        if entry.form is _ANEW:
             return None
         tensors, plain = _leaves((args, kwargs))
         if plain != entry.plain or not self._all_kept(tensors, plain):
@@ -173,11 +194,8 @@ class Replay(TorchFunctionMode):
             self._replace(before.value(), after.value())
         return _Box(_map(entry.form, lambda leaf: leaf.value() if type(leaf) is _Slot else leaf))
 
-    def _changed(self, func, args, kwargs):
-        """Call a function; if it would change a kept tensor in place, change a copy.
-
-        Returns the result and a list of pairs: slot of the kept tensor, copy.
-        """
+    def _target(self, func, args, kwargs):
+        """The kept tensor that a call would change in place, or None."""
         name = getattr(func, "__name__", "")
         target = args[0] if args else None
         writes = name in _CHANGING or kwargs.get("inplace", False)
@@ -185,9 +203,19 @@ class Replay(TorchFunctionMode):
         if name in ("__set__", "__delete__") or kwargs.get("out") is not None:
             raise Diverged
         if not (writes and torch.is_tensor(target) and self._is_kept(target)):
-            return func(*args, **kwargs), []
+            return None
         if id(target) in self.constants or target._slot.shared:
             raise Diverged
+        return target
+
+    def _changed(self, func, args, kwargs):
+        """Call a function; if it would change a kept tensor in place, change a copy.
+
+        Returns the result and a list of pairs: slot of the kept tensor, copy.
+        """
+        target = self._target(func, args, kwargs)
+        if target is None:
+            return func(*args, **kwargs), []
         copy = target.clone()
         result = func(copy, *args[1:], **kwargs)
         self._replace(target, copy)
@@ -200,18 +228,18 @@ class Replay(TorchFunctionMode):
 
     def _current(self, tree):
         """The same structure, with each tensor replaced by what it was changed to in this pass."""
-        if not self.replaced:
+        if not (self.replaced and any(map(self._is_replaced, _leaves(tree)[0]))):
             return tree
 
         def current(leaf):
-            while torch.is_tensor(leaf):
-                number, after = vars(leaf).get("_now", (None, None))
-                if number != self.passes or not self._is_kept(leaf):
-                    break
-                leaf = after
+            while torch.is_tensor(leaf) and self._is_replaced(leaf):
+                leaf = vars(leaf)["_now"][1]
             return leaf
 
         return _map(tree, current)
+
+    def _is_replaced(self, tensor):
+        return vars(tensor).get("_now", (None,))[0] == self.passes and self._is_kept(tensor)
 
     # Kept tensors ----------------------------------------------------------------------------
 
@@ -236,15 +264,15 @@ class Replay(TorchFunctionMode):
                 tensor._slot.held = tensor
 
     def _form(self, result, inputs=()):
-        """The result with slots for its tensors, or None if it holds things that may change."""
+        """The result with slots for its tensors, or _ANEW if it holds things that may change."""
         tensors, plain = _leaves(result)
         if plain is None:
-            return None
+            return _ANEW
         for tensor in tensors:
             for other in inputs:  # a view: neither may be changed in place without the other
                 if other is not tensor and _storage(other) == _storage(tensor):
                     if id(other) in self.constants:
-                        return None
+                        return _ANEW
                     self._slot(tensor).shared = self._slot(other).shared = True
 
         def slot(leaf):
@@ -257,7 +285,7 @@ class Replay(TorchFunctionMode):
 class _Entry:
     """One call: what was called, and, if its result is kept, how to give it again."""
 
-    def __init__(self, what, plain=None, form=None, effects=()):
+    def __init__(self, what, plain=None, form=_ANEW, effects=()):
         self.what, self.plain, self.form, self.effects = what, plain, form, effects
 
 
@@ -271,23 +299,25 @@ class _Slot:
 
     def __init__(self, number, tensor, log):
         self.number, self.log, self.shared = number, log, False
-        self.shape, self.dtype, self.device = tensor.shape, tensor.dtype, tensor.device
+        self.describe(tensor)
         # Whole numbers have no NaN that would betray a stand-in, and are small: hold them.
         self.held = None if tensor.is_floating_point() else tensor
         self.stand_in = None
 
+    def describe(self, tensor):
+        self.shape, self.dtype, self.device = tensor.shape, tensor.dtype, tensor.device
+
     def value(self):
         return self.stand_in if self.held is None else self.held
 
-    def end_of_pass(self):
+    def make_stand_in(self):
+        """A tensor of the shape that takes no memory, and would betray itself by NaN if read."""
         if self.held is not None:
-            vars(self.held).pop("_now", None)  # it changes anew in every pass
-        elif self.stand_in is None:
-            nan = torch.full(
-                (1,) * len(self.shape), torch.nan, dtype=self.dtype, device=self.device
-            )
-            self.stand_in = nan.expand(self.shape)
-            self.stand_in._slot = self
+            return None
+        nan = torch.full((1,) * len(self.shape), torch.nan, dtype=self.dtype, device=self.device)
+        stand_in = nan.expand(self.shape)
+        stand_in._slot = self
+        return stand_in
 
 
 # Helpers --------------------------------------------------------------------------------------
@@ -295,14 +325,29 @@ class _Slot:
 
 def _leaves(tree):
     """Tensors and plain values of nested containers; the latter None if there is more in them."""
-    tensors, plain, strange = [], [], []
-
-    def sort(leaf):
-        kind = tensors if torch.is_tensor(leaf) else plain if isinstance(leaf, _PLAIN) else strange
-        kind.append(leaf)
-
-    _map(tree, sort)
+    tensors, plain, strange = [], [], False
+    waiting = [tree]
+    while waiting:
+        leaf = waiting.pop()
+        kind = type(leaf)
+        if kind in _PLAIN:
+            plain.append(leaf)
+        elif isinstance(leaf, torch.Tensor):
+            tensors.append(leaf)
+        elif kind is list or isinstance(leaf, tuple):
+            waiting.extend(leaf)
+        elif kind in (dict, OrderedDict):
+            waiting.extend(leaf.values())
+        else:
+            strange = True
     return tensors, None if strange else plain
+
+
+def _slots(tree):
+    """All slots in nested containers."""
+    found = []
+    _map(tree, lambda leaf: found.append(leaf) if type(leaf) is _Slot else None)
+    return found
 
 
 def _map(tree, function):
@@ -319,7 +364,7 @@ def _storage(tensor):
     return tensor.untyped_storage().data_ptr()
 
 
-def _noise(device):
+def noise(device):
     """State of the generators that functions draw from when they are given none."""
     state = torch.default_generator.get_state().numpy().tobytes()
     if device.type == "cuda":
@@ -360,8 +405,8 @@ def _watched(network, handler):
             if not isinstance(module, torch.jit.ScriptModule):  # which cannot be looked into
                 classes[cls] = classes.get(cls) or watched(cls)
                 restore.append((module, cls))
-                module.__class__ = classes[cls]
+                object.__setattr__(module, "__class__", classes[cls])
         yield
     finally:
         for module, cls in restore:
-            module.__class__ = cls
+            object.__setattr__(module, "__class__", cls)

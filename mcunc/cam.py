@@ -12,6 +12,7 @@ Introduced in chapter 6.
 """
 
 import copy
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +22,8 @@ from torch.nn import functional as F
 
 from mcunc._checks import as_array, as_classes, check_count
 from mcunc._inputs import as_cases, as_network, batches, device_of, evaluating
-from mcunc._replay import Replay
-from mcunc.dropout import sample_outputs
+from mcunc._replay import noise
+from mcunc.dropout import _check_draws, _Masks, sample_outputs
 
 _DROPOUTS = nn.modules.dropout._DropoutNd
 
@@ -141,22 +142,24 @@ def sample_maps(
     ValueError
         As `class_activation_maps` and `dropout.sample_logits`.
     """
+    numbers, seed = _check_draws(draws, scope, seed, first)
     parts = []
     for start, batch, chosen in _batches(network, x, classes, batch_size):
         before_head = not _active(network.features)
         if before_head or chosen is None:
             features, _, chosen = _forward(network, batch, chosen)
-        options = {"draws": draws, "scope": scope, "seed": seed, "first": first}
-        options |= {"batch_size": len(batch), "first_case": start}
         weight = _linear(network).weight[chosen]
         if before_head:
-            masks = sample_outputs(_HeadMasks(network), features[:, :, 0, 0], **options)
-            masks = torch.from_numpy(masks).to(features.device)
+            _only_before_head(network)
+            masks = _head_masks(network, features, numbers, scope, seed, start)
             with torch.no_grad():  # T maps of a picture are one product of matrices
                 flat = (masks * weight).transpose(0, 1) @ features.flatten(2)
             parts.append(flat.transpose(0, 1).unflatten(2, features.shape[2:]).cpu().numpy())
         else:
-            parts.append(sample_outputs(_MapNetwork(network, weight), batch, **options))
+            maps = sample_outputs(
+                _MapNetwork(network, weight), batch, draws, scope, seed, len(batch), first, start
+            )
+            parts.append(maps)
     return np.concatenate(parts, axis=1)
 
 
@@ -288,15 +291,18 @@ def pointing_hits(maps, masks):
 # The network taken apart ----------------------------------------------------------------------
 
 
-class _HeadMasks(nn.Module):
-    """The masks that the head's dropout puts on the averages of the channels."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.dropouts = nn.Sequential(*_head_dropouts(network))
-
-    def forward(self, pooled):
-        return self.dropouts(torch.ones_like(pooled))
+def _head_masks(network, features, numbers, scope, seed, first_case):
+    """(T, N or 1, C) masks of the averages of the channels: those that the whole network draws."""
+    masks = _Masks(seed, scope, first_case, len(features))
+    pooled = features[:, :, 0, 0]
+    dropouts = [dropout for dropout in _head_dropouts(network) if dropout.p > 0]
+    found = []
+    for masks.draw in numbers:
+        kept = [
+            masks.kept(site, pooled, d.p, False) / (1 - d.p or 1) for site, d in enumerate(dropouts)
+        ]
+        found.append(math.prod(kept))
+    return torch.stack(found)
 
 
 class _MapNetwork(nn.Module):
@@ -304,11 +310,13 @@ class _MapNetwork(nn.Module):
 
     def __init__(self, network, weight):
         super().__init__()
-        self.network, self.masks, self.weight = network, _HeadMasks(network), weight
+        self.network, self.weight = network, weight
+        self.dropouts = nn.Sequential(*_head_dropouts(network))
 
     def forward(self, x):
         features = _features(self.network, x)
-        return _maps(features, self.weight * self.masks(features[:, :, 0, 0]))
+        masks = self.dropouts(torch.ones_like(features[:, :, 0, 0]))
+        return _maps(features, self.weight * masks)
 
 
 def _features(network, x):
@@ -361,18 +369,17 @@ def _check_network(network):
         raise ValueError("network: has dropout in its pooling; put it at the start of the head")
 
 
-def _no_functions(*_):
-    raise ValueError(
-        "network: calls torch.nn.functional.dropout in evaluation mode; use nn.Dropout, which can "
-        "be switched off to choose the class"
-    )
-
-
 def _forward(network, batch, chosen):
     """Features (N, C, h, w), logits (N, K) and the classes of one deterministic pass."""
-    watch = Replay(network.features, (batch - network.mean) / network.std, _no_functions, False)
     with evaluating(network):
-        features = watch.run()
+        before = noise(batch.device)
+        features = _features(network, batch)
+        if noise(batch.device) != before:
+            raise ValueError(
+                "network: draws at random in evaluation mode, perhaps by a call of "
+                "torch.nn.functional.dropout; use nn.Dropout, which can be switched off to choose "
+                "the class"
+            )
         logits = network.head(network.pooling(features))
         linear = _linear(network)
         if features.ndim != 4 or features.shape[1] != linear.in_features:

@@ -160,11 +160,9 @@ def sample_outputs(
     """
     as_network(network)
     x = as_cases(x)
-    draws, first = check_count("draws", draws), check_count("first", first, 0, 2**62)
+    numbers, seed = _check_draws(draws, scope, seed, first)
     first_case = check_count("first_case", first_case, 0, 2**62)
-    check_choice("scope", scope, ("network", "case"))
-    seed = check_count("seed", seed, minimum=0)
-    parts, numbers, device = [], range(first, first + draws), device_of(network)
+    parts, device = [], device_of(network)
     with _sampling(network, device):
         for start, batch in batches(x, batch_size, device):
             masks = _Masks(seed, scope, first_case + start, len(batch))
@@ -202,14 +200,20 @@ def pass_masks(network, x, draw=0, scope="network", seed=0):
 
     as_network(network)
     device = device_of(network)
-    check_choice("scope", scope, ("network", "case"))
-    seed, draw = check_count("seed", seed, minimum=0), check_count("draw", draw, 0, 2**62)
+    numbers, seed = _check_draws(1, scope, seed, check_count("draw", draw, 0, 2**62))
     with _sampling(network, device):
         x = as_cases(x)
         _, batch = next(batches(x, len(x), device))
         masks = Recorder(seed, scope, 0, len(x))
-        _replayed(Replay(network, batch, masks, keep=False), masks, [draw], check=True)
+        _replayed(Replay(network, batch, masks, keep=False), masks, numbers, check=True)
     return found
+
+
+def _check_draws(draws, scope, seed, first):
+    """The numbers of the draws and the seed, after a check of what `sample_logits` is given."""
+    draws, first = check_count("draws", draws), check_count("first", first, 0, 2**62)
+    check_choice("scope", scope, ("network", "case"))
+    return range(first, first + draws), check_count("seed", seed, minimum=0)
 
 
 # Passes ---------------------------------------------------------------------------------------
@@ -283,12 +287,12 @@ def _refuse_silence(replay, masks):
 @contextmanager
 def _sampling(network, device):
     """Dropout on, gradients off; afterwards all as it was, buffers and random numbers too."""
-    modes = [(module, module.training) for module in network.modules()]
+    modes = [(m, m.training) for m in network.modules() if isinstance(m, _DROPOUTS)]
     buffers = [(name, buffer, buffer.clone()) for name, buffer in network.named_buffers()]
     devices = [device] if device.type == "cuda" else []
     try:
         for module, _ in modes:
-            module.training = module.training or isinstance(module, _DROPOUTS)
+            module.training = True
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
             yield
     finally:

