@@ -15,8 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import sampling
 import statsmodels.api as sm
 import torch
+from measure import minimums, row
 from netcal.metrics import ECE
 from netcal.scaling import TemperatureScaling as NetcalTemperature
 from scipy.special import softmax
@@ -38,46 +40,6 @@ from mcunc.recalibration import TemperatureScaling
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 SETS, ROWS, SAMPLE = 100_000, 20, 1_000  # the peer loops over SAMPLE sets, scaled up to SETS
-PATIENCE, AT_LEAST, AT_MOST = 10, 8.0, 60.0  # rounds without progress; seconds for one row
-
-
-def minimums(*candidates):
-    """Seconds that each callable takes at best: rounds until no minimum falls by 2 % any more."""
-    best = [np.inf] * len(candidates)
-    begin, unchanged = time.perf_counter(), 0
-    while True:
-        improved = False
-        for i, candidate in enumerate(candidates):
-            start = time.perf_counter()
-            candidate()
-            elapsed = time.perf_counter() - start
-            improved |= elapsed < 0.98 * best[i]
-            best[i] = min(best[i], elapsed)
-        unchanged = 0 if improved else unchanged + 1
-        spent = time.perf_counter() - begin
-        if (unchanged >= PATIENCE and spent >= AT_LEAST) or spent >= AT_MOST:
-            break
-    return best
-
-
-def row(what, ours, peer="", seconds=None, goal=None, times=None):
-    """One line of the table; a ratio above 1 says that the peer takes longer.
-
-    A goal is in seconds, or, as `times`, the least ratio.
-    """
-    ratio = "" if seconds is None else f"{seconds / ours:,.{0 if seconds > 10 * ours else 2}f}"
-    aim = met = ""
-    if goal is not None:
-        aim, met = f"≤ {goal:g} s", "yes" if ours <= goal else "no"
-    elif times is not None:
-        aim, met = f"≥ {times:g} ×", "yes" if seconds >= times * ours else "no"
-    peer = peer if seconds is None else f"{peer}: {duration(seconds)}"
-    return [what, duration(ours), peer, ratio, aim, met]
-
-
-def duration(seconds):
-    """Three digits in the unit that suits."""
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
 def repeated_least_squares():
@@ -283,8 +245,11 @@ def setting():
         "scikit-learn",
         "statsmodels",
         "torch",
+        "torchvision",
         "torchmetrics",
         "netcal",
+        "torch-uncertainty",
+        "grad-cam",
         "mcunc",
     )
     threads = sorted({pool["num_threads"] for pool in threadpool_info()})
@@ -303,6 +268,7 @@ def main():
     benchmarks = (
         *(repeated_least_squares, logistic, birds),
         *(calibration_error, hundred_million, null, temperature, importing),
+        *sampling.BENCHMARKS,
     )
     for benchmark in benchmarks:
         for cells in benchmark():
