@@ -32,10 +32,10 @@ EIGHT = f"{BATCH} × 224²"  # pictures
 
 
 def published(name):
-    """A network of torchvision in evaluation mode; random weights that keep the signal's size."""
+    """A network of torchvision for 200 classes; random weights that keep the signal's size."""
     torch.manual_seed(0)
     extra = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
-    network = models.get_model(name, weights=None, **extra)
+    network = models.get_model(name, weights=None, num_classes=200, **extra)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

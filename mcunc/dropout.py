@@ -10,6 +10,7 @@ Introduced in chapter 5.
 """
 
 import copy
+import math
 from contextlib import contextmanager
 
 import numpy as np
@@ -351,7 +352,7 @@ class _Masks:
 
     def _kept(self, site, shape, p):
         """(rows of all cases, *inner) tensor of 0 and 1."""
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         if self.forced is not None:
             cases = 1 if self.scope == "network" else self.cases
             return torch.full((cases * shape[0], *shape[1:]), int(p < 1 and not self.forced)).byte()
