@@ -1,4 +1,4 @@
-r"""Dropout as a Bayesian network: put masks into a network, and sample what it says.
+r"""Dropout as a Bayesian neural network: put masks into a network, and sample what it says.
 
 Gal & Ghahramani (2016) read a network with dropout as a distribution over weights,
 :math:`W_i = M_i \, \mathrm{diag}(z_i)` with :math:`z_{ij} \sim \mathrm{Bernoulli}` for each of the
