@@ -29,18 +29,22 @@ def as_cases(x):
     return x.detach()
 
 
-def batches(x, batch_size, device):
-    """Yield the number of the first case and the input of each batch, on a device.
+def batches(x, batch_size, network):
+    """Yield the number of the first case and the input of each batch, on the network's device.
 
-    Bytes of pictures come as numbers in [0, 1].  By default a batch holds about two million.
+    Bytes of pictures come as numbers in [0, 1], floating-point numbers in the type of the weights.
+    By default a batch holds about two million.
     """
     if batch_size is None:
         batch_size = max(1, _NUMBERS * len(x) // x.numel())
     batch_size = check_count("batch_size", batch_size)
+    device = device_of(network)
+    dtype = next((w.dtype for w in network.parameters() if w.is_floating_point()), None)
     for start in range(0, len(x), batch_size):
         batch = x[start : start + batch_size].to(device)
-        pictures = batch.ndim == 4 and batch.dtype == torch.uint8
-        yield start, batch.float() / 255 if pictures else batch
+        if batch.ndim == 4 and batch.dtype == torch.uint8:
+            batch = batch.float() / 255
+        yield start, batch.to(dtype) if batch.is_floating_point() and dtype else batch
 
 
 def device_of(network):

@@ -3,17 +3,21 @@
 The first pass writes a log of the calls it makes: of modules, and of torch's functions where a
 module contains something random.  A call whose inputs depend on no draw, and which draws nothing
 itself, has the same result in every pass; later passes take it from the log.  A kept result that
-only other kept results are made from is never looked at again: an empty tensor of its shape stands
+only other kept results are made from is never looked at again: a tensor without content stands
 in for it, and its memory is free.  What remains is the frontier, the results that meet a mask.
 
 Code that changes tensors in place is safe: a kept tensor that has met a mask is copied first, and
-the copy takes its place until the pass is over.  Where this cannot be done, or a pass takes another
-path than the first one, `Diverged` is raised, and the caller runs the passes plainly.
+the copy takes its place until the pass is over.  Where this cannot be done, where a pass takes
+another path than the first one, or where something kept was changed behind its back, `Diverged` is
+raised, and the caller runs the passes plainly.  Python's own state, such as a counter in a module,
+is not followed.
 """
 
+import random
 from collections import OrderedDict
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -55,37 +59,39 @@ class Replay(TorchFunctionMode):
         super().__init__()
         self.network, self.drop, self.keep = network, drop, keep
         self.log, self.slots, self.passes = [], [], 0
-        constants = (*network.parameters(), *network.buffers())
-        self.constants = {id(tensor) for tensor in constants}
-        self.x = x.detach()
+        loose = (v for m in network.modules() for v in vars(m).values() if torch.is_tensor(v))
+        constants = (*network.parameters(), *network.buffers(), *loose)
+        self.known = set(network.modules())
+        self.constants = {id(tensor): tensor for tensor in constants}
+        self.x = x.detach().clone() if keep else x.detach()
         if keep:
-            self._slot(self.x).held = self.x
+            self._slot(self.x).hold(self.x)
 
     def run(self):
         """Make one pass; the first one writes the log."""
         self.passes += 1
         self.position = self.sites = self.silent = self.idle = 0
-        self.replaced = False
-        with self:
-            output = self.network(self.x if self.keep else self.x.clone())
+        self.replaced, self.stale = {}, set()  # by number of slot; storages seen under other names
+        foreign = _foreign_noise() if self.keep and self.passes == 1 else None
+        try:
+            with self:
+                output = self.network(self.x if self.keep else self.x.clone())
+        except Exception as error:
+            if self.keep and self.passes > 1:
+                raise Diverged from error
+            raise
+        if foreign is not None and foreign != _foreign_noise():
+            raise Diverged
         output = self._current(output)
         if self.keep and self.passes > 1 and self.position != len(self.log):
             raise Diverged
+        if any(s.held is not None and _version(s.held) != s.version for s in self.slots):
+            raise Diverged
         if self.passes == 1:
-            self._forget()
-        if self.replaced:
-            for slot in self.slots:  # they change anew in every pass
-                vars(slot.value()).pop("_now", None)
+            for slot in self.slots:
+                slot.stand_in = torch.empty(slot.shape, dtype=slot.dtype, device="meta")
+                slot.stand_in._slot = slot
         return output
-
-    def _forget(self):
-        """After the first pass, keep what the log can give again, and little of that."""
-        found = set()
-        for entry in self.log:
-            found.update(_slots((entry.form, list(entry.effects))))
-        self.slots = [slot for slot in self.slots if slot in found or slot.held is not None]
-        for slot in self.slots:
-            slot.stand_in = slot.make_stand_in()
 
     @contextmanager
     def watching(self):
@@ -112,6 +118,7 @@ class Replay(TorchFunctionMode):
             return self._changed(func, args, kwargs)[0] if box is None else box.value
         tensors, plain = _leaves((args, kwargs))
         kept, before = self._all_kept(tensors, plain), noise(self.x.device)
+        key = self._key(tensors, plain) if kept else None
         target = self._target(func, args, kwargs)
         in_place = kept and target is not None and target._slot.held is None
         if in_place:  # no mask has met it: what it was is nowhere needed
@@ -127,12 +134,12 @@ class Replay(TorchFunctionMode):
             self._hold(tensors)
             self.log.append(_Entry(func))
         else:
-            self.log.append(_Entry(func, plain, form, [(a, self._slot(b)) for a, b in effects]))
+            self.log.append(_Entry(func, key, form, [(a, self._slot(b)) for a, b in effects]))
         return result
 
     def module(self, module, call, args, kwargs):
         """Call a module, unless the log has the whole call."""
-        if not self.keep:
+        if not self.keep or module not in self.known:  # one made in the pass is another each time
             return call(*args, **kwargs)
         args, kwargs = self._current((args, kwargs))
         if self.passes > 1:
@@ -142,6 +149,7 @@ class Replay(TorchFunctionMode):
             return self._again(self._next(module), args, kwargs).value
         tensors, plain = _leaves((args, kwargs))
         kept, start, first = self._all_kept(tensors, plain), len(self.log), len(self.slots)
+        key = self._key(tensors, plain) if kept else None
         result = self._current(call(*args, **kwargs))
         parts = self.log[start:]
         if (
@@ -151,7 +159,7 @@ class Replay(TorchFunctionMode):
         ):
             effects = [effect for part in parts for effect in part.effects]
             effects = [(a, b) for a, b in effects if a.number < first]
-            self.log[start:] = [_Entry(module, plain, self._form(result), effects)]
+            self.log[start:] = [_Entry(module, key, self._form(result), effects)]
         return result
 
     def _dropout(self, func, input, p=0.5, training=True, inplace=False):
@@ -188,7 +196,7 @@ class Replay(TorchFunctionMode):
         if entry.form is _ANEW:
             return None
         tensors, plain = _leaves((args, kwargs))
-        if plain != entry.plain or not self._all_kept(tensors, plain):
+        if not self._all_kept(tensors, plain) or self._key(tensors, plain) != entry.plain:
             raise Diverged
         for before, after in entry.effects:
             self._replace(before.value(), after.value())
@@ -223,23 +231,34 @@ class Replay(TorchFunctionMode):
 
     def _replace(self, tensor, after):
         """Let `after` take the place of a kept tensor until the pass is over."""
-        tensor._now = (self.passes, after)
-        self.replaced = True
+        if id(tensor) in self.constants:
+            raise Diverged
+        self.stale.add(tensor._slot.shared)
+        self.replaced[tensor._slot.number] = after
 
     def _current(self, tree):
         """The same structure, with each tensor replaced by what it was changed to in this pass."""
-        if not (self.replaced and any(map(self._is_replaced, _leaves(tree)[0]))):
+        if not self.replaced:
             return tree
 
         def current(leaf):
             while torch.is_tensor(leaf) and self._is_replaced(leaf):
-                leaf = vars(leaf)["_now"][1]
+                leaf = self.replaced[leaf._slot.number]
+            slot = vars(leaf).get("_slot") if torch.is_tensor(leaf) else None
+            if (
+                slot is not None
+                and slot.log is self.log
+                and slot.shared
+                and slot.shared in self.stale
+            ):
+                raise Diverged
             return leaf
 
         return _map(tree, current)
 
     def _is_replaced(self, tensor):
-        return vars(tensor).get("_now", (None,))[0] == self.passes and self._is_kept(tensor)
+        slot = vars(tensor).get("_slot")
+        return slot is not None and slot.log is self.log and slot.number in self.replaced
 
     # Kept tensors ----------------------------------------------------------------------------
 
@@ -249,6 +268,9 @@ class Replay(TorchFunctionMode):
 
     def _all_kept(self, tensors, plain):
         return plain is not None and all(map(self._is_kept, tensors))
+
+    def _key(self, tensors, plain):
+        return plain, [id(t) if id(t) in self.constants else t._slot.number for t in tensors]
 
     def _slot(self, tensor):
         """The slot of a kept tensor, new if it has none."""
@@ -261,7 +283,7 @@ class Replay(TorchFunctionMode):
         """Keep the content too: a call that is made in every pass reads it."""
         for tensor in tensors:
             if id(tensor) not in self.constants and self._is_kept(tensor):
-                tensor._slot.held = tensor
+                tensor._slot.hold(tensor)
 
     def _form(self, result, inputs=()):
         """The result with slots for its tensors, or _ANEW if it holds things that may change."""
@@ -273,7 +295,7 @@ class Replay(TorchFunctionMode):
                 if other is not tensor and _storage(other) == _storage(tensor):
                     if id(other) in self.constants:
                         return _ANEW
-                    self._slot(tensor).shared = self._slot(other).shared = True
+                    self._slot(tensor).shared = self._slot(other).shared = _storage(tensor)
 
         def slot(leaf):
             fixed = not torch.is_tensor(leaf) or id(leaf) in self.constants
@@ -300,24 +322,22 @@ class _Slot:
     def __init__(self, number, tensor, log):
         self.number, self.log, self.shared = number, log, False
         self.describe(tensor)
-        # Whole numbers have no NaN that would betray a stand-in, and are small: hold them.
-        self.held = None if tensor.is_floating_point() else tensor
-        self.stand_in = None
+        self.held = self.stand_in = None
+        self.version = 0
+
+    def hold(self, tensor):
+        if self.held is None:
+            self.held, self.version = tensor, _version(tensor)
+
+    def __reduce__(self):
+        """A module may keep a tensor with its slot: copies of it come without."""
+        return type(None), ()
 
     def describe(self, tensor):
         self.shape, self.dtype, self.device = tensor.shape, tensor.dtype, tensor.device
 
     def value(self):
         return self.stand_in if self.held is None else self.held
-
-    def make_stand_in(self):
-        """A tensor of the shape that takes no memory, and would betray itself by NaN if read."""
-        if self.held is not None:
-            return None
-        nan = torch.full((1,) * len(self.shape), torch.nan, dtype=self.dtype, device=self.device)
-        stand_in = nan.expand(self.shape)
-        stand_in._slot = self
-        return stand_in
 
 
 # Helpers --------------------------------------------------------------------------------------
@@ -343,13 +363,6 @@ def _leaves(tree):
     return tensors, None if strange else plain
 
 
-def _slots(tree):
-    """All slots in nested containers."""
-    found = []
-    _map(tree, lambda leaf: found.append(leaf) if type(leaf) is _Slot else None)
-    return found
-
-
 def _map(tree, function):
     """Apply a function to every leaf of nested tuples, lists and dictionaries."""
     if type(tree) in (dict, OrderedDict):
@@ -358,6 +371,10 @@ def _map(tree, function):
         items = [_map(item, function) for item in tree]
         return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
     return function(tree)
+
+
+def _version(tensor):
+    return None if tensor.is_inference() else tensor._version
 
 
 def _storage(tensor):
@@ -370,6 +387,12 @@ def noise(device):
     if device.type == "cuda":
         state += torch.cuda.get_rng_state(device).numpy().tobytes()
     return state
+
+
+def _foreign_noise():
+    """State of the generators of Python and numpy, which may decide what a pass does."""
+    kind, keys, place, *rest = np.random.get_state()  # noqa: NPY002
+    return random.getstate(), kind, keys.tobytes(), place, rest
 
 
 def _refuse(func, *args, **kwargs):
@@ -387,14 +410,14 @@ def _refuse(func, *args, **kwargs):
 @contextmanager
 def _watched(network, handler):
     """Let `handler(module, call, args, kwargs)` make the calls of every module."""
-    classes, restore = {}, []
+    classes, restore, current = {}, [], [handler]
 
     def watched(cls):
         def __call__(module, *args, **kwargs):
             def call(*args, **kwargs):
                 return cls.__call__(module, *args, **kwargs)
 
-            return handler(module, call, args, kwargs)
+            return current[0](module, call, args, kwargs)
 
         names = {"__call__": __call__, "__module__": cls.__module__, "__doc__": cls.__doc__}
         return type(cls.__name__, (cls,), names)
@@ -408,5 +431,6 @@ def _watched(network, handler):
                 object.__setattr__(module, "__class__", classes[cls])
         yield
     finally:
+        current.clear()
         for module, cls in restore:
             object.__setattr__(module, "__class__", cls)

@@ -94,8 +94,8 @@ def train(network, x, y, steps=STEPS, seed=0):
 def gaussian_process(x, y, at):
     """Posterior mean and standard deviation of the function: the network of infinite width.
 
-    Two hidden layers of rectifiers, weights N(0, 2/fan-in), biases N(0, 1) at the first layer
-    (Cho & Saul 2009, equation 6; Lee et al. 2018, equation 5).
+    Two hidden layers of rectifiers; first-layer weights and biases N(0, 1), behind it weights
+    N(0, 2/fan-in) and no biases (Cho & Saul 2009, equation 6; Lee et al. 2018, equation 5).
     """
     both = np.concatenate([x, at])
     kernel = 1 + np.outer(both, both)

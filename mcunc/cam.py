@@ -25,7 +25,7 @@ from mcunc._inputs import as_cases, as_network, batches, device_of, evaluating
 from mcunc._replay import noise
 from mcunc.dropout import _check_draws, _Masks, sample_outputs
 
-_DROPOUTS = nn.modules.dropout._DropoutNd
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 @dataclass(frozen=True)
@@ -143,14 +143,15 @@ def sample_maps(
         As `class_activation_maps` and `dropout.sample_logits`.
     """
     numbers, seed = _check_draws(draws, scope, seed, first)
+    _check_network(network)
+    before_head = not _active(network.features)
+    if before_head:
+        _only_before_head(network)
     parts = []
     for start, batch, chosen in _batches(network, x, classes, batch_size):
-        before_head = not _active(network.features)
-        if before_head or chosen is None:
-            features, _, chosen = _forward(network, batch, chosen)
+        features, _, chosen = _forward(network, batch, chosen)
         weight = _linear(network).weight[chosen]
         if before_head:
-            _only_before_head(network)
             masks = _head_masks(network, features, numbers, scope, seed, start)
             with torch.no_grad():  # T maps of a picture are one product of matrices
                 flat = (masks * weight).transpose(0, 1) @ features.flatten(2)
@@ -163,7 +164,7 @@ def sample_maps(
     return np.concatenate(parts, axis=1)
 
 
-def grad_cam(network, x, classes=None, layer=None, batch_size=None):
+def grad_cam(network, x, classes=None, layer="features", batch_size=None):
     """Maps by Grad-CAM (Selvaraju et al. 2017), for networks without the head that CAM needs.
 
     The work is done by the package grad-cam, on a copy, since it changes the mode and the
@@ -178,9 +179,8 @@ def grad_cam(network, x, classes=None, layer=None, batch_size=None):
     x : (N, 3, H, W) tensor or array in [0, 1], or uint8
     classes : int or (N,) integers, optional
         The class of each map; by default the one predicted.
-    layer : str, optional
-        Name in ``network.named_modules()`` of the part whose output is mapped; by default
-        "features".
+    layer : str
+        Name in ``network.named_modules()`` of the part whose output is mapped.
     batch_size : int, optional
 
     Returns
@@ -196,14 +196,17 @@ def grad_cam(network, x, classes=None, layer=None, batch_size=None):
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     as_network(network)
-    layer = "features" if layer is None else layer
     copied = copy.deepcopy(network).eval().requires_grad_(True)
     parts = dict(copied.named_modules())
     if not isinstance(layer, str) or layer not in parts:
         raise ValueError(f"layer: the network has no part {layer!r}; name one of its modules")
+    _, probe, _ = next(_batches(network, x, None, 1, check=False))
+    with torch.no_grad():
+        count = copied(probe).shape[1]
     maps = []
     with torch.enable_grad(), GradCAM(copied, [parts[layer]]) as cam:
         for _, batch, chosen in _batches(network, x, classes, batch_size, check=False):
+            _check_classes(chosen, count)
             targets = None if chosen is None else list(map(ClassifierOutputTarget, chosen.tolist()))
             maps.append(torch.from_numpy(cam(batch, targets)))
     return _numpy(maps)
@@ -298,9 +301,7 @@ def _head_masks(network, features, numbers, scope, seed, first_case):
     dropouts = [dropout for dropout in _head_dropouts(network) if dropout.p > 0]
     found = []
     for masks.draw in numbers:
-        kept = [
-            masks.kept(site, pooled, d.p, False) / (1 - d.p or 1) for site, d in enumerate(dropouts)
-        ]
+        kept = [masks.kept(site, pooled, d.p, False) / (1 - d.p) for site, d in enumerate(dropouts)]
         found.append(math.prod(kept))
     return torch.stack(found)
 
@@ -346,6 +347,8 @@ def _active(network):
 def _only_before_head(network):
     if _active(network.features):
         raise ValueError("network: has dropout in its features; sample_maps draws their maps")
+    if any(dropout.p == 1 for dropout in _head_dropouts(network)):
+        raise ValueError("network: its head drops everything, p = 1")
     if not any(dropout.p > 0 for dropout in _head_dropouts(network)):
         raise ValueError("network: has no dropout before its head; see dropout.with_dropout")
 
@@ -389,13 +392,13 @@ def _forward(network, batch, chosen):
         exact = F.linear(features.mean(dim=(2, 3)), linear.weight, linear.bias)
         if not torch.allclose(exact, logits, rtol=1e-3, atol=1e-3 * float(logits.abs().max())):
             raise ValueError("network: its pooling is no average over the picture; see grad_cam")
-    if chosen is None:
-        chosen = logits.argmax(dim=1)
-    elif chosen.max() >= logits.shape[1]:
-        raise ValueError(
-            f"classes: go up to {chosen.max()}; classes are 0 to {logits.shape[1] - 1}"
-        )
-    return features, logits, chosen
+    _check_classes(chosen, logits.shape[1])
+    return features, logits, logits.argmax(dim=1) if chosen is None else chosen
+
+
+def _check_classes(chosen, count):
+    if chosen is not None and chosen.max() >= count:
+        raise ValueError(f"classes: go up to {chosen.max()}; classes are 0 to {count - 1}")
 
 
 # Inputs and outputs ---------------------------------------------------------------------------
@@ -406,14 +409,16 @@ def _batches(network, x, classes, batch_size, check=True):
     if check:
         _check_network(network)
     x = as_cases(x)
-    if x.ndim != 4 or x.shape[1] != 3:
-        raise ValueError(f"x: expected pictures (N, 3, H, W), got {tuple(x.shape)}")
+    if x.ndim != 4 or x.shape[1] != 3 or not (x.is_floating_point() or x.dtype == torch.uint8):
+        raise ValueError(f"x: expected pictures (N, 3, H, W), got {tuple(x.shape)} {x.dtype}")
+    if not torch.isfinite(x).all():
+        raise ValueError("x: contains NaN or infinity")
     if classes is not None:
         one = isinstance(classes, (int, np.integer))
         value = np.full(len(x), classes) if one else classes
         classes = torch.from_numpy(as_classes("classes", value, len(x), 2**31).astype(np.int64))
     device = device_of(network)
-    for start, batch in batches(x, batch_size, device):
+    for start, batch in batches(x, batch_size, network):
         chosen = None if classes is None else classes[start : start + len(batch)].to(device)
         yield start, batch.to(memory_format=torch.channels_last), chosen
 
@@ -423,4 +428,5 @@ def _as_maps(maps):
 
 
 def _numpy(parts):
-    return torch.cat(list(parts)).detach().cpu().numpy()
+    parts = torch.cat(list(parts)).detach().cpu()
+    return (parts.float() if parts.is_floating_point() else parts).numpy()

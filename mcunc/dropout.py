@@ -19,7 +19,7 @@ from torch import nn
 
 from mcunc._checks import check_choice, check_count
 from mcunc._inputs import as_cases, as_network, batches, device_of, seed_noise
-from mcunc._replay import Diverged, Replay
+from mcunc._replay import Replay
 
 _CONVOLUTIONS = {
     **{nn.Conv1d: nn.Dropout1d, nn.ConvTranspose1d: nn.Dropout1d},
@@ -53,7 +53,8 @@ def with_dropout(network, p, layers=None, masks="channel"):
     Returns
     -------
     torch.nn.Module, in the mode `network` is in
-        A layer right behind a dropout that is there already gets no second one.
+        A layer right behind a dropout that is there already, in the order in which the network
+        registers its parts, gets no second one.
 
     Raises
     ------
@@ -62,7 +63,8 @@ def with_dropout(network, p, layers=None, masks="channel"):
         all, or one whose inputs cannot be masked from outside: attention, recurrent, bilinear.
     """
     as_network(network)
-    if isinstance(p, bool) or not (isinstance(p, (int, float)) and 0 <= p < 1):
+    number = isinstance(p, (int, float, np.floating)) and not isinstance(p, bool)
+    if not (number and 0 <= p < 1):
         raise ValueError(f"p: the probability to drop must lie in [0, 1), got {p!r}")
     check_choice("masks", masks, ("channel", "element"))
     for name in _names(layers):
@@ -90,10 +92,16 @@ def with_dropout(network, p, layers=None, masks="channel"):
             "layers: there is no convolution and no linear layer to put dropout before"
         )
     for module, before in weight_layers.items():
-        if not isinstance(before, _DROPOUTS):
-            kind = _CONVOLUTIONS.get(type(module), nn.Dropout) if masks == "channel" else nn.Dropout
+        if not (isinstance(before, _DROPOUTS) and before.p > 0):
+            if hasattr(module, "dropout"):
+                raise ValueError(
+                    f"network: a {type(module).__name__} in it has a `dropout` of its own; name "
+                    "the parts to treat in `layers`"
+                )
+            kinds = _CONVOLUTIONS.items() if masks == "channel" else ()
+            kind = next((kind for layer, kind in kinds if isinstance(module, layer)), nn.Dropout)
             module.dropout = kind(p).train(module.training)
-            module.register_forward_pre_hook(_mask_input)
+            module.register_forward_pre_hook(_mask_input, with_kwargs=True)
     return treated
 
 
@@ -104,6 +112,10 @@ def sample_logits(network, x, draws=50, scope="network", seed=0, batch_size=None
     and a sample is a function of x, as in Gal & Ghahramani (2016).  In scope "case" every case
     gets masks of its own, which is common practice: each case by itself has the same
     distribution, and what two cases have in common is lost.
+
+    The cases must be the first axis wherever dropout acts.  Randomness other than dropout is drawn
+    anew in every pass and repeats with the seed, but depends on the batches too.  Do not sample one
+    network in two threads at once.
 
     What comes before the first dropout is computed once.  Masks depend on the seed, the number of
     the draw, the place in the network and, in scope "case", the number of the case, and on nothing
@@ -163,11 +175,14 @@ def sample_outputs(
     x = as_cases(x)
     numbers, seed = _check_draws(draws, scope, seed, first)
     first_case = check_count("first_case", first_case, 0, 2**62)
-    parts, device = [], device_of(network)
+    parts, silent, device = [], True, device_of(network)
     with _sampling(network, device):
-        for start, batch in batches(x, batch_size, device):
+        for start, batch in batches(x, batch_size, network):
             masks = _Masks(seed, scope, first_case + start, len(batch))
-            parts.append(_passes(network, batch, masks, numbers, check=not parts))
+            parts.append(_passes(network, batch, masks, numbers))
+            silent = silent and bool((parts[-1] == parts[-1][0]).all())
+        if silent:  # perhaps by chance, perhaps because nothing random acts
+            _refuse_silence(network, batch, masks)
     return np.concatenate(parts, axis=1)
 
 
@@ -204,9 +219,9 @@ def pass_masks(network, x, draw=0, scope="network", seed=0):
     numbers, seed = _check_draws(1, scope, seed, check_count("draw", draw, 0, 2**62))
     with _sampling(network, device):
         x = as_cases(x)
-        _, batch = next(batches(x, len(x), device))
+        _, batch = next(batches(x, len(x), network))
         masks = Recorder(seed, scope, 0, len(x))
-        _replayed(Replay(network, batch, masks, keep=False), masks, numbers, check=True)
+        _replayed(Replay(network, batch, masks, keep=False), masks, numbers)
     return found
 
 
@@ -220,23 +235,23 @@ def _check_draws(draws, scope, seed, first):
 # Passes ---------------------------------------------------------------------------------------
 
 
-def _passes(network, batch, masks, numbers, check):
+def _passes(network, batch, masks, numbers):
     """(T, B, ...) outputs of one batch; what depends on no mask is computed once if possible."""
     # Pictures with channels last halve the time of a convolution on a CPU, but .view may refuse.
     fast = batch.to(memory_format=torch.channels_last) if batch.ndim == 4 else batch
     for x in (fast, batch):
         try:
             try:
-                return _replayed(Replay(network, x, masks), masks, numbers, check)
-            except Diverged:
-                return _replayed(Replay(network, x, masks, keep=False), masks, numbers, check)
+                return _replayed(Replay(network, x, masks), masks, numbers)
+            except Exception:  # Diverged, or code that does not bear being watched
+                return _replayed(Replay(network, x, masks, keep=False), masks, numbers)
         except RuntimeError:
             if x is batch:
                 raise
     return None
 
 
-def _replayed(replay, masks, numbers, check):
+def _replayed(replay, masks, numbers):
     outputs = []
     with replay.watching():
         for number in numbers:
@@ -244,14 +259,9 @@ def _replayed(replay, masks, numbers, check):
             _seed_other_noise(masks, number, replay.x.device)
             output = _as_output(replay.run(), len(replay.x))
             if not np.isfinite(output).all():
-                if replay.keep:
-                    raise Diverged  # perhaps a stand-in was read; a plain pass will tell
                 raise ValueError("network: returned NaN or infinity; are x and the weights sound?")
             outputs.append(output)
-    outputs = np.stack(outputs)
-    if check and (outputs == outputs[0]).all():
-        _refuse_silence(replay, masks)
-    return outputs
+    return np.stack(outputs)
 
 
 def _as_output(output, cases):
@@ -260,13 +270,13 @@ def _as_output(output, cases):
     return output.float().cpu().numpy()
 
 
-def _refuse_silence(replay, masks):
+def _refuse_silence(network, batch, masks):
     """Raise, unless dropping everything gives other outputs than dropping nothing."""
-    probe = Replay(replay.network, replay.x, masks, keep=False)
+    probe = Replay(network, batch, masks, keep=False)
     outputs = []
     with probe.watching():
         for number, masks.forced in enumerate((True, False)):
-            _seed_other_noise(masks, number, replay.x.device)
+            _seed_other_noise(masks, number, batch.device)
             outputs.append(_as_output(probe.run(), len(probe.x)))
     masks.forced = None
     if not np.array_equal(*outputs):
@@ -289,7 +299,12 @@ def _refuse_silence(replay, masks):
 def _sampling(network, device):
     """Dropout on, gradients off; afterwards all as it was, buffers and random numbers too."""
     modes = [(m, m.training) for m in network.modules() if isinstance(m, _DROPOUTS)]
-    buffers = [(name, buffer, buffer.clone()) for name, buffer in network.named_buffers()]
+    buffers = [
+        (module, f"{part}.{name}".strip("."), buffer, buffer.clone())
+        for part, module in network.named_modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and buffer.layout is torch.strided
+    ]
     devices = [device] if device.type == "cuda" else []
     try:
         for module, _ in modes:
@@ -300,15 +315,22 @@ def _sampling(network, device):
         for module, mode in modes:
             module.training = mode
         changed = []
-        for name, buffer, before in buffers:
-            if not torch.equal(buffer, before):
+        for module, name, buffer, before in buffers:
+            own = name.rpartition(".")[2]
+            if module._buffers.get(own) is not buffer or not _same(buffer, before):
                 buffer.copy_(before)
+                module._buffers[own] = buffer
                 changed.append(name)
     if changed:
         raise ValueError(
             f"network: the passes changed {', '.join(changed[:3])} (now as before); call "
             "network.eval() first, dropout is switched on by itself"
         )
+
+
+def _same(a, b):
+    """Equal, NaN for NaN."""
+    return bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 def _seed_other_noise(masks, number, device):
@@ -404,14 +426,20 @@ def _names(layers):
 def _weight_layers(network):
     """Pairs (weight layer, what comes right before it in the order of registration)."""
     own = {module.dropout for module in network.modules() if _masked(module)}
-    before = None
-    for module in network.modules():
-        if module in own or isinstance(module, (nn.Flatten, nn.Identity)):
-            continue
+
+    def visit(module, before):
         if isinstance(module, (nn.Linear, *_CONVOLUTIONS)):
-            yield module, module.dropout if _masked(module) else before
-        if module is not network and not any(True for _ in module.children()):
-            before = module
+            pairs.append((module, module.dropout if _masked(module) else before))
+        for child in module.children():
+            if child not in own and not isinstance(child, (nn.Flatten, nn.Identity)):
+                last = visit(child, before)
+                inside = isinstance(child, nn.Sequential) or not any(True for _ in child.children())
+                before = last if inside else None
+        return before if any(True for _ in module.children()) else module
+
+    pairs = []
+    visit(network, None)
+    return pairs
 
 
 def _masked(module):
@@ -419,6 +447,8 @@ def _masked(module):
     return _mask_input in module._forward_pre_hooks.values()
 
 
-def _mask_input(module, inputs):
+def _mask_input(module, inputs, named):
     """Pass the input of a weight layer through its dropout first: a forward pre-hook."""
-    return (module.dropout(inputs[0]), *inputs[1:])
+    if inputs:
+        return (module.dropout(inputs[0]), *inputs[1:]), named
+    return inputs, named | {"input": module.dropout(named["input"])}
