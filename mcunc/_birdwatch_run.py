@@ -139,7 +139,7 @@ def run_birdwatch(seed=0, folder="runs"):
                         }
     record = recorded.provenance(f"python -m mcunc run birdwatch-dropout --seed {seed}", seed)
     record |= {
-        "cases": list(CASES), "epochs": list(CASES.values()), "probabilities": PROBABILITIES,
+        "data": "drawn by mcunc.birdwatch.draw_birds", "cases": list(CASES), "epochs": list(CASES.values()), "probabilities": PROBABILITIES,
         "members": MEMBERS, "draws": DRAWS, "hues": HUES.tolist(), "histories": histories,
     }  # fmt: skip
     path = Path(folder) / "birdwatch-dropout.npz"
@@ -148,12 +148,13 @@ def run_birdwatch(seed=0, folder="runs"):
 
 
 def _stacked(parts):
-    """(cases, probabilities, members, ...) in half precision; NaN where p = 0 has no such part."""
+    """(cases, probabilities, members, ...) in half precision; without p = 0 where it has no part."""
+    first = min(k for _, k, _ in parts)
     example = next(iter(parts.values()))
-    shape = (len(CASES), len(PROBABILITIES), MEMBERS, *example.shape)
-    stacked = np.full(shape, np.nan, np.float16)
-    for place, value in parts.items():
-        stacked[place] = value
+    shape = (len(CASES), len(PROBABILITIES) - first, MEMBERS, *example.shape)
+    stacked = np.empty(shape, np.float16)
+    for (i, k, member), value in parts.items():
+        stacked[i, k - first, member] = value
     return stacked
 
 

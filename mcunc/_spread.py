@@ -6,6 +6,7 @@ Curves :math:`y = \sin 2x + x/2 + \varepsilon`, x uniform on [-2, 2], noise of k
 import os
 import sys
 from pathlib import Path
+from time import time
 
 import numpy as np
 import torch
@@ -130,6 +131,7 @@ def run_spread(seed=0, folder="runs"):
     seed = check_count("seed", seed, minimum=0)
     if not isinstance(folder, (str, os.PathLike)):
         raise ValueError(f"folder: expected a path, got {folder!r}")
+    begin = time()
     shape = (len(CASES), len(WIDTHS), len(PROBABILITIES), REPEATS)
     arrays = {
         "mean": np.zeros((*shape, len(GRID)), np.float16),  # of the passes, at GRID
@@ -160,6 +162,7 @@ def run_spread(seed=0, folder="runs"):
                 ).mean()
     command = f"python -m mcunc run dropout-spread --seed {seed}"
     record = recorded.provenance(command, seed) | {
+        "data": "drawn by mcunc._spread.draw_curve", "hours": round((time() - begin) / 3600, 3),
         "cases": CASES, "widths": WIDTHS, "probabilities": PROBABILITIES, "repeats": REPEATS,
         "noise": NOISE, "length_scale": LENGTH_SCALE, "steps": STEPS, "batch": BATCH,
         "learning_rate": RATE, "draws": DRAWS,
