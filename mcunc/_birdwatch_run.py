@@ -139,7 +139,8 @@ def run_birdwatch(seed=0, folder="runs"):
                         }
     record = recorded.provenance(f"python -m mcunc run birdwatch-dropout --seed {seed}", seed)
     record |= {
-        "data": "drawn by mcunc.birdwatch.draw_birds", "cases": list(CASES), "epochs": list(CASES.values()), "probabilities": PROBABILITIES,
+        "data": "drawn by mcunc.birdwatch.draw_birds",
+        "cases": list(CASES), "epochs": list(CASES.values()), "probabilities": PROBABILITIES,
         "members": MEMBERS, "draws": DRAWS, "hues": HUES.tolist(), "histories": histories,
     }  # fmt: skip
     path = Path(folder) / "birdwatch-dropout.npz"
@@ -148,7 +149,7 @@ def run_birdwatch(seed=0, folder="runs"):
 
 
 def _stacked(parts):
-    """(cases, probabilities, members, ...) in half precision; without p = 0 where it has no part."""
+    """(cases, probabilities, members, ...) in half precision; without p = 0 where it has none."""
     first = min(k for _, k, _ in parts)
     example = next(iter(parts.values()))
     shape = (len(CASES), len(PROBABILITIES) - first, MEMBERS, *example.shape)
