@@ -1,6 +1,5 @@
 """Standard, dropout and ensemble on drawn birds: the run of chapter 6's first part."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 from scipy.special import softmax
 
 from mcunc import birdwatch, calibration, networks, predictive, recorded, training
-from mcunc._checks import check_count
+from mcunc._checks import check_count, check_folder
 from mcunc.dropout import sample_logits, with_dropout
 
 CASES = {250: 24, 1000: 12, 4000: 6, 16000: 2}  # birds to train on: epochs
@@ -114,8 +113,7 @@ def run_birdwatch(seed=0, folder="runs"):
         For a seed below 0, a folder that is no path, or a checkpoint of other settings.
     """
     seed = check_count("seed", seed, minimum=0)
-    if not isinstance(folder, (str, os.PathLike)):
-        raise ValueError(f"folder: expected a path, got {folder!r}")
+    check_folder(folder)
     sets = {name: as_bytes(birds) for name, birds in held_out(seed).items()}
     found, weights, histories = {}, {}, {}
     for i, n in enumerate(CASES):

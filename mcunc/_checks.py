@@ -1,5 +1,6 @@
 """Input checks shared by the package: each error names the argument and the remedy."""
 
+import os
 import re
 from contextlib import contextmanager
 from sys import float_info
@@ -92,6 +93,13 @@ def check_choice(name, value, choices):
     """Return `value` if it is one of `choices`."""
     if not (isinstance(value, str) and value in choices):
         raise ValueError(f"{name}: must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def check_folder(value):
+    """Return `value` if it can be the path of a folder."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise ValueError(f"folder: expected a path, got {value!r}")
     return value
 
 

@@ -3,7 +3,6 @@ r"""Spread of dropout networks against data, width and probability: a run of cha
 Curves :math:`y = \sin 2x + x/2 + \varepsilon`, x uniform on [-2, 2], noise of known size.
 """
 
-import os
 import sys
 from pathlib import Path
 from time import time
@@ -13,7 +12,7 @@ import torch
 from torch import nn
 
 from mcunc import recorded
-from mcunc._checks import check_count
+from mcunc._checks import check_count, check_folder
 from mcunc.dropout import sample_logits
 from mcunc.networks import ParallelMLP
 from mcunc.predictive import log_predictive_density
@@ -129,8 +128,7 @@ def run_spread(seed=0, folder="runs"):
         For a seed below 0 or a folder that is no path.
     """
     seed = check_count("seed", seed, minimum=0)
-    if not isinstance(folder, (str, os.PathLike)):
-        raise ValueError(f"folder: expected a path, got {folder!r}")
+    check_folder(folder)
     begin = time()
     shape = (len(CASES), len(WIDTHS), len(PROBABILITIES), REPEATS)
     arrays = {

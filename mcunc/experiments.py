@@ -1,6 +1,5 @@
 """The long runs of the book: ``python -m mcunc run NAME`` makes them again."""
 
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,7 @@ from scipy.special import softmax
 
 from mcunc import calibration, data, networks, recorded, training
 from mcunc._birdwatch_run import run_birdwatch
-from mcunc._checks import check_choice, check_count
+from mcunc._checks import check_choice, check_count, check_folder
 from mcunc._spread import run_spread
 from mcunc.corruption import STRENGTHS, corrupt
 
@@ -59,8 +58,7 @@ def run_calibration(dataset="cifar10", seed=0, folder="runs", device="cpu"):
     """
     check_choice("dataset", dataset, ("cifar10", "cifar100"))
     seed = check_count("seed", seed, minimum=0)
-    if not isinstance(folder, (str, os.PathLike)):
-        raise ValueError(f"folder: expected a path, got {folder!r}")
+    check_folder(folder)
     train, test = data.cifar(int(dataset.removeprefix("cifar")))
     name = f"calibration-{dataset}-seed{seed}"
     fitted, held = data.stratified_split(train.labels, VALIDATION)

@@ -274,7 +274,7 @@ def small_inception(classes=8, seed=0, **standardise):
     """A small network in the manner of GoogLeNet for pictures of 64 × 64, such as drawn birds.
 
     One convolution, three Inception blocks at 16 × 16, the average over a map of 8 × 8 and one
-    linear layer; some 8,000 weights.  Introduced in chapter 6.
+    linear layer; some 7,000 weights.  Introduced in chapter 6.
 
     Parameters
     ----------

@@ -78,9 +78,7 @@ def fit_full_batch(network, loss, steps=500, learning_rate=0.01, optimiser="adam
 
 
 def _trainable(network):
-    if not isinstance(network, torch.nn.Module):
-        raise ValueError(f"network: expected a torch.nn.Module, got {type(network).__name__}")
-    parameters = [p for p in network.parameters() if p.requires_grad]
+    parameters = [p for p in as_network(network).parameters() if p.requires_grad]
     if not parameters:
         raise ValueError("network: has no parameters to train")
     return parameters

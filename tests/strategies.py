@@ -113,3 +113,13 @@ def assert_finite(shape, *arrays):
     for array in arrays:
         assert np.shape(array) == shape
         assert np.isfinite(array).all()
+
+
+# What sampling by dropout takes beside a network and its inputs.
+SAMPLING = arguments(
+    draws=st.integers(0, 3),
+    scope=st.sampled_from(["network", "case", "batch"]),
+    seed=st.integers(-1, 2**63 - 1),
+    batch_size=st.one_of(st.none(), st.integers(0, 5)),
+    first=st.integers(-1, 2**62),
+)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
-from strategies import GARBAGE, arguments, finite_or_named
+from strategies import GARBAGE, SAMPLING, finite_or_named
 from torch import nn
 from torch.nn import functional as F
 
@@ -163,15 +163,7 @@ def test_masks_are_those_of_the_logits(where, scope, masks):
     np.testing.assert_allclose(again, maps, rtol=1e-4, atol=1e-5)
 
 
-@given(
-    arguments(
-        draws=st.integers(0, 3),
-        scope=st.sampled_from(["network", "case", "batch"]),
-        seed=st.integers(-1, 2**63 - 1),
-        batch_size=st.one_of(st.none(), st.integers(0, 5)),
-        first=st.integers(-1, 2**62),
-    )
-)
+@given(SAMPLING)
 def test_sampling_with_any_argument(given_):
     for network in (HEADS["added"], EVERYWHERE):
         maps = finite_or_named(lambda n=network: sample_maps(n, X, **given_), [*given_])

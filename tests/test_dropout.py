@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
-from strategies import GARBAGE, arguments, finite_or_named
+from strategies import GARBAGE, SAMPLING, finite_or_named
 from torch import nn
 from torch.nn import functional as F
 from torchvision import models
@@ -772,15 +771,7 @@ def test_outputs_that_are_not_finite():
 NETWORK = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Dropout(0.5), nn.Linear(5, 2)).eval()
 
 
-@given(
-    arguments(
-        draws=st.integers(0, 3),
-        scope=st.sampled_from(["network", "case", "batch"]),
-        seed=st.integers(-1, 2**63 - 1),
-        batch_size=st.one_of(st.none(), st.integers(0, 5)),
-        first=st.integers(-1, 2**62),
-    )
-)
+@given(SAMPLING)
 def test_sampling_with_any_argument(given_):
     samples = finite_or_named(lambda: sample_logits(NETWORK, torch.ones(4, 3), **given_), [*given_])
     if samples is not None:
