@@ -4,18 +4,20 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import entr, log_softmax
 
 from mcunc import birdwatch, calibration, networks, predictive, recorded, training
 from mcunc._checks import check_count, check_folder
 from mcunc.dropout import sample_logits, with_dropout
 
-CASES = {250: 24, 1000: 12, 4000: 6, 16000: 2}  # birds to train on: epochs
-PROBABILITIES = (0.0, 0.02, 0.05, 0.1)  # to drop; 0 is the standard network
+# Birds to train on, and the three numbers of epochs among which every network has its choice.
+EPOCHS = {250: (24, 72, 216), 1000: (12, 36, 108), 4000: (6, 18, 36)}
+PROBABILITIES = (0.0, 0.02, 0.05)  # to drop; 0 is the standard network
 MEMBERS = 5  # seeds; those at p = 0 are an ensemble
 DRAWS = 30
 TEST, UNSEEN, VALIDATION = 1000, 300, 500
-SHOWN = 4000, 0.05  # the networks whose weights are kept: this many birds, at p = 0 and at this p
+KEPT = 4000  # the networks trained on so many birds keep their weights
+HISTORY = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # kept of every epoch
 HUES = np.linspace(-2.5, 2.5, 21)  # of the slider, in standard deviations from the middle
 
 
@@ -52,16 +54,20 @@ def held_out(seed=0):
     return sets
 
 
+def validation():
+    """Birds that decide for how long a network is trained."""
+    return birdwatch.draw_birds(VALIDATION, seed=40_000, eight_bit=True)
+
+
 def network_of(p, seed=0):
     """The small Inception network, with dropout before every weight layer if p is not 0."""
     network = networks.small_inception(classes=8, seed=seed)
     return with_dropout(network, p) if p else network
 
 
-def train(n, p, seed, checkpoint=None):
+def train(n, p, seed, epochs, checkpoint=None):
     """A network trained on n birds of its own, and the history of its training."""
-    birds = birdwatch.draw_birds(n, seed=1000 * seed + n, eight_bit=True)
-    held = birdwatch.draw_birds(VALIDATION, seed=40_000, eight_bit=True)
+    birds, held = birdwatch.draw_birds(n, seed=1000 * seed + n, eight_bit=True), validation()
     pictures, network = as_bytes(held), network_of(p, seed)
 
     def watch(network):
@@ -72,7 +78,7 @@ def train(n, p, seed, checkpoint=None):
         }
 
     recipe = training.Recipe(
-        epochs=CASES[n], batch_size=64, learning_rate=0.1, drops=(0.6, 0.8), weight_decay=1e-3
+        epochs=epochs, batch_size=64, learning_rate=0.1, drops=(0.6, 0.8), weight_decay=1e-3
     )
     history = training.fit_minibatches(
         network, as_bytes(birds), birds.labels, recipe, None, watch, checkpoint, seed
@@ -81,22 +87,24 @@ def train(n, p, seed, checkpoint=None):
 
 
 def predicted(network, p, pictures):
-    """Mean probabilities (N, K) and, with dropout, expected entropy and mutual information (N,)."""
+    """Log of mean probabilities (N, K); with dropout, expected entropy and mutual information."""
     if not p:
-        probs = softmax(training.predict_logits(network, pictures).astype(float), axis=1)
-        return {"probs": probs}
+        logits = training.predict_logits(network, pictures).astype(float)
+        return {"log_probs": log_softmax(logits, axis=1)}
     summary = predictive.summarise_classes(logits=sample_logits(network, pictures, DRAWS))
     return {
-        "probs": summary.mean,
+        "log_probs": np.log(summary.mean),
         "expected_entropy": summary.expected_entropy,
         "mutual_information": summary.mutual_information,
     }
 
 
 def run_birdwatch(seed=0, folder="runs"):
-    """Train standard and dropout networks on four amounts of drawn birds, five seeds each.
+    """Train standard and dropout networks on three amounts of drawn birds, five seeds each.
 
-    Killed and called again, it goes on with the network it was at.
+    Each network is trained three times, for three numbers of epochs, and keeps the one with the
+    least log loss on birds for validation.  Killed and called again, it goes on with the network
+    it was at.
 
     Parameters
     ----------
@@ -114,55 +122,93 @@ def run_birdwatch(seed=0, folder="runs"):
     """
     seed = check_count("seed", seed, minimum=0)
     check_folder(folder)
-    sets = {name: as_bytes(birds) for name, birds in held_out(seed).items()}
-    found, weights, histories = {}, {}, {}
-    for i, n in enumerate(CASES):
+    sets = held_out(seed)
+    arrays, found = {}, {}
+    for i, n in enumerate(EPOCHS):
         for k, p in enumerate(PROBABILITIES):
             for member in range(MEMBERS):
-                name = f"birdwatch-{n}-{p}-{member}"
-                print(name, file=sys.stderr, flush=True)
-                network, history = train(n, p, member, Path(folder) / f"{name}.pt")
-                for group, pictures in sets.items():
-                    for what, value in predicted(network, p, pictures).items():
-                        found.setdefault(f"{group}_{what}", {})[i, k, member] = value
-                if member == 0 and n == SHOWN[0]:
-                    histories[str(p)] = [
-                        {key: round(value, 4) for key, value in row.items() if key != "seconds"}
-                        for row in history
-                    ]
-                    if p in (0.0, SHOWN[1]):
-                        weights |= {
-                            f"weights_{p}/{part}": value.numpy()
-                            for part, value in network.state_dict().items()
-                        }
+                tried = [_tried(n, p, member, epochs, sets, folder) for epochs in EPOCHS[n]]
+                best = int(np.argmin([one["val_loss"] for one in tried]))
+                for what in ("val_loss", "excess"):
+                    found.setdefault(what, {})[i, k, member] = [one[what] for one in tried]
+                found.setdefault("chosen", {})[i, k, member] = best
+                for what, value in tried[best]["predicted"].items():
+                    found.setdefault(what, {})[i, k, member] = value
+                if member == 0:
+                    for epochs, one in zip(EPOCHS[n], tried, strict=True):
+                        arrays[f"history_{n}_{p}_{epochs}"] = one["history"]
+                if n == KEPT:
+                    for part, value in tried[best]["network"].state_dict().items():
+                        arrays[f"weights_{p}_{member}/{part}"] = value.numpy()
+    arrays |= {name: _stacked(name, parts) for name, parts in found.items()}
     record = recorded.provenance(f"python -m mcunc run birdwatch-dropout --seed {seed}", seed)
     record |= {
         "data": "drawn by mcunc.birdwatch.draw_birds",
-        "cases": list(CASES), "epochs": list(CASES.values()), "probabilities": PROBABILITIES,
-        "members": MEMBERS, "draws": DRAWS, "hues": HUES.tolist(), "histories": histories,
+        "cases": list(EPOCHS), "epochs": list(EPOCHS.values()), "probabilities": PROBABILITIES,
+        "members": MEMBERS, "draws": DRAWS, "hues": HUES.tolist(), "history": HISTORY,
+        "kept": KEPT,
     }  # fmt: skip
     path = Path(folder) / "birdwatch-dropout.npz"
-    recorded.save(path, {name: _stacked(parts) for name, parts in found.items()} | weights, record)
+    recorded.save(path, arrays, record)
     return path
 
 
-def _stacked(parts):
-    """(cases, probabilities, members, ...) in half precision; without p = 0 where it has none."""
+def _tried(n, p, member, epochs, sets, folder):
+    """One training: the network, its history (epochs, 4), what it predicts, and two scores."""
+    name = f"birdwatch-{n}-{p}-{member}-{epochs}"
+    print(name, file=sys.stderr, flush=True)
+    network, rows = train(n, p, member, epochs, Path(folder) / f"{name}.pt")
+    network.eval()
+    held = validation()
+    val = predicted(network, p, as_bytes(held))["log_probs"]
+    answers = {
+        f"{group}_{what}": value
+        for group, birds in sets.items()
+        for what, value in predicted(network, p, as_bytes(birds)).items()
+    }
+    return {
+        "network": network,
+        "history": np.array([[row[key] for key in HISTORY] for row in rows], np.float32),
+        "predicted": answers,
+        "val_loss": -val[np.arange(len(val)), held.labels].mean(),
+        "excess": excess_loss(answers["test_log_probs"], sets["test"].posterior).mean(),
+    }
+
+
+def excess_loss(log_probs, posterior):
+    r"""Expected log loss above that of the truth, in nats: KL(posterior || prediction).
+
+    .. math:: \sum_s p(s \mid x) \big(\log p(s \mid x) - \log q(s \mid x)\big)
+
+    Parameters
+    ----------
+    log_probs : (..., N, K) array, log q
+    posterior : (N, K) array, p
+
+    Returns
+    -------
+    (..., N) array
+    """
+    return -entr(posterior).sum(axis=-1) - (posterior * log_probs).sum(axis=-1)
+
+
+def _stacked(name, parts):
+    """(cases, probabilities, members, ...); in half precision; without p = 0 where it has none."""
     first = min(k for _, k, _ in parts)
     example = next(iter(parts.values()))
-    shape = (len(CASES), len(PROBABILITIES) - first, MEMBERS, *example.shape)
-    stacked = np.empty(shape, np.float16)
+    shape = (len(EPOCHS), len(PROBABILITIES) - first, MEMBERS, *np.shape(example))
+    stacked = np.empty(shape, np.int8 if name == "chosen" else np.float16)
     for (i, k, member), value in parts.items():
         stacked[i, k - first, member] = value
     return stacked
 
 
-def load_network(run, p):
-    """A network of a recorded run, with its weights."""
+def load_network(run, p, member=0):
+    """A network of a recorded run, trained on `KEPT` birds, with its weights."""
     import torch
 
     network = network_of(p)
-    prefix = f"weights_{p}/"
+    prefix = f"weights_{p}_{member}/"
     state = {
         name.removeprefix(prefix): torch.from_numpy(run.arrays[name])
         for name in run.arrays if name.startswith(prefix)

@@ -6,18 +6,26 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from scipy.special import softmax
+from scipy.special import kl_div, log_softmax
 
 from mcunc import _birdwatch_run, birdwatch, predictive, recorded
-from mcunc._birdwatch_run import as_bytes, held_out, load_network, network_of, run_birdwatch
+from mcunc._birdwatch_run import (
+    as_bytes,
+    excess_loss,
+    held_out,
+    load_network,
+    network_of,
+    run_birdwatch,
+    validation,
+)
 from mcunc.dropout import sample_logits
 
 
 @pytest.fixture
 def short(monkeypatch):
     for name, value in {
-        "CASES": {40: 2, 80: 1}, "PROBABILITIES": (0.0, 0.1), "MEMBERS": 2, "DRAWS": 3,
-        "TEST": 20, "UNSEEN": 8, "VALIDATION": 16, "SHOWN": (80, 0.1),
+        "EPOCHS": {40: (1, 3), 80: (1, 2)}, "PROBABILITIES": (0.0, 0.1), "MEMBERS": 2, "DRAWS": 3,
+        "TEST": 20, "UNSEEN": 8, "VALIDATION": 16, "KEPT": 80,
     }.items():  # fmt: skip
         monkeypatch.setattr(_birdwatch_run, name, value)
 
@@ -45,26 +53,54 @@ def test_bytes_are_the_pictures():
 
 def test_the_run_from_end_to_end(short, tmp_path):
     run = recorded.load(run_birdwatch(seed=1, folder=tmp_path))
-    assert run["test_probs"].shape == (2, 2, 2, 20, 8)
-    assert run["unseen_probs"].shape == (2, 2, 2, 8, 8)
-    assert run["slider_probs"].shape == (2, 2, 2, 84, 8)
-    assert_allclose(run["test_probs"].sum(axis=-1), 1, atol=0.01)
+    assert run["test_log_probs"].shape == (2, 2, 2, 20, 8)
+    assert run["unseen_log_probs"].shape == (2, 2, 2, 8, 8)
+    assert run["slider_log_probs"].shape == (2, 2, 2, 84, 8)
+    assert_allclose(np.exp(run["test_log_probs"]).sum(axis=-1), 1, atol=0.01)
     assert run["test_mutual_information"].shape == (2, 1, 2, 20)  # p = 0 has none
     assert (run["test_mutual_information"] >= 0).all()
-    # what is stored is what the stored weights say
-    pictures = as_bytes(held_out(1)["test"])
-    x = torch.from_numpy(pictures).float() / 255
-    plain = softmax(load_network(run, 0.0)(x).detach().numpy(), axis=1)
-    assert_allclose(run["test_probs"][1, 0, 0], plain, atol=2e-3)
-    draws = sample_logits(load_network(run, 0.1), pictures, 3)
-    summary = predictive.summarise_classes(logits=draws)
-    assert_allclose(run["test_probs"][1, 1, 0], summary.mean, atol=2e-3)
-    assert_allclose(
-        run["test_mutual_information"][1, 0, 0], summary.mutual_information, atol=2e-3
-    )  # fmt: skip
     record = json.loads((tmp_path / "birdwatch-dropout.json").read_text(encoding="utf-8"))
     assert record["command"] == "python -m mcunc run birdwatch-dropout --seed 1"
-    assert [len(record["histories"][p]) for p in ("0.0", "0.1")] == [1, 1]
+    assert run["history_40_0.1_3"].shape == (3, len(record["history"]))
+    # the length with the least loss on the validation birds, by scores of another library
+    np.testing.assert_array_equal(run["chosen"], run["val_loss"].argmin(axis=-1))
+    best = np.take_along_axis(run["excess"], run["chosen"][..., None].astype(int), -1)[..., 0]
+    truth = held_out(1)["test"].posterior
+    probs = np.exp(run["test_log_probs"])
+    divergence = kl_div(truth, probs).sum(axis=-1).mean(axis=-1)
+    assert_allclose(best, divergence, rtol=0.01)
+
+
+def test_what_is_stored_is_what_the_stored_weights_say(short, tmp_path):
+    run = recorded.load(run_birdwatch(seed=1, folder=tmp_path))
+    pictures = as_bytes(held_out(1)["test"])
+    x = torch.from_numpy(pictures).float() / 255
+    plain = log_softmax(load_network(run, 0.0, member=1)(x).detach().numpy(), axis=1)
+    assert_allclose(run["test_log_probs"][1, 0, 1], plain, atol=5e-3)
+    summary = predictive.summarise_classes(
+        logits=sample_logits(load_network(run, 0.1), pictures, 3)
+    )
+    assert_allclose(np.exp(run["test_log_probs"][1, 1, 0]), summary.mean, atol=2e-3)
+    assert_allclose(run["test_mutual_information"][1, 0, 0], summary.mutual_information, atol=2e-3)
+
+
+def test_excess_loss_is_the_divergence_from_the_truth():
+    # 0 for the truth itself; for a fair coin called 4 to 1, log(1 / (2 sqrt(0.8 * 0.2)))
+    posterior = np.array([[0.5, 0.5], [0.0, 1.0]])
+    with np.errstate(divide="ignore"):
+        own = excess_loss(np.log(np.maximum(posterior, 1e-300)), posterior)
+    assert_allclose(own, 0, atol=1e-12)
+    called = np.log([[0.8, 0.2], [0.8, 0.2]])
+    assert_allclose(
+        excess_loss(called, posterior), [-np.log(2 * np.sqrt(0.16)), -np.log(0.2)], rtol=1e-12
+    )
+
+
+def test_nobody_judges_by_the_birds_that_chose():
+    held, sets = validation(), held_out()
+    shown = {bird.tobytes() for bird in held.pictures}
+    assert len(held.pictures) == 500
+    assert not any(bird.tobytes() in shown for s in sets.values() for bird in s.pictures)
 
 
 def test_a_run_that_was_killed_goes_on(short, tmp_path, monkeypatch):
@@ -73,7 +109,7 @@ def test_a_run_that_was_killed_goes_on(short, tmp_path, monkeypatch):
 
     def killed(*arguments):
         calls.append(arguments)
-        if len(calls) == 5:
+        if len(calls) == 9:
             raise KeyboardInterrupt
         return original(*arguments)
 
