@@ -12,8 +12,10 @@ from mcunc.dropout import sample_logits, with_dropout
 
 # Birds to train on, and the three numbers of epochs among which every network has its choice.
 EPOCHS = {250: (24, 72, 216), 1000: (12, 36, 108), 4000: (6, 18, 36)}
-PROBABILITIES = (0.0, 0.02, 0.05)  # to drop; 0 is the standard network
-MEMBERS = 5  # seeds; those at p = 0 are an ensemble
+ARMS = ("standard", "everywhere", "spared")  # no dropout; everywhere; all but on the picture
+DROP = 0.05
+BEHIND_THE_PICTURE = ["features.2", "features.3", "features.4", "head"]
+MEMBERS = 5  # seeds; the standard networks of these are an ensemble
 DRAWS = 30
 TEST, UNSEEN, VALIDATION = 1000, 300, 500
 KEPT = 4000  # the networks trained on so many birds keep their weights
@@ -59,16 +61,18 @@ def validation():
     return birdwatch.draw_birds(VALIDATION, seed=40_000, eight_bit=True)
 
 
-def network_of(p, seed=0):
-    """The small Inception network, with dropout before every weight layer if p is not 0."""
+def network_of(arm, seed=0):
+    """The small Inception network, with dropout before every weight layer, or all but the first."""
     network = networks.small_inception(classes=8, seed=seed)
-    return with_dropout(network, p) if p else network
+    if arm == "standard":
+        return network
+    return with_dropout(network, DROP, None if arm == "everywhere" else BEHIND_THE_PICTURE)
 
 
-def train(n, p, seed, epochs, checkpoint=None):
+def train(n, arm, seed, epochs, checkpoint=None):
     """A network trained on n birds of its own, and the history of its training."""
     birds, held = birdwatch.draw_birds(n, seed=1000 * seed + n, eight_bit=True), validation()
-    pictures, network = as_bytes(held), network_of(p, seed)
+    pictures, network = as_bytes(held), network_of(arm, seed)
 
     def watch(network):
         logits = training.predict_logits(network, pictures)
@@ -86,9 +90,9 @@ def train(n, p, seed, epochs, checkpoint=None):
     return network, history
 
 
-def predicted(network, p, pictures):
+def predicted(network, arm, pictures):
     """Log of mean probabilities (N, K); with dropout, expected entropy and mutual information."""
-    if not p:
+    if arm == "standard":
         logits = training.predict_logits(network, pictures).astype(float)
         return {"log_probs": log_softmax(logits, axis=1)}
     summary = predictive.summarise_classes(logits=sample_logits(network, pictures, DRAWS))
@@ -125,9 +129,9 @@ def run_birdwatch(seed=0, folder="runs"):
     sets = held_out(seed)
     arrays, found = {}, {}
     for i, n in enumerate(EPOCHS):
-        for k, p in enumerate(PROBABILITIES):
+        for k, arm in enumerate(ARMS):
             for member in range(MEMBERS):
-                tried = [_tried(n, p, member, epochs, sets, folder) for epochs in EPOCHS[n]]
+                tried = [_tried(n, arm, member, epochs, sets, folder) for epochs in EPOCHS[n]]
                 best = int(np.argmin([one["val_loss"] for one in tried]))
                 for what in ("val_loss", "excess"):
                     found.setdefault(what, {})[i, k, member] = [one[what] for one in tried]
@@ -136,15 +140,15 @@ def run_birdwatch(seed=0, folder="runs"):
                     found.setdefault(what, {})[i, k, member] = value
                 if member == 0:
                     for epochs, one in zip(EPOCHS[n], tried, strict=True):
-                        arrays[f"history_{n}_{p}_{epochs}"] = one["history"]
+                        arrays[f"history_{n}_{arm}_{epochs}"] = one["history"]
                 if n == KEPT:
                     for part, value in tried[best]["network"].state_dict().items():
-                        arrays[f"weights_{p}_{member}/{part}"] = value.numpy()
+                        arrays[f"weights_{arm}_{member}/{part}"] = value.numpy()
     arrays |= {name: _stacked(name, parts) for name, parts in found.items()}
     record = recorded.provenance(f"python -m mcunc run birdwatch-dropout --seed {seed}", seed)
     record |= {
         "data": "drawn by mcunc.birdwatch.draw_birds",
-        "cases": list(EPOCHS), "epochs": list(EPOCHS.values()), "probabilities": PROBABILITIES,
+        "cases": list(EPOCHS), "epochs": list(EPOCHS.values()), "arms": ARMS, "drop": DROP,
         "members": MEMBERS, "draws": DRAWS, "hues": HUES.tolist(), "history": HISTORY,
         "kept": KEPT,
     }  # fmt: skip
@@ -153,18 +157,18 @@ def run_birdwatch(seed=0, folder="runs"):
     return path
 
 
-def _tried(n, p, member, epochs, sets, folder):
+def _tried(n, arm, member, epochs, sets, folder):
     """One training: the network, its history (epochs, 4), what it predicts, and two scores."""
-    name = f"birdwatch-{n}-{p}-{member}-{epochs}"
+    name = f"birdwatch-{n}-{arm}-{member}-{epochs}"
     print(name, file=sys.stderr, flush=True)
-    network, rows = train(n, p, member, epochs, Path(folder) / f"{name}.pt")
+    network, rows = train(n, arm, member, epochs, Path(folder) / f"{name}.pt")
     network.eval()
     held = validation()
-    val = predicted(network, p, as_bytes(held))["log_probs"]
+    val = predicted(network, arm, as_bytes(held))["log_probs"]
     answers = {
         f"{group}_{what}": value
         for group, birds in sets.items()
-        for what, value in predicted(network, p, as_bytes(birds)).items()
+        for what, value in predicted(network, arm, as_bytes(birds)).items()
     }
     return {
         "network": network,
@@ -193,22 +197,22 @@ def excess_loss(log_probs, posterior):
 
 
 def _stacked(name, parts):
-    """(cases, probabilities, members, ...); in half precision; without p = 0 where it has none."""
+    """(cases, arms, members, ...), half precision; without the standard arm where it has none."""
     first = min(k for _, k, _ in parts)
     example = next(iter(parts.values()))
-    shape = (len(EPOCHS), len(PROBABILITIES) - first, MEMBERS, *np.shape(example))
+    shape = (len(EPOCHS), len(ARMS) - first, MEMBERS, *np.shape(example))
     stacked = np.empty(shape, np.int8 if name == "chosen" else np.float16)
     for (i, k, member), value in parts.items():
         stacked[i, k - first, member] = value
     return stacked
 
 
-def load_network(run, p, member=0):
+def load_network(run, arm, member=0):
     """A network of a recorded run, trained on `KEPT` birds, with its weights."""
     import torch
 
-    network = network_of(p)
-    prefix = f"weights_{p}_{member}/"
+    network = network_of(arm)
+    prefix = f"weights_{arm}_{member}/"
     state = {
         name.removeprefix(prefix): torch.from_numpy(run.arrays[name])
         for name in run.arrays if name.startswith(prefix)

@@ -8,12 +8,21 @@ import numpy as np
 from scipy.special import softmax
 
 from mcunc import calibration, data, networks, recorded, training
-from mcunc._birdwatch_run import run_birdwatch
+from mcunc._birdwatch_run import as_bytes, excess_loss, held_out, load_network, run_birdwatch
 from mcunc._checks import check_choice, check_count, check_folder
 from mcunc._spread import run_spread
 from mcunc.corruption import STRENGTHS, corrupt
 
-__all__ = ["RECIPES", "run_birdwatch", "run_calibration", "run_spread"]
+__all__ = [
+    "RECIPES",
+    "as_bytes",
+    "excess_loss",
+    "held_out",
+    "load_network",
+    "run_birdwatch",
+    "run_calibration",
+    "run_spread",
+]
 
 # That of He et al. (2016) shortened in proportion: stochastic gradient descent, the rate divided by
 # ten after half and three quarters of the epochs, pictures shifted and mirrored.  Without batch

@@ -117,6 +117,34 @@ def pictures(axes, images, titles=None):
     return axes
 
 
+def activation_map(ax, picture, values, limit, cmap="RdBu_r"):
+    """Lay a class activation map over its picture, which shows through in grey.
+
+    Parameters
+    ----------
+    ax : Axes
+    picture : (H, W, 3) array in [0, 1]
+    values : (h, w) array, such as a row of `cam.class_activation_maps`, or a standard deviation
+    limit : float > 0
+        Where the colours end; the same for all maps that are to be compared.
+    cmap : str, colour map: one with two arms for maps of either sign, else one that starts white
+
+    Returns
+    -------
+    Axes
+    """
+    grey = picture.mean(axis=2)
+    signed = (values < 0).any() or "_r" in cmap
+    extent = (0, grey.shape[1], grey.shape[0], 0)
+    ax.imshow(
+        values, extent=extent, cmap=cmap, vmin=-limit if signed else 0, vmax=limit,
+        interpolation="bilinear",
+    )  # fmt: skip
+    ax.imshow(grey, extent=extent, cmap="gray", vmin=0, vmax=1, alpha=0.35)
+    ax.set_axis_off()
+    return ax
+
+
 def confidence_histogram(ax, table):
     """Share of the cases in each bin, with the mean confidence and the accuracy as lines.
 

@@ -24,8 +24,8 @@ from mcunc.dropout import sample_logits
 @pytest.fixture
 def short(monkeypatch):
     for name, value in {
-        "EPOCHS": {40: (1, 3), 80: (1, 2)}, "PROBABILITIES": (0.0, 0.1), "MEMBERS": 2, "DRAWS": 3,
-        "TEST": 20, "UNSEEN": 8, "VALIDATION": 16, "KEPT": 80,
+        "EPOCHS": {40: (1, 3), 80: (1, 2)}, "ARMS": ("standard", "spared"), "MEMBERS": 2,
+        "DRAWS": 3, "TEST": 20, "UNSEEN": 8, "VALIDATION": 16, "KEPT": 80,
     }.items():  # fmt: skip
         monkeypatch.setattr(_birdwatch_run, name, value)
 
@@ -57,11 +57,11 @@ def test_the_run_from_end_to_end(short, tmp_path):
     assert run["unseen_log_probs"].shape == (2, 2, 2, 8, 8)
     assert run["slider_log_probs"].shape == (2, 2, 2, 84, 8)
     assert_allclose(np.exp(run["test_log_probs"]).sum(axis=-1), 1, atol=0.01)
-    assert run["test_mutual_information"].shape == (2, 1, 2, 20)  # p = 0 has none
+    assert run["test_mutual_information"].shape == (2, 1, 2, 20)  # the standard network has none
     assert (run["test_mutual_information"] >= 0).all()
     record = json.loads((tmp_path / "birdwatch-dropout.json").read_text(encoding="utf-8"))
     assert record["command"] == "python -m mcunc run birdwatch-dropout --seed 1"
-    assert run["history_40_0.1_3"].shape == (3, len(record["history"]))
+    assert run["history_40_spared_3"].shape == (3, len(record["history"]))
     # the length with the least loss on the validation birds, by scores of another library
     np.testing.assert_array_equal(run["chosen"], run["val_loss"].argmin(axis=-1))
     best = np.take_along_axis(run["excess"], run["chosen"][..., None].astype(int), -1)[..., 0]
@@ -75,10 +75,10 @@ def test_what_is_stored_is_what_the_stored_weights_say(short, tmp_path):
     run = recorded.load(run_birdwatch(seed=1, folder=tmp_path))
     pictures = as_bytes(held_out(1)["test"])
     x = torch.from_numpy(pictures).float() / 255
-    plain = log_softmax(load_network(run, 0.0, member=1)(x).detach().numpy(), axis=1)
+    plain = log_softmax(load_network(run, "standard", member=1)(x).detach().numpy(), axis=1)
     assert_allclose(run["test_log_probs"][1, 0, 1], plain, atol=5e-3)
     summary = predictive.summarise_classes(
-        logits=sample_logits(load_network(run, 0.1), pictures, 3)
+        logits=sample_logits(load_network(run, "spared"), pictures, 3)
     )
     assert_allclose(np.exp(run["test_log_probs"][1, 1, 0]), summary.mean, atol=2e-3)
     assert_allclose(run["test_mutual_information"][1, 0, 0], summary.mutual_information, atol=2e-3)
@@ -124,8 +124,17 @@ def test_a_run_that_was_killed_goes_on(short, tmp_path, monkeypatch):
 
 
 def test_only_dropout_networks_have_dropout():
-    assert not any(isinstance(m, torch.nn.Dropout2d) for m in network_of(0.0).modules())
-    assert sum(isinstance(m, torch.nn.Dropout2d) for m in network_of(0.1).modules()) == 19
+    x, sites = torch.rand(2, 3, 64, 64), {}
+    for arm in ("standard", "everywhere", "spared"):
+        network = network_of(arm).eval()
+        sites[arm] = [
+            name for name, m in network.named_modules()
+            if isinstance(m, torch.nn.Dropout | torch.nn.Dropout2d) and m.p == 0.05
+        ]  # fmt: skip
+        torch.testing.assert_close(network(x), network_of("standard").eval()(x))
+    assert not sites["standard"]
+    assert len(sites["everywhere"]) == 20  # as many as there are weight layers
+    assert set(sites["everywhere"]) - set(sites["spared"]) == {"features.0.0.dropout"}
 
 
 @pytest.mark.parametrize(("given_", "name"), [({"seed": -1}, "seed"), ({"folder": 3}, "folder")])
