@@ -127,11 +127,12 @@ def run_birdwatch(seed=0, folder="runs"):
     seed = check_count("seed", seed, minimum=0)
     check_folder(folder)
     sets = held_out(seed)
-    arrays, found = {}, {}
+    arrays, found, seconds = {}, {}, 0.0
     for i, n in enumerate(EPOCHS):
         for k, arm in enumerate(ARMS):
             for member in range(MEMBERS):
                 tried = [_tried(n, arm, member, epochs, sets, folder) for epochs in EPOCHS[n]]
+                seconds += sum(one["seconds"] for one in tried)
                 best = int(np.argmin([one["val_loss"] for one in tried]))
                 for what in ("val_loss", "excess"):
                     found.setdefault(what, {})[i, k, member] = [one[what] for one in tried]
@@ -147,6 +148,7 @@ def run_birdwatch(seed=0, folder="runs"):
     arrays |= {name: _stacked(name, parts) for name, parts in found.items()}
     record = recorded.provenance(f"python -m mcunc run birdwatch-dropout --seed {seed}", seed)
     record |= {
+        "hours": round(seconds / 3600, 2),  # of training alone, one after another
         "data": "drawn by mcunc.birdwatch.draw_birds",
         "cases": list(EPOCHS), "epochs": list(EPOCHS.values()), "arms": ARMS, "drop": DROP,
         "members": MEMBERS, "draws": DRAWS, "hues": HUES.tolist(), "history": HISTORY,
@@ -172,6 +174,7 @@ def _tried(n, arm, member, epochs, sets, folder):
     }
     return {
         "network": network,
+        "seconds": sum(row["seconds"] for row in rows),
         "history": np.array([[row[key] for key in HISTORY] for row in rows], np.float32),
         "predicted": answers,
         "val_loss": -val[np.arange(len(val)), held.labels].mean(),

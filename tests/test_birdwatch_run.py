@@ -61,6 +61,7 @@ def test_the_run_from_end_to_end(short, tmp_path):
     assert (run["test_mutual_information"] >= 0).all()
     record = json.loads((tmp_path / "birdwatch-dropout.json").read_text(encoding="utf-8"))
     assert record["command"] == "python -m mcunc run birdwatch-dropout --seed 1"
+    assert 0 <= record["hours"] < 0.1
     assert run["history_40_spared_3"].shape == (3, len(record["history"]))
     # the length with the least loss on the validation birds, by scores of another library
     np.testing.assert_array_equal(run["chosen"], run["val_loss"].argmin(axis=-1))
