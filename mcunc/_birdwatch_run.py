@@ -10,8 +10,8 @@ from mcunc import birdwatch, calibration, networks, predictive, recorded, traini
 from mcunc._checks import check_count, check_folder
 from mcunc.dropout import sample_logits, with_dropout
 
-# Birds to train on, and the three numbers of epochs among which every network has its choice.
-EPOCHS = {250: (24, 72, 216), 1000: (12, 36, 108), 4000: (6, 18, 36)}
+# Birds to train on, and the four numbers of epochs among which every network has its choice.
+EPOCHS = {250: (12, 24, 72, 216), 1000: (6, 12, 36, 108), 4000: (3, 6, 18, 36)}
 ARMS = ("standard", "everywhere", "spared")  # no dropout; everywhere; all but on the picture
 DROP = 0.05
 BEHIND_THE_PICTURE = ["features.2", "features.3", "features.4", "head"]
@@ -106,7 +106,7 @@ def predicted(network, arm, pictures):
 def run_birdwatch(seed=0, folder="runs"):
     """Train standard and dropout networks on three amounts of drawn birds, five seeds each.
 
-    Each network is trained three times, for three numbers of epochs, and keeps the one with the
+    Each network is trained four times, for four numbers of epochs, and keeps the one with the
     least log loss on birds for validation.  Killed and called again, it goes on with the network
     it was at.
 
@@ -131,13 +131,19 @@ def run_birdwatch(seed=0, folder="runs"):
     for i, n in enumerate(EPOCHS):
         for k, arm in enumerate(ARMS):
             for member in range(MEMBERS):
-                tried = [_tried(n, arm, member, epochs, sets, folder) for epochs in EPOCHS[n]]
+                tried = [
+                    _tried(n, arm, member, epochs, sets["test"], folder) for epochs in EPOCHS[n]
+                ]
                 seconds += sum(one["seconds"] for one in tried)
                 best = int(np.argmin([one["val_loss"] for one in tried]))
                 for what in ("val_loss", "excess"):
                     found.setdefault(what, {})[i, k, member] = [one[what] for one in tried]
                 found.setdefault("chosen", {})[i, k, member] = best
-                for what, value in tried[best]["predicted"].items():
+                answers = tried[best]["answers"]
+                for group in ("unseen", "slider"):
+                    pictures = as_bytes(sets[group])
+                    answers |= _named(group, predicted(tried[best]["network"], arm, pictures))
+                for what, value in answers.items():
                     found.setdefault(what, {})[i, k, member] = value
                 if member == 0:
                     for epochs, one in zip(EPOCHS[n], tried, strict=True):
@@ -159,27 +165,27 @@ def run_birdwatch(seed=0, folder="runs"):
     return path
 
 
-def _tried(n, arm, member, epochs, sets, folder):
-    """One training: the network, its history (epochs, 4), what it predicts, and two scores."""
+def _tried(n, arm, member, epochs, test, folder):
+    """One training: network, history (epochs, 4), answers on the test birds, and two scores."""
     name = f"birdwatch-{n}-{arm}-{member}-{epochs}"
     print(name, file=sys.stderr, flush=True)
     network, rows = train(n, arm, member, epochs, Path(folder) / f"{name}.pt")
     network.eval()
     held = validation()
     val = predicted(network, arm, as_bytes(held))["log_probs"]
-    answers = {
-        f"{group}_{what}": value
-        for group, birds in sets.items()
-        for what, value in predicted(network, arm, as_bytes(birds)).items()
-    }
+    answers = _named("test", predicted(network, arm, as_bytes(test)))
     return {
         "network": network,
         "seconds": sum(row["seconds"] for row in rows),
         "history": np.array([[row[key] for key in HISTORY] for row in rows], np.float32),
-        "predicted": answers,
+        "answers": answers,
         "val_loss": -val[np.arange(len(val)), held.labels].mean(),
-        "excess": excess_loss(answers["test_log_probs"], sets["test"].posterior).mean(),
+        "excess": excess_loss(answers["test_log_probs"], test.posterior).mean(),
     }
+
+
+def _named(group, answers):
+    return {f"{group}_{what}": value for what, value in answers.items()}
 
 
 def excess_loss(log_probs, posterior):

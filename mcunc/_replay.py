@@ -30,6 +30,7 @@ _PLAIN = {
 }
 _ANEW = object()  # in place of a result: the call is made in every pass
 _OPERATORS = "add sub mul truediv floordiv mod pow and or xor lshift rshift matmul".split()  # noqa: SIM905
+_CHEAP = {"get", "is_floating_point", "sub", "div", "truediv", "mul", "add"}  # to standardise
 _CHANGING = {"__setitem__", *(f"__i{operator}__" for operator in _OPERATORS)}
 
 
@@ -46,7 +47,8 @@ class Replay(TorchFunctionMode):
     x : tensor, the batch
     drop : callable (site, tensor, p, whole_channels) -> tensor, which masks a tensor
         Sites are counted from 0 in the order in which a pass meets them.
-    keep : bool, False to make every call in every pass
+    keep : bool, False to make every call in every pass; becomes False after the first pass if
+        that has found nothing worth keeping
 
     Attributes
     ----------
@@ -91,6 +93,7 @@ class Replay(TorchFunctionMode):
             for slot in self.slots:
                 slot.stand_in = torch.empty(slot.shape, dtype=slot.dtype, device="meta")
                 slot.stand_in._slot = slot
+            self.keep = any(entry.spares_work() for entry in self.log)
         return output
 
     @contextmanager
@@ -309,6 +312,11 @@ class _Entry:
 
     def __init__(self, what, plain=None, form=_ANEW, effects=()):
         self.what, self.plain, self.form, self.effects = what, plain, form, effects
+
+    def spares_work(self):
+        """Whether taking the result from the log can be worth following it."""
+        cheap = getattr(self.what, "__name__", "").strip("_") in _CHEAP
+        return self.form is not _ANEW and not cheap
 
 
 class _Box:

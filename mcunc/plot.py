@@ -127,20 +127,20 @@ def activation_map(ax, picture, values, limit, cmap="RdBu_r"):
     values : (h, w) array, such as a row of `cam.class_activation_maps`, or a standard deviation
     limit : float > 0
         Where the colours end; the same for all maps that are to be compared.
-    cmap : str, colour map: one with two arms for maps of either sign, else one that starts white
+    cmap : str
+        Colour map; one that ends in "_r" is taken to have two arms and 0 in the middle, others
+        start at 0.
 
     Returns
     -------
     Axes
     """
-    grey = picture.mean(axis=2)
-    signed = (values < 0).any() or "_r" in cmap
-    extent = (0, grey.shape[1], grey.shape[0], 0)
+    extent = (0, picture.shape[1], picture.shape[0], 0)
+    ax.imshow(picture.mean(axis=2), extent=extent, cmap="gray", vmin=-0.5, vmax=1.1)
+    low = -limit if cmap.endswith("_r") else 0
     ax.imshow(
-        values, extent=extent, cmap=cmap, vmin=-limit if signed else 0, vmax=limit,
-        interpolation="bilinear",
-    )  # fmt: skip
-    ax.imshow(grey, extent=extent, cmap="gray", vmin=0, vmax=1, alpha=0.35)
+        values, extent=extent, cmap=cmap, vmin=low, vmax=limit, alpha=0.6, interpolation="bilinear"
+    )
     ax.set_axis_off()
     return ax
 

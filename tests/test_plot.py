@@ -28,6 +28,7 @@ CALLS = {
     "curve_with_spread": lambda ax: plot.curve_with_spread(ax, X, X, X - 1, X + 1, "spread"),
     "coverage_map": lambda ax: plot.coverage_map(ax, np.full((2, 3), 0.9), [1, 2], [3, 4, 5]),
     "estimates": lambda ax: plot.estimates(ax, list("abcde"), X, ENDS, "Wald", 0.2, color="k"),
+    "activation_map": lambda ax: plot.activation_map(ax, np.ones((8, 8, 3)), ENDS, 2.0),
     "confidence_histogram": lambda ax: plot.confidence_histogram(ax, TABLE),
     "reliability_diagram": lambda ax: plot.reliability_diagram(ax, TABLE),
 }
@@ -143,6 +144,18 @@ def test_pictures_shows_one_on_each_axes():
     assert plot.pictures(plt.subplots()[1], images[:1])[0].get_title() == ""
     with pytest.raises(ValueError, match=r"shorter|longer"):
         plot.pictures(axes, images[:3])
+
+
+def test_activation_map_keeps_the_values_and_one_scale_over_the_whole_picture():
+    picture, values = np.random.default_rng(0).random((64, 48, 3)), np.array([[-1.0, 3.0]])
+    for colours, low in (("RdBu_r", -4.0), ("Oranges", 0.0)):
+        _, ax = plt.subplots()
+        plot.activation_map(ax, picture, values, 4.0, colours)
+        below, above = ax.images
+        assert_allclose(below.get_array(), picture.mean(axis=2))
+        assert_allclose(above.get_array(), values)  # not rescaled
+        assert above.get_clim() == (low, 4.0)
+        assert above.get_extent() == below.get_extent() == [0, 48, 64, 0]
 
 
 def test_style_is_applied_only_on_request():
