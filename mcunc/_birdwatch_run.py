@@ -131,20 +131,16 @@ def run_birdwatch(seed=0, folder="runs"):
     for i, n in enumerate(EPOCHS):
         for k, arm in enumerate(ARMS):
             for member in range(MEMBERS):
-                tried = [
-                    _tried(n, arm, member, epochs, sets["test"], folder) for epochs in EPOCHS[n]
-                ]
+                tried = [_tried(n, arm, member, epochs, folder) for epochs in EPOCHS[n]]
                 seconds += sum(one["seconds"] for one in tried)
                 best = int(np.argmin([one["val_loss"] for one in tried]))
-                for what in ("val_loss", "excess"):
-                    found.setdefault(what, {})[i, k, member] = [one[what] for one in tried]
                 found.setdefault("chosen", {})[i, k, member] = best
-                answers = tried[best]["answers"]
-                for group in ("unseen", "slider"):
-                    pictures = as_bytes(sets[group])
-                    answers |= _named(group, predicted(tried[best]["network"], arm, pictures))
-                for what, value in answers.items():
-                    found.setdefault(what, {})[i, k, member] = value
+                losses = [one["val_loss"] for one in tried]
+                found.setdefault("val_loss", {})[i, k, member] = losses
+                for group, birds in sets.items():
+                    answers = predicted(tried[best]["network"], arm, as_bytes(birds))
+                    for what, value in answers.items():
+                        found.setdefault(f"{group}_{what}", {})[i, k, member] = value
                 if member == 0:
                     for epochs, one in zip(EPOCHS[n], tried, strict=True):
                         arrays[f"history_{n}_{arm}_{epochs}"] = one["history"]
@@ -165,27 +161,20 @@ def run_birdwatch(seed=0, folder="runs"):
     return path
 
 
-def _tried(n, arm, member, epochs, test, folder):
-    """One training: network, history (epochs, 4), answers on the test birds, and two scores."""
+def _tried(n, arm, member, epochs, folder):
+    """One training: network, seconds, history (epochs, 4) and log loss on validation birds."""
     name = f"birdwatch-{n}-{arm}-{member}-{epochs}"
     print(name, file=sys.stderr, flush=True)
     network, rows = train(n, arm, member, epochs, Path(folder) / f"{name}.pt")
     network.eval()
     held = validation()
     val = predicted(network, arm, as_bytes(held))["log_probs"]
-    answers = _named("test", predicted(network, arm, as_bytes(test)))
     return {
         "network": network,
         "seconds": sum(row["seconds"] for row in rows),
         "history": np.array([[row[key] for key in HISTORY] for row in rows], np.float32),
-        "answers": answers,
         "val_loss": -val[np.arange(len(val)), held.labels].mean(),
-        "excess": excess_loss(answers["test_log_probs"], test.posterior).mean(),
     }
-
-
-def _named(group, answers):
-    return {f"{group}_{what}": value for what, value in answers.items()}
 
 
 def excess_loss(log_probs, posterior):

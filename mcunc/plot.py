@@ -139,7 +139,7 @@ def activation_map(ax, picture, values, limit, cmap="RdBu_r"):
     ax.imshow(picture.mean(axis=2), extent=extent, cmap="gray", vmin=-0.5, vmax=1.1)
     low = -limit if cmap.endswith("_r") else 0
     ax.imshow(
-        values, extent=extent, cmap=cmap, vmin=low, vmax=limit, alpha=0.6, interpolation="bilinear"
+        values, extent=extent, cmap=cmap, vmin=low, vmax=limit, alpha=0.7, interpolation="bilinear"
     )
     ax.set_axis_off()
     return ax

@@ -65,11 +65,11 @@ def test_the_run_from_end_to_end(short, tmp_path):
     assert run["history_40_spared_3"].shape == (3, len(record["history"]))
     # the length with the least loss on the validation birds, by scores of another library
     np.testing.assert_array_equal(run["chosen"], run["val_loss"].argmin(axis=-1))
-    best = np.take_along_axis(run["excess"], run["chosen"][..., None].astype(int), -1)[..., 0]
-    truth = held_out(1)["test"].posterior
-    probs = np.exp(run["test_log_probs"])
-    divergence = kl_div(truth, probs).sum(axis=-1).mean(axis=-1)
-    assert_allclose(best, divergence, rtol=0.01)
+    last = [run[f"history_40_standard_{epochs}"][-1, 2] for epochs in (1, 3)]
+    assert_allclose(run["val_loss"][0, 0, 0], last, rtol=2e-3)  # without dropout one pass is all
+    truth, test_log_probs = held_out(1)["test"].posterior, run["test_log_probs"]
+    divergence = kl_div(truth, np.exp(test_log_probs)).sum(axis=-1)
+    assert_allclose(excess_loss(test_log_probs, truth), divergence, atol=0.01)
 
 
 def test_what_is_stored_is_what_the_stored_weights_say(short, tmp_path):
