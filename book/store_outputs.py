@@ -20,6 +20,7 @@ from nbclient import NotebookClient
 from PIL import Image, ImageChops, ImageStat
 
 ROOT = str(Path(__file__).resolve().parent.parent)
+LARGE = 45_000  # bytes; a larger PNG is stored at half its size
 PLACES = (ROOT, ROOT.replace(str(Path.home()), "~", 1))  # IPython shortens the home folder
 
 
@@ -36,6 +37,11 @@ def reduced(png):
         few = image.quantize(256, palette=image.quantize(256, kmeans=2))  # dithers
     stored = io.BytesIO()
     few.save(stored, "PNG", optimize=True)
+    if stored.tell() > LARGE:
+        half = image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)
+        half = half.quantize(128, palette=half.quantize(128, kmeans=2), dither=Image.Dither.NONE)
+        stored = io.BytesIO()
+        half.save(stored, "PNG", optimize=True)
     return stored.getvalue()
 
 
