@@ -173,7 +173,7 @@ def _tried(n, arm, member, epochs, folder):
         "network": network,
         "seconds": sum(row["seconds"] for row in rows),
         "history": np.array([[row[key] for key in HISTORY] for row in rows], np.float32),
-        "val_loss": -val[np.arange(len(val)), held.labels].mean(),
+        "val_loss": calibration.log_loss_from_logits(val, held.labels),
     }
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision import models
 
-from mcunc import dropout
+from mcunc import dropout, networks
 from mcunc._replay import Diverged, Replay
 from mcunc.dropout import pass_masks, sample_logits, sample_outputs, with_dropout
 
@@ -651,6 +651,19 @@ def test_batchnorm_that_mixes_the_cases_is_refused():
     network = nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False), nn.Dropout(0.5)).eval()
     with pytest.raises(ValueError, match="track running statistics"):
         sample_logits(network, normal(5, 3))
+
+
+@pytest.mark.parametrize(("layers", "kept"), [(None, False), (["head"], True)])
+def test_passes_are_followed_only_where_something_is_spared(layers, kept):
+    network = with_dropout(networks.small_inception().eval(), 0.1, layers)
+    for module in network.modules():
+        if isinstance(module, nn.Dropout | nn.Dropout2d):
+            module.train()
+    replay = Replay(network, normal(2, 3, 64, 64), lambda site, x, p, channels: 1 * x)
+    with torch.no_grad(), replay.watching():
+        first, second = replay.run(), replay.run()
+    assert replay.keep is kept
+    torch.testing.assert_close(first, second)
 
 
 def test_other_buffers_that_change_are_put_back():
