@@ -12,10 +12,13 @@ from mcunc.dropout import sample_logits, with_dropout
 
 # Birds to train on, and the four numbers of epochs among which every network has its choice.
 EPOCHS = {250: (12, 24, 72, 216), 1000: (6, 12, 36, 108), 4000: (3, 6, 18, 36)}
-ARMS = ("standard", "everywhere", "spared")  # no dropout; everywhere; all but on the picture
+# No dropout, each network with birds of its own; all with the birds of the first; dropout
+# everywhere; everywhere but on the picture.
+ARMS = ("standard", "shared", "everywhere", "spared")
+WITHOUT_DROPOUT = ARMS[:2]
 DROP = 0.05
 BEHIND_THE_PICTURE = ["features.2", "features.3", "features.4", "head"]
-MEMBERS = 5  # seeds; the standard networks of these are an ensemble
+MEMBERS = 5  # seeds; the networks without dropout of these are an ensemble
 DRAWS = 30
 TEST, UNSEEN, VALIDATION = 1000, 300, 500
 KEPT = 4000  # the networks trained on so many birds keep their weights
@@ -64,14 +67,15 @@ def validation():
 def network_of(arm, seed=0):
     """The small Inception network, with dropout before every weight layer, or all but the first."""
     network = networks.small_inception(classes=8, seed=seed)
-    if arm == "standard":
+    if arm in WITHOUT_DROPOUT:
         return network
     return with_dropout(network, DROP, None if arm == "everywhere" else BEHIND_THE_PICTURE)
 
 
 def train(n, arm, seed, epochs, checkpoint=None):
-    """A network trained on n birds of its own, and the history of its training."""
-    birds, held = birdwatch.draw_birds(n, seed=1000 * seed + n, eight_bit=True), validation()
+    """A network trained on n birds, and the history of its training."""
+    drawn = 0 if arm == "shared" else seed
+    birds, held = birdwatch.draw_birds(n, seed=1000 * drawn + n, eight_bit=True), validation()
     pictures, network = as_bytes(held), network_of(arm, seed)
 
     def watch(network):
@@ -92,7 +96,7 @@ def train(n, arm, seed, epochs, checkpoint=None):
 
 def predicted(network, arm, pictures):
     """Log of mean probabilities (N, K); with dropout, expected entropy and mutual information."""
-    if arm == "standard":
+    if arm in WITHOUT_DROPOUT:
         logits = training.predict_logits(network, pictures).astype(float)
         return {"log_probs": log_softmax(logits, axis=1)}
     summary = predictive.summarise_classes(logits=sample_logits(network, pictures, DRAWS))
@@ -104,7 +108,7 @@ def predicted(network, arm, pictures):
 
 
 def run_birdwatch(seed=0, folder="runs"):
-    """Train standard and dropout networks on three amounts of drawn birds, five seeds each.
+    """Train networks of four kinds on three amounts of drawn birds, five seeds each.
 
     Each network is trained four times, for four numbers of epochs, and keeps the one with the
     least log loss on birds for validation.  Killed and called again, it goes on with the network
@@ -132,7 +136,8 @@ def run_birdwatch(seed=0, folder="runs"):
         for k, arm in enumerate(ARMS):
             for member in range(MEMBERS):
                 tried = [_tried(n, arm, member, epochs, folder) for epochs in EPOCHS[n]]
-                seconds += sum(one["seconds"] for one in tried)
+                if (arm, member) != ("shared", 0):  # it is the first standard one: count it once
+                    seconds += sum(one["seconds"] for one in tried)
                 best = int(np.argmin([one["val_loss"] for one in tried]))
                 found.setdefault("chosen", {})[i, k, member] = best
                 losses = [one["val_loss"] for one in tried]
@@ -144,7 +149,7 @@ def run_birdwatch(seed=0, folder="runs"):
                 if member == 0:
                     for epochs, one in zip(EPOCHS[n], tried, strict=True):
                         arrays[f"history_{n}_{arm}_{epochs}"] = one["history"]
-                if n == KEPT:
+                if n == KEPT and arm != "shared":
                     for part, value in tried[best]["network"].state_dict().items():
                         arrays[f"weights_{arm}_{member}/{part}"] = value.numpy()
     arrays |= {name: _stacked(name, parts) for name, parts in found.items()}
@@ -163,6 +168,8 @@ def run_birdwatch(seed=0, folder="runs"):
 
 def _tried(n, arm, member, epochs, folder):
     """One training: network, seconds, history (epochs, 4) and log loss on validation birds."""
+    if arm == "shared" and member == 0:
+        arm = "standard"  # the network whose birds the others share
     name = f"birdwatch-{n}-{arm}-{member}-{epochs}"
     print(name, file=sys.stderr, flush=True)
     network, rows = train(n, arm, member, epochs, Path(folder) / f"{name}.pt")
@@ -195,7 +202,7 @@ def excess_loss(log_probs, posterior):
 
 
 def _stacked(name, parts):
-    """(cases, arms, members, ...), half precision; without the standard arm where it has none."""
+    """(cases, arms, members, ...), half precision; without the arms that have none of it."""
     first = min(k for _, k, _ in parts)
     example = next(iter(parts.values()))
     shape = (len(EPOCHS), len(ARMS) - first, MEMBERS, *np.shape(example))
@@ -206,7 +213,7 @@ def _stacked(name, parts):
 
 
 def load_network(run, arm, member=0):
-    """A network of a recorded run, trained on `KEPT` birds, with its weights."""
+    """A network of a recorded run, trained on `KEPT` birds, with its weights; none is "shared"."""
     import torch
 
     network = network_of(arm)

@@ -24,7 +24,7 @@ from mcunc.dropout import sample_logits
 @pytest.fixture
 def short(monkeypatch):
     for name, value in {
-        "EPOCHS": {40: (1, 3), 80: (1, 2)}, "ARMS": ("standard", "spared"), "MEMBERS": 2,
+        "EPOCHS": {40: (1, 3), 80: (1, 2)}, "ARMS": ("standard", "shared", "spared"), "MEMBERS": 2,
         "DRAWS": 3, "TEST": 20, "UNSEEN": 8, "VALIDATION": 16, "KEPT": 80,
     }.items():  # fmt: skip
         monkeypatch.setattr(_birdwatch_run, name, value)
@@ -53,11 +53,11 @@ def test_bytes_are_the_pictures():
 
 def test_the_run_from_end_to_end(short, tmp_path):
     run = recorded.load(run_birdwatch(seed=1, folder=tmp_path))
-    assert run["test_log_probs"].shape == (2, 2, 2, 20, 8)
-    assert run["unseen_log_probs"].shape == (2, 2, 2, 8, 8)
-    assert run["slider_log_probs"].shape == (2, 2, 2, 84, 8)
+    assert run["test_log_probs"].shape == (2, 3, 2, 20, 8)
+    assert run["unseen_log_probs"].shape == (2, 3, 2, 8, 8)
+    assert run["slider_log_probs"].shape == (2, 3, 2, 84, 8)
     assert_allclose(np.exp(run["test_log_probs"]).sum(axis=-1), 1, atol=0.01)
-    assert run["test_mutual_information"].shape == (2, 1, 2, 20)  # the standard network has none
+    assert run["test_mutual_information"].shape == (2, 1, 2, 20)  # only passes have it
     assert (run["test_mutual_information"] >= 0).all()
     record = json.loads((tmp_path / "birdwatch-dropout.json").read_text(encoding="utf-8"))
     assert record["command"] == "python -m mcunc run birdwatch-dropout --seed 1"
@@ -81,8 +81,29 @@ def test_what_is_stored_is_what_the_stored_weights_say(short, tmp_path):
     summary = predictive.summarise_classes(
         logits=sample_logits(load_network(run, "spared"), pictures, 3)
     )
-    assert_allclose(np.exp(run["test_log_probs"][1, 1, 0]), summary.mean, atol=2e-3)
+    assert_allclose(np.exp(run["test_log_probs"][1, 2, 0]), summary.mean, atol=2e-3)
     assert_allclose(run["test_mutual_information"][1, 0, 0], summary.mutual_information, atol=2e-3)
+
+
+def test_networks_that_share_their_birds_see_the_same_ones(short, tmp_path, monkeypatch):
+    seen, original = {}, _birdwatch_run.training.fit_minibatches
+
+    def fit(network, pictures, *options):
+        name = options[-2].name
+        start = np.concatenate([w.detach().ravel() for w in network.parameters()]).tobytes()
+        seen[name] = pictures.tobytes(), start
+        return original(network, pictures, *options)
+
+    monkeypatch.setattr(_birdwatch_run.training, "fit_minibatches", fit)
+    run = recorded.load(run_birdwatch(folder=tmp_path))
+    first, own, shared = (seen[f"birdwatch-40-{name}-3.pt"]
+                          for name in ("standard-0", "standard-1", "shared-1"))  # fmt: skip
+    assert shared[0] == first[0] != own[0]  # birds
+    assert shared[1] == own[1] != first[1]  # initial weights
+    log_probs = run["test_log_probs"]
+    np.testing.assert_array_equal(log_probs[:, 1, 0], log_probs[:, 0, 0])
+    assert not np.allclose(log_probs[:, 1, 1], log_probs[:, 0, 1])
+    assert not any("shared" in name for name in run.arrays if name.startswith("weights"))
 
 
 def test_excess_loss_is_the_divergence_from_the_truth():
@@ -126,7 +147,7 @@ def test_a_run_that_was_killed_goes_on(short, tmp_path, monkeypatch):
 
 def test_only_dropout_networks_have_dropout():
     x, sites = torch.rand(2, 3, 64, 64), {}
-    for arm in ("standard", "everywhere", "spared"):
+    for arm in _birdwatch_run.ARMS:
         network = network_of(arm).eval()
         sites[arm] = [
             name for name, m in network.named_modules()
@@ -134,6 +155,7 @@ def test_only_dropout_networks_have_dropout():
         ]  # fmt: skip
         torch.testing.assert_close(network(x), network_of("standard").eval()(x))
     assert not sites["standard"]
+    assert not sites["shared"]
     assert len(sites["everywhere"]) == 20  # as many as there are weight layers
     assert set(sites["everywhere"]) - set(sites["spared"]) == {"features.0.0.dropout"}
 
