@@ -15,7 +15,7 @@ is not followed.
 
 import random
 from collections import OrderedDict
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -61,6 +61,7 @@ class Replay(TorchFunctionMode):
         super().__init__()
         self.network, self.drop, self.keep = network, drop, keep
         self.log, self.slots, self.passes = [], [], 0
+        self.watch = ExitStack()
         loose = (v for m in network.modules() for v in vars(m).values() if torch.is_tensor(v))
         constants = (*network.parameters(), *network.buffers(), *loose)
         self.known = set(network.modules())
@@ -94,13 +95,17 @@ class Replay(TorchFunctionMode):
                 slot.stand_in = torch.empty(slot.shape, dtype=slot.dtype, device="meta")
                 slot.stand_in._slot = slot
             self.keep = any(entry.spares_work() for entry in self.log)
+            if not self.keep:
+                self.watch.close()
         return output
 
     @contextmanager
     def watching(self):
         """See the calls of the network's modules; at the end, let go of all that was kept."""
         try:
-            with _watched(self.network, self.module):
+            with self.watch:
+                if self.keep:
+                    self.watch.enter_context(_watched(self.network, self.module))
                 yield
         finally:
             for slot in self.slots:

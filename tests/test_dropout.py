@@ -309,6 +309,38 @@ def test_dropout_everywhere_in_published_networks(name):
         np.testing.assert_allclose(kept, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("scope", ["network", "case"])
+def test_masks_drawn_before_a_pass_are_those_of_the_pass(scope):
+    """Also where it then asks for others: another p, shape, type, kind or place."""
+
+    def anew(draw, *asked):
+        masks = dropout._Masks(7, scope, 2, 5)
+        masks.draw = draw
+        return masks(*asked)
+
+    x, ahead = normal(5, 6, 3, 3), dropout._Masks(7, scope, 2, 5)
+    for draw in range(3):
+        ahead.begin(draw)
+        assert len(ahead.ready) == (2 if draw else 0)
+        for asked in ((0, x, 0.3, True), (1, x[:, :, 0], 0.3, True)):
+            assert torch.equal(ahead(*asked), anew(draw, *asked))
+    ahead.begin(3)
+    for asked in (
+        (0, x, 0.4, True), (0, x[:, :4], 0.3, True), (0, x.double(), 0.3, True),
+        (0, x, 0.3, False), (2, x, 0.3, True), (0, x, 0.3, True),
+    ):  # fmt: skip
+        assert torch.equal(ahead(*asked), anew(3, *asked))
+    ahead.forced = True
+    assert not ahead(0, x, 0.3, True).any()
+
+
+def test_large_masks_are_not_drawn_before_a_pass():
+    masks = dropout._Masks(0, "network", 0, 2)
+    masks(0, torch.ones(2, 3, 200, 200), 0.5, False)
+    masks.begin(1)
+    assert not masks.ready
+
+
 def test_only_what_meets_a_mask_is_held():
     """Of ten layers before the dropout one result stays in memory, and the shortcut's."""
     layers = [nn.Linear(64, 64) for _ in range(10)]
