@@ -13,6 +13,11 @@ import mcunc
 PAGES = (".png", ".pdf", ".svg")
 ARRAYS = ("logits", "labels")
 LABELS = ("label", "labels")
+RUNS = {  # beside "calibration", which has choices of its own
+    "dropout-spread": "run_spread",
+    "birdwatch-dropout": "run_birdwatch",
+    "birds-heads": "run_heads",
+}
 
 
 def main(arguments=None):
@@ -188,8 +193,7 @@ def _run(given):
         if given.name == "calibration":
             path = runs.run_calibration(given.data, seed, given.folder, given.device)
         else:
-            run = {"dropout-spread": runs.run_spread, "birdwatch-dropout": runs.run_birdwatch}
-            path = run[given.name](seed, given.folder)
+            path = getattr(runs, RUNS[given.name])(seed, given.folder)
         print(path, flush=True)
     return 0
 
@@ -208,7 +212,7 @@ def _parser():
     )
 
     run = commands.add_parser("run", help="make a recorded run of the book again")
-    run.add_argument("name", choices=["calibration", "dropout-spread", "birdwatch-dropout"])
+    run.add_argument("name", choices=["calibration", *RUNS])
     run.add_argument("--data", choices=["cifar10", "cifar100"], default="cifar10")
     run.add_argument("--seed", type=int, nargs="+", default=[0], help="one run for each")
     run.add_argument("--folder", default="runs", help="checkpoints and results (default: runs)")

@@ -24,8 +24,8 @@ def local_file(names, sources):
     ----------
     names : sequence of str
         File names looked for, best first, in the folder MCUNC_DATA and then in the cache.
-    sources : sequence of (url, md5)
-        Tried in this order where no file is there.
+    sources : sequence of (url, md5) or (url, md5, name)
+        Tried in this order where no file is there; the name is by default the end of the address.
 
     Raises
     ------
@@ -39,9 +39,9 @@ def local_file(names, sources):
             if (folder / name).is_file():
                 return folder / name
     failures = []
-    for url, md5 in sources:
+    for url, md5, *name in sources:
         try:
-            return fetch(url, md5, cache_folder() / url.rsplit("/", 1)[1])
+            return fetch(url, md5, cache_folder() / (name or url.rsplit("/", 1)[1:])[0])
         except OSError as error:
             failures.append(f"{url}: {error}")
     raise FileNotFoundError(

@@ -1,8 +1,8 @@
-"""Real data for the chapters, as plain arrays: scikit-learn's sets and CIFAR."""
+"""Real data for the chapters, as plain arrays: scikit-learn's sets, CIFAR and CUB-200."""
 
 import io
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from sklearn.model_selection import train_test_split
 
 from mcunc._checks import as_array, check_choice, check_count, check_fraction
 from mcunc._download import digest, local_file
+from mcunc._photographs import read_species
 
 # Archives of single pictures, train/<class>/… and test/<class>/…: the public copy that fast.ai
 # keeps (PNG, lossless), since CIFAR's own host has been very slow; then that host itself (raw
@@ -29,6 +30,24 @@ _CIFAR = {
     ],
 }
 _COUNTS = {"train": 50_000, "test": 10_000}
+
+# Edition: names of archives, best first; address, MD5 sum and name of the authors' own; numbers of
+# photographs and of species.  The sums are those of Caltech and of TensorFlow Datasets.
+_CUB200 = {
+    2010: (
+        ["cub200_2010_images.tgz", "images.tgz"],
+        "https://drive.usercontent.google.com/download?export=download&confirm=t"
+        "&id=1GDr1OkoXdhaXWGA8S3MAq3a522Tak-nx",
+        "2bbe304ef1aa3ddb6094aa8f53487cf2",
+        *(6_033, 200),
+    ),
+    2011: (
+        ["CUB_200_2011.tgz"],
+        "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
+        "97eceeb196236b17998738112f37df78",
+        *(11_788, 200),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -100,12 +119,14 @@ class Pictures:
     labels : (N,) int64 array of classes 0 … K - 1, in the order of `names`
     names : list of K class names
     source : str, name and SHA-256 sum of the archive they were read from
+    kind : str, of photographs "full" or "square crops", else empty
     """
 
     images: np.ndarray
     labels: np.ndarray
     names: list
     source: str
+    kind: str = ""
 
 
 def cifar(classes=10):
@@ -203,6 +224,73 @@ def _as_pictures(rows, count, source):
     images = np.stack([row[2] for row in rows]).transpose(0, 3, 1, 2)
     labels = np.array([index[row[0]] for row in rows], dtype=np.int64)
     return Pictures(np.ascontiguousarray(images), labels, names, source)
+
+
+def cub200(edition=2010, size=224):
+    """Caltech-UCSD Birds: 6,033 photographs (2010) or 11,788 (2011) of 200 species of birds.
+
+    Read from the folder MCUNC_DATA or downloaded once.  The authors' archives hold full
+    photographs; an archive of square crops around the birds works as well.  Of either the central
+    square is scaled to `size`; `kind` says which it was, and results belong to it: a crop makes the
+    task easier.  For non-commercial research and education.
+    Source: Welinder et al. (2010), Caltech CNS-TR-2010-001; Wah et al. (2011), CNS-TR-2011-001.
+    Introduced in chapter 6.
+
+    Parameters
+    ----------
+    edition : {2010, 2011}
+    size : int, pixels of a side
+
+    Returns
+    -------
+    Pictures, sorted by species and, within it, by file name
+
+    Raises
+    ------
+    ValueError
+        For another edition, or an archive that is damaged or does not hold these photographs; the
+        message names the file.
+    FileNotFoundError
+        Where the data are neither here nor to be downloaded.
+    """
+    if not isinstance(edition, (int, np.integer)) or edition not in _CUB200:
+        raise ValueError(f"edition: must be 2010 or 2011, got {edition!r}")
+    size = check_count("size", size, maximum=1024)
+    names, url, md5, count, species = _CUB200[edition]
+    path = local_file(names, [(url, md5, names[-1])])
+    try:
+        rows, square = read_species(path, size, count, species)
+    except Exception as error:  # damage shows in many ways: tar, gzip, pictures, counts
+        raise ValueError(
+            f"{path}: is damaged or not CUB-200-{edition} ({error}); delete it and fetch it again"
+        ) from error
+    pictures = _as_pictures(rows, count, f"{path.name} sha256:{digest(path)}")
+    return replace(
+        pictures,
+        names=[name.partition(".")[2].replace("_", " ") for name in pictures.names],
+        kind="square crops" if square else "full",
+    )
+
+
+def cub200_split(labels, seed=0):
+    """Nine tenths to learn from and one tenth to judge by, every species in both in proportion.
+
+    Parameters
+    ----------
+    labels : (N,) array of classes
+    seed : int, below 2³²
+
+    Returns
+    -------
+    train, test : int arrays, as of `stratified_split`; of 6,033 photographs 603 are to judge by
+
+    Raises
+    ------
+    ValueError
+        As `stratified_split`.
+    """
+    labels = as_array("labels", labels, ndim=1)
+    return stratified_split(labels, round(len(labels) / 10), seed)
 
 
 def stratified_split(labels, size, seed=0):

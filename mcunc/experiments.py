@@ -10,6 +10,7 @@ from scipy.special import softmax
 from mcunc import calibration, data, networks, recorded, training
 from mcunc._birdwatch_run import as_bytes, excess_loss, held_out, load_network, run_birdwatch
 from mcunc._checks import check_choice, check_count, check_folder
+from mcunc._heads_run import run_heads
 from mcunc._spread import run_spread
 from mcunc.corruption import STRENGTHS, corrupt
 
@@ -21,6 +22,7 @@ __all__ = [
     "load_network",
     "run_birdwatch",
     "run_calibration",
+    "run_heads",
     "run_spread",
 ]
 

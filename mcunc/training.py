@@ -289,6 +289,46 @@ def crop_and_flip(images, generator, padding=4):
     return padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+def zoom_and_flip(images, generator, least=0.4):
+    """Cut a square of random area and place out of each picture and scale it up; mirror half.
+
+    The augmentation of Szegedy et al. (2015), section 6, with the sides' ratio kept.
+
+    Parameters
+    ----------
+    images : (B, C, H, W) uint8 tensor
+    generator : torch.Generator
+    least : float in (0, 1], part of the area that a cut has at least; uniform from there to 1
+
+    Returns
+    -------
+    (B, C, H, W) uint8 tensor
+
+    Raises
+    ------
+    ValueError
+        For something else than such a tensor, a torch.Generator and such a number.
+    """
+    if not (torch.is_tensor(images) and images.ndim == 4 and images.dtype == torch.uint8):
+        raise ValueError("images: expected a uint8 tensor (B, C, H, W)")
+    if not isinstance(generator, torch.Generator):
+        raise ValueError("generator: expected a torch.Generator; torch.Generator().manual_seed(0)")
+    least = (
+        1.0 if isinstance(least, (int, float)) and least == 1 else check_fraction("least", least)
+    )
+    area, left, top, mirrored = torch.rand(4, len(images), generator=generator)
+    side = torch.sqrt(least + (1 - least) * area)  # as a part of the picture's
+    sign = torch.where(mirrored < 0.5, -1.0, 1.0)
+    move = torch.zeros(len(images), 2, 3)
+    move[:, 0, 0], move[:, 0, 2] = sign * side, (1 - side) * (2 * left - 1)
+    move[:, 1, 1], move[:, 1, 2] = side, (1 - side) * (2 * top - 1)
+    grid = torch.nn.functional.affine_grid(move, images.shape, align_corners=False)
+    cut = torch.nn.functional.grid_sample(
+        images.float(), grid, padding_mode="border", align_corners=False
+    )
+    return cut.round().to(torch.uint8)
+
+
 def _check_run(recipe, augment, watch, checkpoint):
     if not isinstance(recipe, Recipe):
         raise ValueError(f"recipe: expected a Recipe, got {type(recipe).__name__}")

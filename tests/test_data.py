@@ -17,8 +17,16 @@ from sklearn import datasets
 from sklearn.model_selection import train_test_split
 from strategies import GARBAGE, arguments, finite_or_named
 
-from mcunc import data
-from mcunc.data import breast_cancer, cifar, diabetes, random_split, stratified_split
+from mcunc import _photographs, data
+from mcunc.data import (
+    breast_cancer,
+    cifar,
+    cub200,
+    cub200_split,
+    diabetes,
+    random_split,
+    stratified_split,
+)
 
 
 def check(table, n, k):
@@ -398,6 +406,182 @@ def test_the_real_archive_holds_what_krizhevsky_says():
     assert (np.bincount(test.labels) == 1000).all()
     means = [train.images[:, channel].mean() / 255 for channel in range(3)]
     assert_allclose(means, [0.4914, 0.4822, 0.4465], atol=1e-3)
+
+
+# CUB-200 --------------------------------------------------------------------------------------
+
+BIRDS = ["001.Black_footed_Albatross", "002.Laysan_Albatross", "200.Common_Yellowthroat"]
+
+
+def birds(size=(40, 40), root="images/", each=3):
+    """Files of a small archive of birds: every one of another smooth colour."""
+    for i, species in enumerate(BIRDS):
+        for j in range(each):
+            y, x = np.mgrid[: size[1], : size[0]]
+            picture = np.stack([4 * x + 20 * i, 4 * y + 10 * j, x + y], axis=-1)
+            name = f"{root}{species}/{species[4:]}_{j:04}_1234.jpg"
+            yield name, encoded(picture.clip(0, 255).astype(np.uint8), "jpg")
+
+
+@pytest.fixture
+def aviary(tmp_path, monkeypatch):
+    """An empty folder for archives; nine photographs of three species are all there are."""
+    few = {
+        edition: (names, "http://127.0.0.1:9/x?id=y", md5, 9, 3)
+        for edition, (names, _, md5, *_) in data._CUB200.items()
+    }
+    monkeypatch.setattr(data, "_CUB200", few)
+    monkeypatch.setenv("MCUNC_DATA", str(tmp_path))
+    monkeypatch.setenv("MCUNC_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("edition", "name", "root"),
+    [
+        (2010, "cub200_2010_images.tgz", "images/"), (2010, "images.tgz", "./images/"),
+        (2011, "CUB_200_2011.tgz", "CUB_200_2011/images/"),
+    ],
+)  # fmt: skip
+def test_photographs_come_sorted_with_their_species(edition, name, root, aviary):
+    path = pack(aviary / name, reversed(list(birds(root=root))))
+    got = cub200(edition, size=40)
+    expected = [np.asarray(Image.open(io.BytesIO(content))) for _, content in birds()]
+    np.testing.assert_array_equal(got.images.transpose(0, 2, 3, 1), expected)
+    assert got.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert got.names == ["Black footed Albatross", "Laysan Albatross", "Common Yellowthroat"]
+    assert got.kind == "square crops"
+    assert got.source == f"{name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+@pytest.mark.parametrize("size", [(64, 40), (40, 64), (480, 320)])
+def test_of_full_photographs_the_central_square_is_taken(size, aviary):
+    """Also where a JPEG is decoded at a part of its size: the same as cropping and scaling it."""
+    pack(aviary / "images.tgz", birds(size))
+    got, short = cub200(2010, size=20), min(size)
+    assert got.kind == "full"
+    left, top = (size[0] - short) // 2, (size[1] - short) // 2
+    for image, (_, content) in zip(got.images, birds(size), strict=True):
+        whole = Image.open(io.BytesIO(content)).crop((left, top, left + short, top + short))
+        expected = np.asarray(whole.resize((20, 20), Image.Resampling.BICUBIC), dtype=float)
+        assert_allclose(image.transpose(1, 2, 0), expected, atol=4)
+
+
+def test_one_square_photograph_among_others_makes_no_crops(aviary):
+    pack(aviary / "images.tgz", [*list(birds((60, 40)))[:-1], list(birds())[-1]])
+    assert cub200(2010, size=16).kind == "full"
+
+
+HOSTILE = {
+    "not a picture": (lambda files: [(files[0][0], b"no"), *files[1:]], "0000_1234.jpg cannot be"),
+    "half": (lambda files: [(files[0][0], files[0][1][:300]), *files[1:]], "0000_1234.jpg cannot"),
+    "a program": (lambda files: [(files[0][0], EPS), *files[1:]], "0000_1234.jpg cannot be"),
+    "one missing": (lambda files: files[1:], "has 8 photographs of 3 species where .* 9 of 3"),
+    "one more": (lambda files: [*files, ("images/001.A/x.jpg", files[0][1])], "more than 9"),
+    "twice": (lambda files: [files[0], files[0], *files[2:]], "is there twice"),
+    "a species more": (
+        lambda files: [("images/003.Auk/x.jpg", files[0][1]), *files[1:]], "9 photographs of 4",
+    ),
+    "no species": (lambda files: [(name[11:], content) for name, content in files], "has 0 photo"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_bad_archive_of_birds_is_named_and_leaves_nothing(what, aviary):
+    change, message = HOSTILE[what]
+    path = pack(aviary / "images.tgz", change(list(birds())))
+    with pytest.raises(ValueError, match=rf"images\.tgz: .*not CUB-200-2010 .*{message}"):
+        cub200(2010, size=16)
+    assert [file for file in aviary.rglob("*") if file.is_file()] == [path]
+
+
+def test_a_truncated_archive_of_birds_is_named(aviary):
+    path = pack(aviary / "images.tgz", birds())
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"<html>quota exceeded</html>"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"images\.tgz: is damaged"):
+            cub200(2010)
+
+
+def test_members_that_claim_to_be_huge_are_refused_unread(aviary, monkeypatch):
+    pack(aviary / "images.tgz", birds())
+    for name, limit in (("_LARGEST_FILE", 100), ("_LARGEST_PICTURE", 1000)):
+        with monkeypatch.context() as patch:
+            patch.setattr(_photographs, name, limit)
+            with pytest.raises(ValueError, match=r"bytes|more than 1,000"):
+                cub200(2010)
+    pack(aviary / "images.tgz", [*birds(), ("images/list.txt", bytes(200))])
+    assert len(cub200(2010, size=8).images) == 9
+    monkeypatch.setattr(_photographs, "_LARGEST_OTHER", 100)
+    with pytest.raises(ValueError, match=r"list\.txt has 200 bytes"):
+        cub200(2010)
+
+
+def test_odd_members_among_birds_do_no_harm(aviary, monkeypatch):
+    home = aviary / "a" / "b"
+    home.mkdir(parents=True)
+    monkeypatch.chdir(home)
+
+    def odd():
+        for i, (name, content) in enumerate(birds()):
+            yield ("", "../../", "/", "./")[i % 4] + name, content
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE):
+            member = tarfile.TarInfo(f"images/{BIRDS[0]}/odd.jpg")
+            member.type, member.linkname = kind, "/etc/passwd"
+            yield member, b""
+        for name in (f"{BIRDS[0]}/._x.jpg", f"{BIRDS[0]}/Thumbs.db", "lists/x.jpg", "."):
+            yield name, b"import os"
+
+    path = pack(aviary / "images.tgz", odd())
+    assert len(cub200(2010, size=8).images) == 9
+    assert [file for file in aviary.rglob("*") if file.is_file()] == [path]
+
+
+def test_without_birds_the_message_says_what_to_do(aviary, monkeypatch):
+    with pytest.raises(
+        FileNotFoundError, match=r"cub200_2010_images\.tgz, images\.tgz.*MCUNC_DATA"
+    ):
+        cub200(2010)
+    monkeypatch.setenv("MCUNC_DATA", str(aviary / "not there"))
+    with pytest.raises(FileNotFoundError, match=r"CUB_200_2011\.tgz.*not there.*MCUNC_DATA"):
+        cub200(2011)
+
+
+@pytest.mark.parametrize(
+    ("given_", "name"),
+    [((2012,), "edition"), (("2010",), "edition"), ((2010.0,), "edition"), ((2010, 0), "size"),
+     ((2010, 5000), "size"), ((2010, 2.5), "size")],
+)  # fmt: skip
+def test_wrong_arguments_of_cub200(given_, name):
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        cub200(*given_)
+
+
+def test_a_tenth_judges_and_holds_every_species():
+    labels = np.repeat(np.arange(200), 30)
+    train, test = cub200_split(labels, seed=4)
+    assert len(test) == 600
+    assert (np.bincount(labels[test]) == 3).all()
+    assert sorted([*train, *test]) == list(range(6000))
+    with pytest.raises(ValueError, match="single case"):
+        cub200_split(np.append(labels, 200))
+
+
+CUB = Path(os.environ.get("MCUNC_DATA") or "nowhere") / "cub200_2010_images.tgz"
+
+
+@pytest.mark.skipif(not CUB.is_file(), reason="MCUNC_DATA has no cub200_2010_images.tgz")
+def test_the_real_birds_are_those_of_welinder_et_al():
+    """6,033 photographs of 200 species, 20 to 39 of each (Welinder et al. 2010)."""
+    pictures = cub200(2010, size=32)
+    counts = np.bincount(pictures.labels)
+    assert (len(counts), counts.sum(), counts.min(), counts.max()) == (200, 6033, 20, 39)
+    assert pictures.names[0] == "Black footed Albatross"
+    assert pictures.names[199] == "Common Yellowthroat"
+    train, test = cub200_split(pictures.labels)
+    assert (len(train), len(test)) == (5430, 603)
+    assert set(pictures.labels[test]) == set(range(200))
 
 
 # Stratified splits ----------------------------------------------------------------------------

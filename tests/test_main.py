@@ -431,7 +431,11 @@ def test_as_a_program_it_loads_no_torch():
 
 def test_every_run_of_the_book_has_its_name(monkeypatch, capsys, tmp_path):
     """Names on the command line reach the functions, with seed and folder."""
-    runs = {"dropout-spread": "run_spread", "birdwatch-dropout": "run_birdwatch"}
+    runs = {
+        "dropout-spread": "run_spread",
+        "birdwatch-dropout": "run_birdwatch",
+        "birds-heads": "run_heads",
+    }
     for function in runs.values():
         made = lambda seed, folder, function=function: f"{function} {seed} {folder}"  # noqa: E731
         monkeypatch.setattr(mcunc.experiments, function, made)

@@ -22,7 +22,16 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MODULES = sorted(path.stem for path in (ROOT / "mcunc").glob("*.py") if path.stem != "__init__")
 # Imports run downward: a module may use those before it.
 ORDER = [
-    *("_checks", "_download", "linear", "logistic", "calibration", "predictive", "recalibration"),
+    *(
+        "_checks",
+        "_download",
+        "_photographs",
+        "linear",
+        "logistic",
+        "calibration",
+        "predictive",
+        "recalibration",
+    ),
     *("corruption", "recorded", "birdwatch", "data", "_inputs", "networks", "training", "_replay"),
     *(
         "dropout",
@@ -31,6 +40,7 @@ ORDER = [
         "reporting",
         "_spread",
         "_birdwatch_run",
+        "_heads_run",
         "experiments",
         "__main__",
     ),

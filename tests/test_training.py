@@ -26,6 +26,7 @@ from mcunc.training import (
     fit_full_batch,
     fit_minibatches,
     predict_logits,
+    zoom_and_flip,
 )
 
 OPTIMISERS = ["adam", "sgd", "lbfgs"]
@@ -885,6 +886,71 @@ def test_the_generator_decides_the_augmentation():
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def ramps(count, size=64):
+    """Pictures whose channels rise by 3 a column, by 2 a row, and not at all."""
+    y, x = np.mgrid[:size, :size]
+    picture = np.stack([3 * x, 2 * y, np.full_like(x, 7)]).astype(np.uint8)
+    return torch.from_numpy(np.broadcast_to(picture, (count, *picture.shape)).copy())
+
+
+def test_a_cut_is_a_square_of_the_picture_scaled_up():
+    """Each channel stays a ramp, of the slope and the start that one square gives to both."""
+    images = ramps(300)
+    cuts = zoom_and_flip(images, torch.Generator().manual_seed(0), least=0.25)
+    assert cuts.dtype == torch.uint8
+    assert torch.equal(images, ramps(300))
+    assert (cuts[:, 2] == 7).all()
+    middle = np.arange(8, 56)
+    for cut in cuts.numpy().astype(float):
+        across, left = np.polyfit(middle + 0.5, cut[0][:, middle].mean(axis=0) / 3 + 0.5, 1)
+        down, top = np.polyfit(middle + 0.5, cut[1][middle].mean(axis=1) / 2 + 0.5, 1)
+        assert_allclose([abs(across), down], down, atol=0.01)
+        assert 0.49 < down < 1.01
+        ends = sorted([left, left + 64 * across])
+        assert -0.5 < ends[0] < ends[1] < 64.5
+        assert -0.5 < top < top + 64 * down < 64.5
+        line = np.clip(left + across * (np.arange(64) + 0.5), 0.5, 63.5) - 0.5
+        assert_allclose(cut[0], np.broadcast_to(3 * line, (64, 64)), atol=1.5)
+
+
+def test_areas_are_uniform_and_half_are_mirrored_by_the_zoom():
+    cuts = zoom_and_flip(ramps(4000), torch.Generator().manual_seed(1), least=0.25).numpy()
+    slope = (cuts[:, 0, 30, 56].astype(float) - cuts[:, 0, 30, 8]) / 3 / 48
+    assert abs((slope < 0).mean() - 0.5) < 4 * (0.25 / 4000) ** 0.5
+    area = (slope**2 - 0.25) / 0.75
+    assert stats.kstest(area.clip(0, 1), "uniform").statistic < 0.05
+
+
+def test_a_zoom_of_everything_mirrors_at_most():
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (40, 3, 9, 9), np.uint8))
+    cuts = zoom_and_flip(images, torch.Generator().manual_seed(0), least=1)
+    same = (cuts == images).flatten(1).all(dim=1)
+    mirrored = (cuts == images.flip(3)).flatten(1).all(dim=1)
+    assert (same | mirrored).all()
+    assert 5 < same.sum() < 35
+
+
+def test_the_generator_decides_the_zoom():
+    one, same, other = (
+        zoom_and_flip(ramps(5), torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+@given(
+    arguments(
+        images=st.sampled_from([ramps(2, 8), ramps(2, 8).float(), ramps(2, 8)[0], None, "x"]),
+        generator=st.sampled_from([torch.Generator()]),
+        least=st.floats(-1, 2),
+    )
+)
+def test_zoom_on_anything(given_):
+    images = finite_or_named(lambda: zoom_and_flip(**given_), list(given_))
+    if images is not None:
+        assert images.shape == given_["images"].shape
 
 
 @given(

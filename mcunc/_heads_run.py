@@ -1,0 +1,335 @@
+r"""Linear heads on frozen features of photographs of birds: a run of chapter 6.
+
+EfficientNet-Lite0 with ImageNet weights makes 1,280 features of each photograph; what is learned is
+the layer from there to 200 species, over and over for many splits.  Four ways to be uncertain
+about it:
+
+* one head, its weight decay chosen on an inner split;
+* a head trained with dropout on the features instead, its probability chosen among as many,
+  asked in passes, and once with dropout off;
+* the Laplace approximation about the one head: a Gaussian whose precision is a Kronecker product,
+  of second moments of inputs and curvature in the logits (Ritter, Botev & Barber 2018), plus
+  that of a prior;
+* an ensemble of heads on bootstrap samples.  (The loss is convex: other initial weights give
+  the same head again.)
+"""
+
+import sys
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from scipy.special import entr, log_softmax
+from torch import nn
+
+from mcunc import data, networks, recorded, training
+from mcunc._checks import check_count, check_folder
+from mcunc.recalibration import TemperatureScaling
+
+SPLITS = 20
+DECAYS = (
+    0.0,
+    1e-4,
+    3e-4,
+    6e-4,
+    1e-3,
+    2e-3,
+    4e-3,
+    8e-3,
+)  # of the one head, beside the mean log loss
+DROPS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # probabilities to drop a feature; no decay
+EPOCHS = 60
+PRIORS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 1e5)  # precisions, for Laplace
+MEMBERS, DRAWS, BATCH, RATE = 10, 100, 256, 2e-3
+METHODS = ("one head", "dropout, passes", "dropout, off", "Laplace", "ensemble")
+
+
+def features(pictures, folder):
+    """(N, 1280) float32 features before the last layer, kept in `folder` once computed."""
+    path = Path(folder) / "birds-heads-features.npz"
+    if path.exists():
+        kept = np.load(path)
+        if str(kept["source"]) == pictures.source:
+            return kept["features"]
+    network = networks.efficientnet_lite0()
+    network.head = nn.Identity()
+    found = training.predict_logits(network, pictures.images, batch_size=50)
+    part = path.with_name("part-" + path.name)
+    np.savez(part, features=found, source=pictures.source)
+    part.replace(path)
+    return found
+
+
+class Standardiser:
+    """Features less their mean, divided by their standard deviation, with a 1 for the bias."""
+
+    def __init__(self, x):
+        self.mean, self.std = x.mean(axis=0), x.std(axis=0)
+        self.std[self.std == 0] = 1
+
+    def __call__(self, x):
+        return np.c_[(x - self.mean) / self.std, np.ones(len(x))].astype(np.float32)
+
+
+def fit_heads(x, y, classes, drops, decays, seed, rows=None):
+    """Train R linear heads at once, by Adam on minibatches, the rate falling to 0 like a cosine.
+
+    Parameters
+    ----------
+    x : (N, D + 1) float32 array, the last column 1
+    y : (N,) int array
+    classes : int, K
+    drops, decays : sequences of R floats: probability to drop, weight of half the squared weights
+    seed : int
+    rows : (R, N) int array, optional, of the cases of each head; else all, the same batches for all
+
+    Returns
+    -------
+    (R, D + 1, K) float32 array of weights
+    """
+    x, y = torch.from_numpy(x), torch.from_numpy(np.asarray(y, np.int64))
+    keep, decay = (torch.tensor(v, dtype=torch.float32).reshape(-1, 1, 1) for v in (drops, decays))
+    keep = 1 - keep
+    weight = torch.zeros(len(keep), x.shape[1], classes, requires_grad=True)
+    optimiser = torch.optim.Adam([weight], lr=RATE)
+    generator = torch.Generator().manual_seed(seed)
+    rows = None if rows is None else torch.from_numpy(rows)
+    for epoch in range(EPOCHS):
+        optimiser.param_groups[0]["lr"] = RATE * (1 + np.cos(np.pi * epoch / EPOCHS)) / 2
+        for chosen in torch.randperm(len(x), generator=generator).split(BATCH):
+            places = chosen.expand(len(keep), -1) if rows is None else rows[:, chosen]
+            inputs = x[places]  # (R, B, D + 1)
+            if (keep < 1).any():
+                mask = torch.rand(inputs.shape, generator=generator) < keep
+                mask[:, :, -1] = True  # of the bias
+                scale = torch.where(mask, 1 / keep, 0.0)
+                scale[:, :, -1] = 1
+                inputs = inputs * scale
+            logits = inputs @ weight
+            loss = nn.functional.cross_entropy(
+                logits.flatten(0, 1), y[places].flatten(), reduction="sum"
+            ) / len(chosen)
+            penalty = (decay * weight[:, :-1] ** 2).sum() / 2
+            optimiser.zero_grad()
+            (loss + penalty).backward()
+            optimiser.step()
+    return weight.detach().numpy()
+
+
+def head_passes(x, weight, drop, draws, seed):
+    """(T, N, K) logits of one head under dropout of features, one mask for all cases of a pass."""
+    rng = np.random.default_rng(seed)
+    kept = rng.random((draws, x.shape[1])) >= drop
+    scale = np.where(kept, 1 / (1 - drop), 0).astype(np.float32)
+    scale[:, -1] = 1
+    return np.stack([x @ (s[:, None] * weight) for s in scale])
+
+
+class KroneckerLaplace:
+    r"""Gaussian about the weights W (D + 1, K) of a linear head, precision N A ⊗ G + δ I.
+
+    .. math:: A = \frac1N \sum_n x_n x_n^\top, \qquad
+        G = \frac1N \sum_n \mathrm{diag}(p_n) - p_n p_n^\top
+
+    The logits of x are Gaussian with mean W' x and covariance
+    :math:`\sum_{ij} (u_i^\top x)^2 / (N a_i g_j + δ)\; v_j v_j^\top`, with eigenvalues a, g and
+    eigenvectors u, v of A and G.
+    """
+
+    def __init__(self, x, weight):
+        probs = np.exp(log_softmax(x @ weight, axis=1)).astype(np.float64)
+        curvature = np.diag(probs.mean(axis=0)) - probs.T @ probs / len(x)
+        self.weight, self.cases = weight, len(x)
+        self.of_inputs, self.inputs = np.linalg.eigh(x.T.astype(np.float64) @ x / len(x))
+        self.of_logits, self.logits = np.linalg.eigh(curvature)
+
+    def standard_deviations(self, x, prior):
+        """(N, K): of the logits along the eigenvectors of G."""
+        along = (x @ self.inputs) ** 2  # (N, D + 1)
+        products = np.outer(self.of_inputs.clip(0), self.of_logits.clip(0))
+        return np.sqrt(along @ (1 / (self.cases * products + prior)))
+
+    def sample(self, x, prior, draws, seed):
+        """(T, N, K) logits, each case by itself."""
+        spread, mean = self.standard_deviations(x, prior), x @ self.weight
+        noise = np.random.default_rng(seed).standard_normal((draws, *mean.shape), dtype=np.float32)
+        return (
+            mean + (noise * spread.astype(np.float32)) @ self.logits.T.astype(np.float32)
+        ).astype(np.float32)
+
+
+# One split ------------------------------------------------------------------------------------
+
+
+def choose(x, y, fitted, held, classes, seed):
+    """Settings of the least log loss on the cases `held`, for heads trained on those `fitted`.
+
+    Returns
+    -------
+    dict: decay, drop, prior; and the losses that were compared
+    """
+    standardise = Standardiser(x[fitted])
+    inside, outside = standardise(x[fitted]), standardise(x[held])
+    drops, decays = (*np.zeros(len(DECAYS)), *DROPS), (*DECAYS, *np.zeros(len(DROPS)))
+    weights = fit_heads(inside, y[fitted], classes, drops, decays, seed)
+    samples = (
+        head_passes(outside, weight, drop, DRAWS if drop else 1, seed)
+        for weight, drop in zip(weights, drops, strict=True)
+    )
+    losses = np.array([log_loss(log_mean(passes), y[held]) for passes in samples])
+    plain, dropped = losses[: len(DECAYS)], losses[len(DECAYS) :]
+    laplace = KroneckerLaplace(inside, weights[plain.argmin()])
+    priors = [
+        log_loss(log_mean(laplace.sample(outside, prior, DRAWS, seed)), y[held]) for prior in PRIORS
+    ]
+    return {
+        "decay": DECAYS[plain.argmin()], "drop": DROPS[dropped.argmin()],
+        "prior": PRIORS[int(np.argmin(priors))],
+        "losses_plain": plain, "losses_dropped": dropped, "losses_laplace": np.array(priors),
+    }  # fmt: skip
+
+
+def answers(x, y, train, test, classes, seed, choice):
+    """Samples of logits (T, n, K) of the cases `test` by every method, trained on those `train`."""
+    standardise = Standardiser(x[train])
+    inside, outside = standardise(x[train]), standardise(x[test])
+
+    def fit(drops, decays, rows=None):
+        return fit_heads(inside, y[train], classes, drops, decays, seed, rows)
+
+    (one,) = fit([0], [choice["decay"]])
+    (dropped,) = fit([choice["drop"]], [0])
+    rows = np.random.default_rng(seed).integers(len(train), size=(MEMBERS, len(train)))
+    members = fit([0] * MEMBERS, [choice["decay"]] * MEMBERS, rows)
+    return {
+        "one head": (outside @ one)[None],
+        "dropout, passes": head_passes(outside, dropped, choice["drop"], DRAWS, seed),
+        "dropout, off": (outside @ dropped)[None],
+        "Laplace": KroneckerLaplace(inside, one).sample(outside, choice["prior"], DRAWS, seed),
+        "ensemble": outside @ members,
+    }
+
+
+def run_split(x, y, classes, seed):
+    """Choose on an inner split, fit again on all nine tenths, ask the tenth.
+
+    Returns
+    -------
+    dict of arrays: those of `measured`, methods first; the choice; `cases`, rows of the tenth
+    """
+    train, test = data.cub200_split(y, seed)
+    fitted, held = (train[part] for part in data.cub200_split(y[train], seed))
+    choice = choose(x, y, fitted, held, classes, seed)
+    inner = answers(x, y, fitted, held, classes, seed, choice)
+    outer = answers(x, y, train, test, classes, seed, choice)
+    rows = []
+    for method in METHODS:
+        scaling = TemperatureScaling().fit(log_mean(inner[method]), y[held])
+        rows.append(measured(outer[method], y[test], scaling))
+    found = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+    passes = outer["dropout, passes"]
+    found["loss_of_draws"] = np.array(
+        [log_loss(log_mean(passes[:count]), y[test]) for count in range(1, DRAWS + 1)]
+    )
+    return found | choice | {"cases": test}
+
+
+def measured(samples, labels, scaling):
+    """What is kept of samples of logits (T, n, K): (n,) arrays, and the temperature."""
+    log_probs = log_mean(samples)
+    tempered = np.log(scaling.predict_proba(log_probs))
+    n = np.arange(len(labels))
+    total = entr(np.exp(log_probs)).sum(axis=1)
+    expected = _entropies(samples).mean(axis=0)
+    return {
+        "predicted": log_probs.argmax(axis=1).astype(np.uint8),
+        "loss": -log_probs[n, labels],
+        "brier": ((np.exp(log_probs) - np.eye(log_probs.shape[1])[labels]) ** 2).sum(axis=1),
+        "confidence": np.exp(log_probs.max(axis=1)),
+        "entropy": total,
+        "mutual_information": total - expected,
+        "tempered_loss": -tempered[n, labels],
+        "tempered_confidence": np.exp(tempered.max(axis=1)),
+        "temperature": np.array(scaling.temperature_),
+    }
+
+
+def _entropies(samples):
+    """(T, n) entropies of the classes in each sample."""
+    return np.stack(
+        [entr(np.exp(log_softmax(s.astype(float), axis=1))).sum(axis=1) for s in samples]
+    )
+
+
+def log_mean(samples):
+    """(n, K) log of the mean probabilities of samples of logits (T, n, K)."""
+    total = sum(np.exp(log_softmax(s.astype(float), axis=1)) for s in samples)
+    return np.log(total / len(samples))
+
+
+def log_loss(log_probs, labels):
+    """Mean negative log probability of the labels."""
+    return float(-log_probs[np.arange(len(labels)), labels].mean())
+
+
+# The run --------------------------------------------------------------------------------------
+
+
+def run_heads(seed=0, folder="runs"):
+    """Heads on frozen features of CUB-200, 2010, over many splits: chapter 6.
+
+    Killed and called again, it goes on with the split it was at.
+
+    Parameters
+    ----------
+    seed : int, of the first split; the others follow
+    folder : path, takes the splits and ``birds-heads.npz`` and .json
+
+    Returns
+    -------
+    path of the .npz file
+
+    Raises
+    ------
+    ValueError
+        For a seed below 0, a folder that is no path, or an archive that is damaged.
+    FileNotFoundError
+        Where the photographs are neither here nor to be downloaded.
+    """
+    seed = check_count("seed", seed, minimum=0)
+    check_folder(folder)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    pictures = data.cub200(2010)
+    x, parts, seconds = features(pictures, folder), [], 0.0
+    for number in range(seed, seed + SPLITS):
+        path = Path(folder) / f"birds-heads-split{number}.npz"
+        if not path.exists():
+            print(path.stem, file=sys.stderr, flush=True)
+            begin = perf_counter()
+            part = run_split(x, pictures.labels, len(pictures.names), number)
+            part["seconds"] = perf_counter() - begin
+            unfinished = path.with_name("part-" + path.name)
+            np.savez(unfinished, source=pictures.source, **part)
+            unfinished.replace(path)
+        with np.load(path) as kept:
+            if str(kept["source"]) != pictures.source:
+                raise ValueError(f"folder: {path} is of other pictures; delete it")
+            parts.append({key: kept[key] for key in kept.files if key != "source"})
+        seconds += float(parts[-1].pop("seconds"))
+    arrays = {key: _compact(np.stack([part[key] for part in parts])) for key in parts[0]}
+    arrays["labels"] = pictures.labels.astype(np.uint8)
+    record = recorded.provenance(f"python -m mcunc run birds-heads --seed {seed}", seed)
+    record |= {
+        "hours": round(seconds / 3600, 2), "data": pictures.source, "kind": pictures.kind,
+        "names": pictures.names, "methods": METHODS, "splits": SPLITS, "draws": DRAWS,
+        "members": MEMBERS, "decays": DECAYS, "drops": DROPS, "epochs": EPOCHS, "priors": PRIORS,
+    }  # fmt: skip
+    path = Path(folder) / "birds-heads.npz"
+    recorded.save(path, arrays, record)
+    return path
+
+
+def _compact(values):
+    """Half the bytes: float16, and whole numbers as small as they are."""
+    return values.astype(np.float16 if values.dtype.kind == "f" else np.uint16)

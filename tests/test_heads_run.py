@@ -1,0 +1,224 @@
+"""Linear heads on frozen features: each method against algebra or another library, and the run."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.special import log_softmax, softmax
+from sklearn.linear_model import LogisticRegression
+
+from mcunc import _heads_run, data, recorded
+from mcunc._heads_run import (
+    KroneckerLaplace,
+    Standardiser,
+    answers,
+    fit_heads,
+    head_passes,
+    log_mean,
+    measured,
+    run_heads,
+)
+from mcunc.recalibration import TemperatureScaling
+
+
+def made_up(n=300, k=3, d=5, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % k
+    x = rng.normal(size=(n, d)) + 1.5 * rng.normal(size=(k, d))[labels]
+    return x.astype(np.float32), labels
+
+
+def test_standardised_features_have_mean_0_and_variance_1():
+    x, _ = made_up()
+    x[:, 2] = 4  # a dead feature
+    z = Standardiser(x)(x)
+    assert_allclose(z.mean(axis=0), [0, 0, 0, 0, 0, 1], atol=1e-6)
+    assert_allclose(z.std(axis=0), [1, 1, 0, 1, 1, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("decay", [0.01, 0.1])
+def test_a_head_is_scikit_learn_s_logistic_regression(decay, monkeypatch):
+    """Whose penalty is half the squared weights over N C, without the bias."""
+    x, y = made_up()
+    z = Standardiser(x)(x)
+    peer = LogisticRegression(C=1 / (decay * len(x)), tol=1e-8, max_iter=1000).fit(z[:, :-1], y)
+    monkeypatch.setattr(_heads_run, "RATE", 0.03)
+    monkeypatch.setattr(_heads_run, "EPOCHS", 1000)
+    monkeypatch.setattr(_heads_run, "BATCH", 300)  # all at once: no noise where it settles
+    ours = fit_heads(z, y, 3, [0, 0], [decay, 10 * decay], seed=0)
+    assert ours.shape == (2, 6, 3)
+    probs = softmax(z @ ours[0], axis=1)
+    assert_allclose(probs, peer.predict_proba(z[:, :-1]), atol=1e-3)
+    assert np.linalg.norm(ours[1, :-1]) < np.linalg.norm(ours[0, :-1])
+
+
+def test_heads_trained_together_are_those_trained_alone():
+    x, y = made_up()
+    z = Standardiser(x)(x)
+    together = fit_heads(z, y, 3, [0, 0], [0.1, 0.001], seed=2)
+    alone = fit_heads(z, y, 3, [0], [0.001], seed=2)
+    assert_allclose(together[1:], alone, atol=1e-6)
+    rows = np.random.default_rng(0).integers(300, size=(2, 300))
+    own = fit_heads(z, y, 3, [0, 0], [0, 0], seed=2, rows=rows)
+    assert_allclose(own[1], fit_heads(z[rows[1]], y[rows[1]], 3, [0], [0], seed=2)[0], atol=1e-6)
+
+
+def test_dropout_while_training_shrinks_as_its_penalty_says(monkeypatch):
+    """Wager, Wang & Liang (2013): near to a penalty p / (1 - p) / 2 on squared weights times
+    the mean curvature; two balanced classes far from certain have curvature 1/4."""
+    rng = np.random.default_rng(1)
+    z = np.c_[rng.normal(size=(4000, 2)), np.ones(4000)].astype(np.float32)
+    y = (rng.random(4000) < 1 / (1 + np.exp(-0.4 * z[:, 0]))).astype(int)
+    monkeypatch.setattr(_heads_run, "RATE", 0.002)
+    drop = 0.5
+    weights = fit_heads(z, y, 2, [0, drop, 0], [0, 0, drop / (1 - drop) / 4], seed=0)
+    plain, dropped, penalised = weights[:, 0, 1] - weights[:, 0, 0]
+    assert dropped < 0.75 * plain
+    assert_allclose(dropped, penalised, rtol=0.25)
+
+
+def test_passes_have_the_mean_and_the_variance_of_dropout():
+    """Mean w x; variance p / (1 - p) times the sum of squared products, the bias apart."""
+    x, _ = made_up(8)
+    z, weight = Standardiser(x)(x), np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)
+    passes = head_passes(z, weight, 0.3, 20_000, seed=0)
+    mean, variance = z @ weight, 0.3 / 0.7 * (z[:, :-1] ** 2 @ weight[:-1] ** 2)
+    assert_allclose(passes.mean(axis=0), mean, atol=5 * (variance.max() / 20_000) ** 0.5)
+    assert_allclose(passes.var(axis=0), variance, rtol=0.06)
+
+
+def test_the_kronecker_laplace_is_the_dense_one():
+    """Covariance of the logits by inverting the whole precision, N A ⊗ G + δ I."""
+    x, _ = made_up(40)
+    z, weight = Standardiser(x)(x), np.random.default_rng(2).normal(size=(6, 3)).astype(np.float32)
+    laplace, prior = KroneckerLaplace(z, weight), 2.0
+    p = softmax(z @ weight, axis=1)
+    G = np.mean([np.diag(row) - np.outer(row, row) for row in p], axis=0)
+    precision = 40 * np.kron(z.T @ z / 40, G) + prior * np.eye(18)
+    samples = laplace.sample(z[:4], prior, 40_000, seed=0)
+    for n in range(4):
+        jacobian = np.kron(z[n][None], np.eye(3))  # of the logits by the weights, row by row
+        covariance = jacobian @ np.linalg.inv(precision) @ jacobian.T
+        scaled = laplace.logits * laplace.standard_deviations(z[:4], prior)[n]
+        assert_allclose(scaled @ scaled.T, covariance, rtol=1e-4, atol=1e-6)
+        assert_allclose(np.cov(samples[:, n].T), covariance, atol=0.03 * covariance.max())
+    assert_allclose(samples.mean(axis=0), z[:4] @ weight, atol=0.05)
+
+
+def test_the_laplace_knows_what_lies_far_away():
+    x, y = made_up()
+    standardise = Standardiser(x)
+    z = standardise(x)
+    laplace = KroneckerLaplace(z, fit_heads(z, y, 3, [0], [0.01], 0)[0])
+    near, far = (laplace.standard_deviations(standardise(c * x), 1.0).mean() for c in (1, 5))
+    assert far > 3 * near
+
+
+def test_what_is_measured_of_samples():
+    """Two samples of two classes that disagree: the mean is one half, all entropy is mutual."""
+    samples = np.array([[[40.0, 0.0], [0.0, np.log(3)]], [[0.0, 40.0], [0.0, np.log(3)]]])
+    held = np.log([[0.7, 0.3], [0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])
+    scaling = TemperatureScaling().fit(held, np.array([0, 0, 1, 0]))
+    found = measured(samples, np.array([1, 1]), scaling)
+    assert_allclose(found["loss"], [np.log(2), -np.log(0.75)])
+    assert_allclose(found["brier"], [0.5, 2 * 0.25**2])
+    assert_allclose(found["confidence"], [0.5, 0.75])
+    assert_allclose(found["mutual_information"], [np.log(2), 0], atol=1e-12)
+    assert found["predicted"].tolist() == [0, 1]
+    assert_allclose(found["tempered_loss"][0], np.log(2))
+    assert_allclose(log_mean(samples)[1], np.log([0.25, 0.75]))
+
+
+@pytest.fixture
+def few(monkeypatch, tmp_path):
+    """Forty photographs of each of three species, and five features instead of Lite0's."""
+    x, y = made_up(120)
+    images = np.zeros((120, 3, 2, 2), np.uint8)
+    pictures = data.Pictures(images, y, ["a", "b", "c"], "birds.tgz sha256:0", "square crops")
+    monkeypatch.setattr(data, "cub200", lambda edition: pictures)
+    monkeypatch.setattr(_heads_run, "features", lambda pictures, folder: x)
+    for name, value in {
+        "SPLITS": 2, "EPOCHS": 3, "DECAYS": (0.0, 0.1), "DROPS": (0.3,), "PRIORS": (1, 10),
+        "DRAWS": 8, "MEMBERS": 2, "RATE": 0.02, "BATCH": 16,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(_heads_run, name, value)
+    return x, y
+
+
+def test_the_run_from_end_to_end(few, tmp_path):
+    run = recorded.load(run_heads(seed=5, folder=tmp_path))
+    assert run["loss"].shape == (2, 5, 12)
+    assert run["loss_of_draws"].shape == (2, 8)
+    assert run.record["methods"] == list(_heads_run.METHODS)
+    assert run.record["command"] == "python -m mcunc run birds-heads --seed 5"
+    for number, cases in enumerate(run["cases"]):
+        np.testing.assert_array_equal(cases, data.cub200_split(few[1], 5 + number)[1])
+    # the chosen settings are the ones with the least loss
+    for split in range(2):
+        best = run["losses_plain"][split].argmin()
+        assert_allclose(run["decay"][split], (0.0, 0.1)[best], atol=1e-3)
+    assert_allclose(run["loss"][:, 1].mean(axis=1), run["loss_of_draws"][:, -1], rtol=5e-3)
+    assert_allclose(run["mutual_information"][:, [0, 2]], 0, atol=1e-6)
+    assert (run["mutual_information"][:, [1, 3, 4]].mean(axis=2) > 0).all()
+
+
+def test_nothing_is_learned_from_the_tenth(few):
+    """Other labels and features there change no answer but their own."""
+    x, y = few
+    train, test = data.cub200_split(y, 0)
+    choice = {"decay": 0.1, "drop": 0.3, "prior": 1}
+    expected = answers(x, y, train, test, 3, 0, choice)
+    other, labels = x.copy(), y.copy()
+    other[test[1:]] += 9
+    labels[test] = 0
+    for method, samples in answers(other, labels, train, test, 3, 0, choice).items():
+        assert_allclose(samples[:, 0], expected[method][:, 0], atol=1e-5)
+
+
+def test_a_run_that_was_killed_goes_on(few, tmp_path, monkeypatch):
+    whole = recorded.load(run_heads(folder=tmp_path / "whole"))
+    original = _heads_run.run_split
+
+    def killed(x, y, classes, seed):
+        if seed == 1:
+            raise KeyboardInterrupt
+        return original(x, y, classes, seed)
+
+    monkeypatch.setattr(_heads_run, "run_split", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_heads(folder=tmp_path / "parts")
+    seen = []
+    monkeypatch.setattr(_heads_run, "run_split", lambda *a: seen.append(a[3]) or original(*a))
+    parts = recorded.load(run_heads(folder=tmp_path / "parts"))
+    assert seen == [1]
+    for name, array in whole.arrays.items():
+        np.testing.assert_array_equal(parts.arrays[name], array)
+
+
+def test_splits_of_other_pictures_are_refused(few, tmp_path, monkeypatch):
+    run_heads(folder=tmp_path)
+    pictures = data.cub200(2010)
+    other = data.Pictures(pictures.images, pictures.labels, pictures.names, "other", "full")
+    monkeypatch.setattr(data, "cub200", lambda edition: other)
+    with pytest.raises(ValueError, match=r"split0\.npz is of other pictures"):
+        run_heads(folder=tmp_path)
+
+
+def test_features_are_computed_once(tmp_path, monkeypatch):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 64, 64), dtype=np.uint8)
+    pictures = data.Pictures(images, np.arange(3), ["a", "b", "c"], "x")
+    first = _heads_run.features(pictures, tmp_path)
+    assert first.shape == (3, 1280)
+    network = _heads_run.networks.efficientnet_lite0()
+    logits = _heads_run.training.predict_logits(network, images)
+    linear = network.head[-1]
+    ours = first @ linear.weight.detach().numpy().T + linear.bias.detach().numpy()
+    assert_allclose(log_softmax(ours, axis=1), log_softmax(logits, axis=1), atol=1e-4)
+    monkeypatch.setattr(_heads_run.networks, "efficientnet_lite0", None)
+    np.testing.assert_array_equal(_heads_run.features(pictures, tmp_path), first)
+
+
+@pytest.mark.parametrize(("given_", "name"), [({"seed": -1}, "seed"), ({"folder": 3}, "folder")])
+def test_wrong_arguments(given_, name):
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        run_heads(**given_)
