@@ -16,10 +16,11 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from mcunc._checks import check_choice, check_count
 from mcunc._inputs import as_cases, as_network, batches, device_of, seed_noise
-from mcunc._replay import Replay
+from mcunc._replay import DROPOUTS, Replay
 
 _CONVOLUTIONS = {
     **{nn.Conv1d: nn.Dropout1d, nn.ConvTranspose1d: nn.Dropout1d},
@@ -231,6 +232,50 @@ def _check_draws(draws, scope, seed, first):
     draws, first = check_count("draws", draws), check_count("first", first, 0, 2**62)
     check_choice("scope", scope, ("network", "case"))
     return range(first, first + draws), check_count("seed", seed, minimum=0)
+
+
+def keyed_masks(seed=0):
+    """Dropout for training whose masks depend on seed, step, place and case alone.
+
+    Torch's own depend on everything that was drawn before, and so on how a batch is divided among
+    processes.  For `training.fit_minibatches`.  Introduced in chapter 6.
+
+    Parameters
+    ----------
+    seed : int, from 0
+
+    Returns
+    -------
+    callable (step, first, cases) -> context manager, in which torch.nn.functional's dropouts, and
+    the layers that call them, act on a tensor of the cases `first` to `first` + `cases`
+
+    Raises
+    ------
+    ValueError
+        For a seed below 0.
+    """
+    seed = check_count("seed", seed, minimum=0)
+    return lambda step, first, cases: _KeyedDropout(_Masks(seed, "case", first, cases), step)
+
+
+class _KeyedDropout(TorchFunctionMode):
+    def __init__(self, masks, step):
+        super().__init__()
+        self.masks, self.sites = masks, 0
+        masks.begin(step)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in DROPOUTS:
+            return self._dropout(func, *args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _dropout(self, func, input, p=0.5, training=True, inplace=False):
+        if not training or p == 0:
+            return input
+        self.sites += 1
+        output = self.masks(self.sites - 1, input, p, func is not nn.functional.dropout)
+        return input.copy_(output) if inplace else output
 
 
 # Passes ---------------------------------------------------------------------------------------

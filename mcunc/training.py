@@ -1,6 +1,7 @@
 """Training networks."""
 
 import os
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from mcunc import _parallel
 from mcunc._checks import check_choice, check_count, check_fraction, check_positive
 from mcunc._inputs import as_network, device_of, evaluating, seed_noise
 
@@ -95,6 +97,7 @@ def _optimiser(parameters, name, learning_rate):
     )  # fmt: skip
 
 
+_BATCHNORM = torch.nn.modules.batchnorm._BatchNorm
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -120,6 +123,9 @@ class Recipe:
         rate is divided by ten.
     momentum : float in [0, 1); 0 is plain gradient descent
     weight_decay : float, not negative
+    keep_statistics : bool
+        Leave BatchNorm in evaluation mode, with the means and variances that it has; its scale and
+        shift are trained.  For networks that come trained.
 
     Raises
     ------
@@ -133,6 +139,7 @@ class Recipe:
     drops: tuple = (0.5, 0.75)
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    keep_statistics: bool = False
 
     def __post_init__(self):
         """Check, and convert to Python's own numbers: a checkpoint takes no others."""
@@ -146,6 +153,10 @@ class Recipe:
             "weight_decay": _from_zero("weight_decay", self.weight_decay, _LARGEST),
         }
         _from_zero("learning_rate", self.learning_rate, _LARGEST)
+        if not isinstance(self.keep_statistics, bool):
+            raise ValueError(
+                f"keep_statistics: must be True or False, got {self.keep_statistics!r}"
+            )
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -156,14 +167,17 @@ class Recipe:
 
 
 def fit_minibatches(
-    network, images, labels, recipe, augment=None, watch=None, checkpoint=None, seed=0, device="cpu"
-):
+    network, images, labels, recipe, augment=None, watch=None, checkpoint=None, seed=0,
+    device="cpu", masks=None,
+):  # fmt: skip
     """Train a classifier on minibatches by cross-entropy; a killed run resumes exactly.
 
     Every epoch draws its order, its augmentation and torch's own random numbers from `seed` and
     the number of the epoch alone, and ends with a checkpoint.  A run that was killed therefore
     repeats at most the epoch it was in, and ends with the same weights as one that was not.
-    Introduced in chapter 1.
+    Started by ``torchrun``, each process takes its part of every batch and the gradients are added:
+    up to rounding the result is that of one process if the network's BatchNorm is kept as it is
+    and `masks` are keyed.  Introduced in chapter 1.
 
     Parameters
     ----------
@@ -179,6 +193,9 @@ def fit_minibatches(
     seed : int
     device : str, "cpu" or "cuda"; on "cuda" in mixed precision (bfloat16), and exact only as far
         as CUDA's own sums are
+    masks : callable (step, first, cases) -> context manager, optional
+        Entered for each forward pass of the cases `first` to `first` + `cases` of a step's batch:
+        `dropout.keyed_masks(seed)`.  Without it dropout draws from torch's generator.
 
     Returns
     -------
@@ -194,7 +211,7 @@ def fit_minibatches(
         whole epoch; a checkpoint that does not fit leaves both as they were.
     """
     _trainable(network)
-    _check_run(recipe, augment, watch, checkpoint)
+    _check_run(recipe, augment, watch, checkpoint, masks)
     seed, device = check_count("seed", seed, minimum=0), _device(device)
     images, labels = _pictures(images, labels)
     network.to(device, memory_format=torch.channels_last)
@@ -202,7 +219,10 @@ def fit_minibatches(
         network.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum,
         nesterov=recipe.momentum > 0, weight_decay=recipe.weight_decay,
     )  # fmt: skip
-    run = {"recipe": asdict(recipe), "seed": seed, "data": _fingerprint(images, labels)}
+    settings = asdict(recipe)
+    if not recipe.keep_statistics:  # unknown to checkpoints that were written before it
+        del settings["keep_statistics"]
+    run = {"recipe": settings, "seed": seed, "data": _fingerprint(images, labels)}
     history = _resume(checkpoint, run, network, optimiser)
     batches = -(-len(images) // recipe.batch_size)
     bar = tqdm(
@@ -213,11 +233,13 @@ def fit_minibatches(
             begin = perf_counter()
             optimiser.param_groups[0]["lr"] = recipe.rate(epoch)
             row = _one_epoch(
-                network, optimiser, images, labels, recipe.batch_size, augment, (seed, epoch), bar
+                network, optimiser, images, labels, recipe, augment, (seed, epoch), bar, masks
             )
             row |= _watched(watch, network)
             history.append({"epoch": epoch + 1, **row, "seconds": perf_counter() - begin})
-            _save(checkpoint, run, network, optimiser, history)
+            if _parallel.place()[0] == 0:
+                _save(checkpoint, run, network, optimiser, history)
+            _parallel.wait()
     network.eval()
     return history
 
@@ -329,10 +351,10 @@ def zoom_and_flip(images, generator, least=0.4):
     return cut.round().to(torch.uint8)
 
 
-def _check_run(recipe, augment, watch, checkpoint):
+def _check_run(recipe, augment, watch, checkpoint, masks):
     if not isinstance(recipe, Recipe):
         raise ValueError(f"recipe: expected a Recipe, got {type(recipe).__name__}")
-    for name, value in (("augment", augment), ("watch", watch)):
+    for name, value in (("augment", augment), ("watch", watch), ("masks", masks)):
         if not (value is None or callable(value)):
             raise ValueError(f"{name}: expected a callable or None, got {value!r}")
     if not (checkpoint is None or isinstance(checkpoint, (str, os.PathLike))):
@@ -351,7 +373,7 @@ def _device(name):
     return device
 
 
-def _one_epoch(network, optimiser, images, labels, batch_size, augment, key, bar):
+def _one_epoch(network, optimiser, images, labels, recipe, augment, key, bar, masks):
     """Train on every picture once; returns the mean loss and the accuracy on the way."""
     order, noise = map(int, np.random.SeedSequence(key).generate_state(2))
     generator = torch.Generator().manual_seed(order)
@@ -359,26 +381,58 @@ def _one_epoch(network, optimiser, images, labels, batch_size, augment, key, bar
     seed_noise(noise, device)
     highest = labels.max()
     total = correct = 0.0
+    batches = torch.randperm(len(images), generator=generator).split(recipe.batch_size)
     network.train()
+    if recipe.keep_statistics:
+        for module in network.modules():
+            module.training = module.training and not isinstance(module, _BATCHNORM)
     try:
-        for chosen in torch.randperm(len(images), generator=generator).split(batch_size):
+        for step, chosen in enumerate(batches, key[1] * len(batches)):
             batch, target = images[chosen], labels[chosen].to(device)
-            if augment is not None:
+            if augment is not None:  # all of the batch in every process, so that all draw alike
                 batch = augment(batch, generator)
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                logits = network(_as_input(batch, device))
-                loss = _cross_entropy(logits, target, highest)
             optimiser.zero_grad()
-            loss.backward()
+            mine = _parallel.part(len(chosen))
+            draws = nullcontext() if masks is None else masks(step, mine.start, len(batch[mine]))
+            with draws:
+                found = _backward(network, batch[mine], target[mine], len(chosen), highest)
+            _share(network, found)
+            loss, right = found.tolist()
+            if not np.isfinite(loss):
+                raise ValueError("recipe: the loss is not finite; lower learning_rate")
             optimiser.step()
-            total += loss.item() * len(chosen)
-            correct += (logits.argmax(dim=1) == target).sum().item()
+            total += loss * len(chosen)
+            correct += right
             bar.update()
     finally:
         network.eval()
     if not all(value.isfinite().all() for value in (*network.parameters(), *network.buffers())):
         raise ValueError("recipe: the weights are not finite any more; lower learning_rate")
     return {"train_loss": total / len(images), "train_accuracy": correct / len(images)}
+
+
+def _backward(network, batch, target, cases, highest):
+    """Gradients of the part of a batch of so many cases; its loss and how many were right."""
+    device = target.device
+    if not len(batch):  # fewer cases than processes
+        return torch.zeros(2, device=device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        logits = network(_as_input(batch, device))
+        loss = _cross_entropy(logits, target, highest) * (len(batch) / cases)
+    if loss.isfinite() or _parallel.place()[1] > 1:  # else the caller raises
+        loss.backward()
+    return torch.stack([loss.detach().float(), (logits.argmax(dim=1) == target).sum()])
+
+
+def _share(network, found):
+    """Add gradients and counts of all processes; where one had no case, its gradient is 0."""
+    if _parallel.place()[1] == 1:
+        return
+    trained = [p for p in network.parameters() if p.requires_grad]
+    for parameter in trained:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    _parallel.add_up([found, *(parameter.grad for parameter in trained)])
 
 
 def _cross_entropy(logits, target, highest):
@@ -388,10 +442,7 @@ def _cross_entropy(logits, target, highest):
         raise ValueError(
             f"labels: go up to {highest}, and the network has {logits.shape[1]} classes, from 0"
         )
-    loss = torch.nn.functional.cross_entropy(logits, target)
-    if not torch.isfinite(loss):
-        raise ValueError("recipe: the loss is not finite; lower learning_rate")
-    return loss
+    return torch.nn.functional.cross_entropy(logits, target)
 
 
 def _watched(watch, network):

@@ -358,6 +358,50 @@ def test_only_what_meets_a_mask_is_held():
         assert all(slot.held is None for slot in replay.slots)
 
 
+# Masks for training ---------------------------------------------------------------------------
+
+
+def test_keyed_masks_depend_on_nothing_but_their_keys():
+    network, x = (
+        nn.Sequential(nn.Dropout(0.4), nn.Identity(), nn.Dropout1d(0.3)),
+        torch.ones(6, 4, 5),
+    )
+    keyed, state = dropout.keyed_masks(seed=2), torch.get_rng_state()
+
+    def masked(step, first, last):
+        with keyed(step, first, last - first):
+            return network(x[first:last])
+
+    whole = masked(9, 0, 6)
+    assert torch.equal(torch.cat([masked(9, 0, 1), masked(9, 1, 4), masked(9, 4, 6)]), whole)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(masked(8, 0, 6), whole)
+    assert not torch.equal(whole[0], whole[1])
+    with dropout.keyed_masks(seed=3)(9, 0, 6):
+        assert not torch.equal(network(x), whole)
+        assert torch.equal(network.eval()(x), x)
+    torch.manual_seed(0)
+    network.train()
+    assert not torch.equal(network(x), whole)  # torch's own again
+
+
+def test_keyed_masks_drop_as_often_as_they_say_and_let_gradients_through():
+    x = torch.ones(500, 40, requires_grad=True)
+    for inplace in (False, True):
+        x.grad = None
+        with dropout.keyed_masks()(0, 0, 500):
+            y = nn.Dropout(0.25, inplace)(x * 1)
+        y.sum().backward()
+        assert abs((y == 0).double().mean().item() - 0.25) < 4 * (0.25 * 0.75 / 20_000) ** 0.5
+        torch.testing.assert_close(y, (y != 0) / 0.75)
+        torch.testing.assert_close(x.grad, y)
+
+
+def test_keyed_masks_refuse_a_bad_seed():
+    with pytest.raises(ValueError, match=r"^seed: "):
+        dropout.keyed_masks(-1)
+
+
 # The samples ----------------------------------------------------------------------------------
 
 

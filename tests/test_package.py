@@ -32,7 +32,17 @@ ORDER = [
         "predictive",
         "recalibration",
     ),
-    *("corruption", "recorded", "birdwatch", "data", "_inputs", "networks", "training", "_replay"),
+    *(
+        "corruption",
+        "recorded",
+        "birdwatch",
+        "data",
+        "_inputs",
+        "networks",
+        "_parallel",
+        "training",
+        "_replay",
+    ),
     *(
         "dropout",
         "cam",

@@ -365,7 +365,7 @@ def test_numpy_s_numbers_do_not_spoil_a_checkpoint(tmp_path):
     )
     assert asdict(recipe) == {
         "epochs": 2, "batch_size": 16, "learning_rate": 0.05, "drops": (0.5,), "momentum": 0.5,
-        "weight_decay": 0.0,
+        "weight_decay": 0.0, "keep_statistics": False,
     }  # fmt: skip
     options = {"recipe": recipe, "seed": np.int64(3), "watch": lambda _: {"x": np.float64(1.5)}}
     history = fit(linear(), tmp_path / "run.pt", **options)
@@ -886,6 +886,35 @@ def test_the_generator_decides_the_augmentation():
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_kept_statistics_stay_and_scale_and_shift_are_trained():
+    network = cifar_resnet(8)
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [(m.running_mean.clone(), m.running_var.clone(), m.weight.clone()) for m in norms]
+    recipe = Recipe(1, 32, 0.1, keep_statistics=True)
+    fit_minibatches(network, IMAGES, LABELS, recipe)
+    for module, (mean, variance, weight) in zip(norms, before, strict=True):
+        assert torch.equal(module.running_mean, mean)
+        assert torch.equal(module.running_var, variance)
+        assert not torch.equal(module.weight, weight)
+    fit_minibatches(network, IMAGES, LABELS, Recipe(1, 32, 0.1))
+    assert not torch.equal(norms[0].running_mean, before[0][0])
+
+
+def test_a_checkpoint_of_kept_statistics_is_of_another_recipe(tmp_path):
+    network, path = cifar_resnet(8), tmp_path / "run.pt"
+    fit_minibatches(network, IMAGES, LABELS, Recipe(1, 32, 0.1), checkpoint=path)
+    with pytest.raises(ValueError, match="of another recipe"):
+        fit_minibatches(
+            network, IMAGES, LABELS, Recipe(1, 32, 0.1, keep_statistics=True), checkpoint=path
+        )
+
+
+@pytest.mark.parametrize("value", [1, "yes", None])
+def test_kept_statistics_are_yes_or_no(value):
+    with pytest.raises(ValueError, match=r"^keep_statistics: "):
+        Recipe(1, keep_statistics=value)
 
 
 def ramps(count, size=64):
