@@ -13,7 +13,7 @@ import mcunc
 PAGES = (".png", ".pdf", ".svg")
 ARRAYS = ("logits", "labels")
 LABELS = ("label", "labels")
-RUNS = {  # beside "calibration", which has choices of its own
+RUNS = {  # beside "calibration" and "birds", which have choices of their own
     "dropout-spread": "run_spread",
     "birdwatch-dropout": "run_birdwatch",
     "birds-heads": "run_heads",
@@ -192,6 +192,11 @@ def _run(given):
     for seed in given.seed:
         if given.name == "calibration":
             path = runs.run_calibration(given.data, seed, given.folder, given.device)
+        elif given.name == "birds":
+            path = runs.run_birds(
+                given.network, given.arm, given.drop, given.epochs, given.size, given.inner,
+                seed, given.folder, given.device,
+            )  # fmt: skip
         else:
             path = getattr(runs, RUNS[given.name])(seed, given.folder)
         print(path, flush=True)
@@ -212,11 +217,20 @@ def _parser():
     )
 
     run = commands.add_parser("run", help="make a recorded run of the book again")
-    run.add_argument("name", choices=["calibration", *RUNS])
+    run.add_argument("name", choices=["calibration", "birds", *RUNS])
     run.add_argument("--data", choices=["cifar10", "cifar100"], default="cifar10")
     run.add_argument("--seed", type=int, nargs="+", default=[0], help="one run for each")
     run.add_argument("--folder", default="runs", help="checkpoints and results (default: runs)")
     run.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    birds = run.add_argument_group("of birds alone")
+    birds.add_argument("--network", default="efficientnet_lite0", help="or googlenet, …_imagenet")
+    birds.add_argument("--arm", default="standard", help="or head, last, everywhere: dropout")
+    birds.add_argument("--drop", type=float, default=0.2, help="probability (default: 0.2)")
+    birds.add_argument("--epochs", type=int, help="(default: that of the network)")
+    birds.add_argument("--size", type=int, help="pixels (default: that of the network)")
+    birds.add_argument(
+        "--inner", action="store_true", help="choose settings: leave the tenth alone"
+    )
     return parser
 
 

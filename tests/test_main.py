@@ -442,3 +442,13 @@ def test_every_run_of_the_book_has_its_name(monkeypatch, capsys, tmp_path):
     for name, function in runs.items():
         assert main(["run", name, "--seed", "2", "--folder", str(tmp_path)]) == 0
         assert capsys.readouterr().out == f"{function} 2 {tmp_path}\n"
+
+
+def test_the_run_on_birds_is_given_all_that_was_said(monkeypatch, capsys):
+    monkeypatch.setattr(mcunc.experiments, "run_birds", lambda *given_: given_)
+    said = (
+        "run birds --network googlenet --arm last --drop 0.1 --epochs 3 --size 96 --inner --seed 4"
+    )
+    assert main([*said.split(), "--folder", "x", "--device", "cuda"]) == 0
+    expected = ("googlenet", "last", 0.1, 3, 96, True, 4, "x", "cuda")
+    assert capsys.readouterr().out == f"{expected}\n"

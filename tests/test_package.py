@@ -51,6 +51,7 @@ ORDER = [
         "_spread",
         "_birdwatch_run",
         "_heads_run",
+        "_birds_run",
         "experiments",
         "__main__",
     ),

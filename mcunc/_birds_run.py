@@ -1,0 +1,181 @@
+"""Networks trained on photographs of birds, standard and with dropout: runs of chapter 6."""
+
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from scipy.special import log_softmax
+from torch import nn
+
+from mcunc import _parallel, calibration, data, networks, predictive, recorded, training
+from mcunc._checks import check_choice, check_count, check_folder, check_fraction
+from mcunc.dropout import keyed_masks, sample_logits, with_dropout
+
+DRAWS = 50
+HISTORY = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+ARMS = ("standard", "head", "last", "everywhere")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a network is trained.
+
+    Attributes
+    ----------
+    size : int, pixels of a side
+    recipe : training.Recipe
+    build : callable (classes, seed) -> ImageClassifier
+    last : tuple of str, parts that arm "last" has dropout in, beside the head
+    """
+
+    size: int
+    recipe: training.Recipe
+    build: object
+    last: tuple
+
+
+# Trained networks keep BatchNorm's statistics, of a million pictures, since a few thousand would
+# only blur them.  On a GPU torchvision's GoogLeNet with ImageNet weights takes minutes.
+_FINE_TUNED = training.Recipe(
+    epochs=12, batch_size=32, learning_rate=0.01, drops=(0.6, 0.85), weight_decay=1e-4,
+    keep_statistics=True,
+)  # fmt: skip
+_FROM_SCRATCH = training.Recipe(
+    epochs=90, batch_size=64, learning_rate=0.05, drops=(0.6, 0.85), weight_decay=5e-4
+)
+_googlenet = partial(networks.torchvision_classifier, "googlenet")
+SETTINGS = {
+    "efficientnet_lite0": Setting(
+        224, _FINE_TUNED, networks.efficientnet_lite0,
+        (*(f"features.network._blocks.{i}" for i in (12, 13, 14, 15)),
+         "features.network._conv_head"),
+    ),
+    "googlenet": Setting(
+        128, _FROM_SCRATCH, _googlenet, ("features.inception5a", "features.inception5b")
+    ),
+    "googlenet_imagenet": Setting(
+        224, _FINE_TUNED, partial(_googlenet, pretrained=True),
+        ("features.inception5a", "features.inception5b"),
+    ),
+}  # fmt: skip
+
+
+def network_of(name, arm, drop, classes=200, seed=0):
+    """The network of an arm: no dropout; at the head; there and in the last blocks; everywhere."""
+    setting = SETTINGS[name]
+    network = setting.build(classes=classes, seed=seed)
+    # Some come with dropout before the last layer; here the arm alone says where it is.
+    network.head = next(m for m in network.head.modules() if isinstance(m, nn.Linear))
+    if arm == "standard":
+        return network
+    layers = {"head": ["head"], "last": [*setting.last, "head"], "everywhere": None}[arm]
+    return with_dropout(network, drop, layers)
+
+
+def run_birds(
+    network="efficientnet_lite0", arm="standard", drop=0.2, epochs=None, size=None, inner=False,
+    seed=0, folder="runs", device="cpu",
+):  # fmt: skip
+    """Train a network on nine tenths of CUB-200 and ask it about the rest.
+
+    Killed and called again, it goes on from the last checkpoint.  Under ``torchrun`` all processes
+    train one network.
+
+    Parameters
+    ----------
+    network : str, one of `SETTINGS`
+    arm : {"standard", "head", "last", "everywhere"}, where dropout is
+    drop : float in (0, 1), its probability
+    epochs, size : int, optional, instead of those of the setting
+    inner : bool
+        Leave the tenth alone: train on nine tenths of the nine tenths and ask the rest of those.
+        For choosing settings.
+    seed : int, of split, initial weights, order and augmentation
+    folder : path, takes the checkpoint and the result
+    device : {"cpu", "cuda"}
+
+    Returns
+    -------
+    path of the .npz file
+
+    Raises
+    ------
+    ValueError
+        For an argument outside its range, or a checkpoint of other settings.
+    FileNotFoundError
+        Where the photographs are neither here nor to be downloaded.
+    """
+    check_choice("network", network, tuple(SETTINGS))
+    check_choice("arm", arm, ARMS)
+    drop, seed = check_fraction("drop", drop), check_count("seed", seed, minimum=0)
+    check_folder(folder)
+    setting = SETTINGS[network]
+    size = check_count("size", setting.size if size is None else size, minimum=32)
+    recipe = setting.recipe if epochs is None else replace(setting.recipe, epochs=epochs)
+    pictures = data.cub200(2010, size)
+    train, test = data.cub200_split(pictures.labels, seed)
+    if inner:
+        train, test = (train[part] for part in data.cub200_split(pictures.labels[train], seed))
+    name = f"birds-{network}-{arm}" + ("" if arm == "standard" else f"-{drop:g}")
+    name += f"-{size}-{recipe.epochs}" + ("-inner" if inner else "") + f"-seed{seed}"
+    with _parallel.joined(device) as device:
+        model = network_of(network, arm, drop, len(pictures.names), seed)
+        history = _fit(
+            model, pictures, (train, test), recipe, Path(folder) / f"{name}.pt", seed, device
+        )
+        path = Path(folder) / f"{name}.npz"
+        if _parallel.place()[0] == 0:
+            arrays = _asked(model, arm, pictures.images[test], pictures.labels[test])
+            arrays |= {
+                "cases": test.astype(np.uint16), "labels": pictures.labels[test].astype(np.uint8),
+                "history": np.array([[row[key] for key in HISTORY] for row in history], np.float32),
+            }  # fmt: skip
+            command = (
+                f"python -m mcunc run birds --network {network} --arm {arm} --drop {drop:g} "
+                f"--size {size} --epochs {recipe.epochs}{' --inner' if inner else ''} --seed {seed}"
+            )
+            record = recorded.provenance(command, seed)
+            record |= {
+                "hours": round(sum(row["seconds"] for row in history) / 3600, 2),
+                "data": pictures.source, "kind": pictures.kind, "recipe": asdict(recipe),
+                "arm": arm, "drop": drop, "size": size, "draws": DRAWS, "history": HISTORY,
+            }  # fmt: skip
+            recorded.save(path, arrays, record)
+        _parallel.wait()
+    return path
+
+
+def _fit(network, pictures, parts, recipe, checkpoint, seed, device):
+    train, test = parts
+
+    def watch(network):
+        logits = training.predict_logits(network, pictures.images[test], batch_size=100)
+        return {
+            "val_loss": calibration.log_loss_from_logits(logits, pictures.labels[test]),
+            "val_accuracy": float((logits.argmax(axis=1) == pictures.labels[test]).mean()),
+        }
+
+    return training.fit_minibatches(
+        network, pictures.images[train], pictures.labels[train], recipe, training.zoom_and_flip,
+        watch, checkpoint, seed, device, keyed_masks(seed),
+    )  # fmt: skip
+
+
+def _asked(network, arm, images, labels):
+    """Log probabilities with dropout off and, where there is dropout, what the passes say."""
+    logits = training.predict_logits(network, images, batch_size=100).astype(float)
+    arrays = {"off_log_probs": log_softmax(logits, axis=1).astype(np.float16)}
+    if arm == "standard":
+        return arrays
+    samples = sample_logits(network, images, DRAWS)
+    summary = predictive.summarise_classes(logits=samples)
+    probs = np.exp(log_softmax(samples.astype(float), axis=2))
+    running = np.cumsum(probs[:, np.arange(len(labels)), labels], axis=0)
+    counts = np.arange(1, DRAWS + 1)[:, None]
+    return arrays | {
+        "log_probs": np.log(summary.mean).astype(np.float16),
+        "expected_entropy": summary.expected_entropy.astype(np.float16),
+        "mutual_information": summary.mutual_information.astype(np.float16),
+        "loss_of_draws": -np.log(running / counts).mean(axis=1),
+    }

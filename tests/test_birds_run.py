@@ -1,0 +1,137 @@
+"""Training on photographs of birds, from the command to the file, on a few made-up pictures."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from scipy.special import log_softmax
+
+from mcunc import _birds_run, data, networks, predictive, recorded, training
+from mcunc._birds_run import ARMS, SETTINGS, Setting, network_of, run_birds
+from mcunc.dropout import sample_logits
+
+RECIPE = training.Recipe(2, 16, 0.05, keep_statistics=True)
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Twenty pictures of each of five colours."""
+    rng, labels = np.random.default_rng(0), np.repeat(np.arange(5), 20)
+    colours = rng.integers(0, 200, (5, 3, 1, 1))
+    images = (colours[labels] + rng.integers(0, 56, (100, 3, 32, 32))).astype(np.uint8)
+    pictures = data.Pictures(images, labels, list("abcde"), "birds.tgz sha256:0", "full")
+    monkeypatch.setattr(data, "cub200", lambda edition, size: pictures)
+    tiny = Setting(32, RECIPE, networks.small_inception, ("features.4",))
+    monkeypatch.setattr(_birds_run, "SETTINGS", {"tiny": tiny})
+    monkeypatch.setattr(_birds_run, "DRAWS", 6)
+    return pictures
+
+
+def places(network):
+    kinds = torch.nn.modules.dropout._DropoutNd
+    return [k for k, m in network.named_modules() if isinstance(m, kinds) and m.p > 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "all_"), [("googlenet", 12, 57), ("efficientnet_lite0", 13, 49)]
+)
+def test_dropout_is_where_the_arm_says(name, last, all_):
+    """GoogLeNet has 57 convolutions, six in a block; Lite0 49, three in a block; and the head."""
+    if name == "efficientnet_lite0":
+        pytest.importorskip("efficientnet_lite_pytorch")
+    found = {arm: places(network_of(name, arm, 0.2)) for arm in ARMS}
+    assert [len(found[arm]) for arm in ARMS] == [0, 1, last + 1, all_ + 1]
+    for arm in ARMS[1:]:
+        assert found[arm][-1] == "head.dropout"
+    assert set(found["last"]) < set(found["everywhere"])
+
+
+def test_all_arms_begin_with_the_same_weights():
+    x = torch.rand(2, 3, 64, 64)
+    first = network_of("googlenet", "standard", 0.2, 5, seed=3).eval()(x)
+    for arm in ARMS[1:]:
+        torch.testing.assert_close(network_of("googlenet", arm, 0.2, 5, seed=3).eval()(x), first)
+
+
+def test_settings_are_sound():
+    for setting in SETTINGS.values():
+        assert isinstance(setting.recipe, training.Recipe)
+    assert SETTINGS["googlenet"].recipe.keep_statistics is False  # which have yet to be learned
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_the_run_from_end_to_end(arm, few, tmp_path):
+    path = run_birds("tiny", arm, 0.3, seed=2, folder=tmp_path)
+    run = recorded.load(path)
+    _, test = data.cub200_split(few.labels, 2)
+    np.testing.assert_array_equal(run["cases"], test)
+    np.testing.assert_array_equal(run["labels"], few.labels[test])
+    assert run["history"].shape == (2, 4)
+    network = network_of("tiny", arm, 0.3, 5, seed=2).eval()
+    saved = torch.load(next(tmp_path.glob("*.pt")), weights_only=True)
+    network.load_state_dict(saved["network"])
+    logits = training.predict_logits(network, few.images[test])
+    assert_allclose(run["off_log_probs"], log_softmax(logits, axis=1), atol=0.01)
+    if arm == "standard":
+        assert "log_probs" not in run.arrays
+        return
+    summary = predictive.summarise_classes(logits=sample_logits(network, few.images[test], 6))
+    assert_allclose(np.exp(run["log_probs"]), summary.mean, atol=0.01)
+    assert_allclose(run["mutual_information"], summary.mutual_information, atol=0.01)
+    own = -run["log_probs"][np.arange(10), few.labels[test]].mean()
+    assert run["loss_of_draws"][-1] == pytest.approx(own, abs=0.01)
+    assert run.record["command"].startswith(f"python -m mcunc run birds --network tiny --arm {arm}")
+
+
+def test_the_inner_split_leaves_the_tenth_alone(few, tmp_path, monkeypatch):
+    seen = []
+    original = training.fit_minibatches
+
+    def fit(network, images, labels, *options):
+        seen.append(images)
+        return original(network, images, labels, *options)
+
+    monkeypatch.setattr(training, "fit_minibatches", fit)
+    inner = recorded.load(run_birds("tiny", inner=True, folder=tmp_path, epochs=1))
+    train, test = data.cub200_split(few.labels, 0)
+    assert set(inner["cases"].tolist()) < set(train)
+    judged = {picture.tobytes() for picture in few.images[test]}
+    assert not any(picture.tobytes() in judged for picture in seen[0])
+    assert len(seen[0]) + len(inner["cases"]) == len(train)
+    assert "--inner" in inner.record["command"]
+
+
+def test_a_run_that_was_killed_ends_with_the_same_weights(few, tmp_path, monkeypatch):
+    whole = recorded.load(run_birds("tiny", "last", folder=tmp_path / "whole"))
+    original, calls = training._one_epoch, []
+
+    def killed(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(training, "_one_epoch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_birds("tiny", "last", folder=tmp_path / "parts")
+    monkeypatch.setattr(training, "_one_epoch", original)
+    parts = recorded.load(run_birds("tiny", "last", folder=tmp_path / "parts"))
+    for name, array in whole.arrays.items():
+        np.testing.assert_array_equal(parts.arrays[name], array)
+    weights = [
+        torch.load(next((tmp_path / part).glob("*.pt")), weights_only=True)["network"]
+        for part in ("whole", "parts")
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize(
+    ("given_", "name"),
+    [({"network": "vgg"}, "network"), ({"arm": "half"}, "arm"), ({"drop": 1.5}, "drop"),
+     ({"seed": -1}, "seed"), ({"size": 3}, "size"), ({"epochs": 0}, "epochs"),
+     ({"folder": 3}, "folder")],
+)  # fmt: skip
+def test_wrong_arguments_are_named_before_anything_is_read(given_, name, monkeypatch):
+    monkeypatch.setattr(data, "cub200", None)
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        run_birds(**given_)
