@@ -28,16 +28,7 @@ from mcunc._checks import check_count, check_folder
 from mcunc.recalibration import TemperatureScaling
 
 SPLITS = 20
-DECAYS = (
-    0.0,
-    1e-4,
-    3e-4,
-    6e-4,
-    1e-3,
-    2e-3,
-    4e-3,
-    8e-3,
-)  # of the one head, beside the mean log loss
+DECAYS = (0.0, 1e-4, 3e-4, 6e-4, 1e-3, 2e-3, 4e-3, 8e-3)  # of the one head, beside the mean loss
 DROPS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # probabilities to drop a feature; no decay
 EPOCHS = 60
 PRIORS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 1e5)  # precisions, for Laplace
@@ -72,7 +63,7 @@ class Standardiser:
         return np.c_[(x - self.mean) / self.std, np.ones(len(x))].astype(np.float32)
 
 
-def fit_heads(x, y, classes, drops, decays, seed, rows=None):
+def fit_heads(x, y, classes, drops, decays, seed, counts=None):
     """Train R linear heads at once, by Adam on minibatches, the rate falling to 0 like a cosine.
 
     Parameters
@@ -82,39 +73,36 @@ def fit_heads(x, y, classes, drops, decays, seed, rows=None):
     classes : int, K
     drops, decays : sequences of R floats: probability to drop, weight of half the squared weights
     seed : int
-    rows : (R, N) int array, optional, of the cases of each head; else all, the same batches for all
+    counts : (R, N) array, optional, how often each head has each case; else once
 
     Returns
     -------
     (R, D + 1, K) float32 array of weights
     """
     x, y = torch.from_numpy(x), torch.from_numpy(np.asarray(y, np.int64))
-    keep, decay = (torch.tensor(v, dtype=torch.float32).reshape(-1, 1, 1) for v in (drops, decays))
-    keep = 1 - keep
-    weight = torch.zeros(len(keep), x.shape[1], classes, requires_grad=True)
-    optimiser = torch.optim.Adam([weight], lr=RATE)
+    keep = 1 - torch.tensor(drops, dtype=torch.float32).reshape(-1, 1, 1)
+    scale = (1 / keep).repeat(1, 1, x.shape[1])
+    scale[:, :, -1] = 1  # of the bias
+    decay = torch.tensor(decays, dtype=torch.float32).reshape(-1, 1, 1)
+    counts = torch.ones(len(keep), len(x)) if counts is None else torch.from_numpy(counts).float()
+    weight = torch.zeros(len(keep), x.shape[1], classes)
+    optimiser = torch.optim.Adam([weight], lr=RATE, fused=True)
     generator = torch.Generator().manual_seed(seed)
-    rows = None if rows is None else torch.from_numpy(rows)
     for epoch in range(EPOCHS):
         optimiser.param_groups[0]["lr"] = RATE * (1 + np.cos(np.pi * epoch / EPOCHS)) / 2
         for chosen in torch.randperm(len(x), generator=generator).split(BATCH):
-            places = chosen.expand(len(keep), -1) if rows is None else rows[:, chosen]
-            inputs = x[places]  # (R, B, D + 1)
-            if (keep < 1).any():
-                mask = torch.rand(inputs.shape, generator=generator) < keep
-                mask[:, :, -1] = True  # of the bias
-                scale = torch.where(mask, 1 / keep, 0.0)
-                scale[:, :, -1] = 1
-                inputs = inputs * scale
-            logits = inputs @ weight
-            loss = nn.functional.cross_entropy(
-                logits.flatten(0, 1), y[places].flatten(), reduction="sum"
-            ) / len(chosen)
-            penalty = (decay * weight[:, :-1] ** 2).sum() / 2
-            optimiser.zero_grad()
-            (loss + penalty).backward()
+            inputs = x[chosen]
+            if (keep < 1).any():  # one draw for all heads: what differs is where they cut
+                drawn = torch.rand(inputs.shape, generator=generator)
+                drawn[:, -1] = -1
+                inputs = torch.where(drawn < keep, inputs * scale, 0.0)  # (R, B, D + 1)
+            residuals = torch.softmax(inputs @ weight, dim=2)  # probabilities less labels
+            residuals[:, torch.arange(len(chosen)), y[chosen]] -= 1
+            residuals *= counts[:, chosen, None] / len(chosen)
+            weight.grad = inputs.mT @ residuals
+            weight.grad[:, :-1] += decay * weight[:, :-1]
             optimiser.step()
-    return weight.detach().numpy()
+    return weight.numpy()
 
 
 def head_passes(x, weight, drop, draws, seed):
@@ -171,15 +159,22 @@ def choose(x, y, fitted, held, classes, seed):
     """
     standardise = Standardiser(x[fitted])
     inside, outside = standardise(x[fitted]), standardise(x[held])
-    drops, decays = (*np.zeros(len(DECAYS)), *DROPS), (*DECAYS, *np.zeros(len(DROPS)))
-    weights = fit_heads(inside, y[fitted], classes, drops, decays, seed)
-    samples = (
-        head_passes(outside, weight, drop, DRAWS if drop else 1, seed)
-        for weight, drop in zip(weights, drops, strict=True)
-    )
-    losses = np.array([log_loss(log_mean(passes), y[held]) for passes in samples])
-    plain, dropped = losses[: len(DECAYS)], losses[len(DECAYS) :]
-    laplace = KroneckerLaplace(inside, weights[plain.argmin()])
+
+    def fit(drops, decays):
+        return fit_heads(inside, y[fitted], classes, drops, decays, seed)
+
+    def losses(weights, drops, draws):
+        passes = (
+            head_passes(outside, weight, drop, draws, seed)
+            for weight, drop in zip(weights, drops, strict=True)
+        )
+        return np.array([log_loss(log_mean(logits), y[held]) for logits in passes])
+
+    none = [0] * len(DECAYS)
+    one = fit(none, DECAYS)
+    plain = losses(one, none, 1)
+    dropped = losses(fit(DROPS, [0] * len(DROPS)), DROPS, DRAWS)
+    laplace = KroneckerLaplace(inside, one[plain.argmin()])
     priors = [
         log_loss(log_mean(laplace.sample(outside, prior, DRAWS, seed)), y[held]) for prior in PRIORS
     ]
@@ -195,13 +190,15 @@ def answers(x, y, train, test, classes, seed, choice):
     standardise = Standardiser(x[train])
     inside, outside = standardise(x[train]), standardise(x[test])
 
-    def fit(drops, decays, rows=None):
-        return fit_heads(inside, y[train], classes, drops, decays, seed, rows)
+    def fit(drops, decays, counts=None):
+        return fit_heads(inside, y[train], classes, drops, decays, seed, counts)
 
     (one,) = fit([0], [choice["decay"]])
     (dropped,) = fit([choice["drop"]], [0])
-    rows = np.random.default_rng(seed).integers(len(train), size=(MEMBERS, len(train)))
-    members = fit([0] * MEMBERS, [choice["decay"]] * MEMBERS, rows)
+    rng, even = np.random.default_rng(seed), np.full(len(train), 1 / len(train))
+    members = fit(
+        [0] * MEMBERS, [choice["decay"]] * MEMBERS, rng.multinomial(len(train), even, MEMBERS)
+    )
     return {
         "one head": (outside @ one)[None],
         "dropout, passes": head_passes(outside, dropped, choice["drop"], DRAWS, seed),

@@ -57,9 +57,18 @@ def test_heads_trained_together_are_those_trained_alone():
     together = fit_heads(z, y, 3, [0, 0], [0.1, 0.001], seed=2)
     alone = fit_heads(z, y, 3, [0], [0.001], seed=2)
     assert_allclose(together[1:], alone, atol=1e-6)
-    rows = np.random.default_rng(0).integers(300, size=(2, 300))
-    own = fit_heads(z, y, 3, [0, 0], [0, 0], seed=2, rows=rows)
-    assert_allclose(own[1], fit_heads(z[rows[1]], y[rows[1]], 3, [0], [0], seed=2)[0], atol=1e-6)
+
+
+def test_counts_stand_for_cases_that_come_several_times(monkeypatch):
+    x, y = made_up()
+    z = Standardiser(x)(x)
+    monkeypatch.setattr(_heads_run, "BATCH", 300)  # all at once
+    counts = np.random.default_rng(0).multinomial(300, np.full(300, 1 / 300), 2)
+    rows = np.repeat(np.arange(300), counts[1])
+    (alone,) = fit_heads(z[rows], y[rows], 3, [0], [0.01], seed=2)
+    together = fit_heads(z, y, 3, [0, 0], [0.01, 0.01], seed=2, counts=counts)
+    assert_allclose(together[1], alone, atol=1e-4)
+    assert np.abs(together[0] - alone).max() > 1e-2
 
 
 def test_dropout_while_training_shrinks_as_its_penalty_says(monkeypatch):
