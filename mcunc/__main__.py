@@ -16,6 +16,7 @@ LABELS = ("label", "labels")
 RUNS = {  # beside "calibration" and "birds", which have choices of their own
     "dropout-spread": "run_spread",
     "birdwatch-dropout": "run_birdwatch",
+    "birds-pretrained": "run_pretrained",
     "birds-heads": "run_heads",
 }
 
@@ -194,8 +195,8 @@ def _run(given):
             path = runs.run_calibration(given.data, seed, given.folder, given.device)
         elif given.name == "birds":
             path = runs.run_birds(
-                given.network, given.arm, given.drop, given.epochs, given.size, given.inner,
-                seed, given.folder, given.device,
+                given.network, given.arm, given.drop, given.epochs, given.size, given.rate,
+                given.inner, seed, given.folder, given.device,
             )  # fmt: skip
         else:
             path = getattr(runs, RUNS[given.name])(seed, given.folder)
@@ -228,6 +229,7 @@ def _parser():
     birds.add_argument("--drop", type=float, default=0.2, help="probability (default: 0.2)")
     birds.add_argument("--epochs", type=int, help="(default: that of the network)")
     birds.add_argument("--size", type=int, help="pixels (default: that of the network)")
+    birds.add_argument("--rate", type=float, help="of learning (default: that of the network)")
     birds.add_argument(
         "--inner", action="store_true", help="choose settings: leave the tenth alone"
     )

@@ -1,18 +1,22 @@
 """Networks trained on photographs of birds, standard and with dropout: runs of chapter 6."""
 
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
+import torch
 from scipy.special import log_softmax
 from torch import nn
 
 from mcunc import _parallel, calibration, data, networks, predictive, recorded, training
+from mcunc._changes import changes, restore
 from mcunc._checks import check_choice, check_count, check_folder, check_fraction
 from mcunc.dropout import keyed_masks, sample_logits, with_dropout
 
-DRAWS = 50
+CLASSES, DRAWS = 200, 50
 HISTORY = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 ARMS = ("standard", "head", "last", "everywhere")
 
@@ -27,12 +31,14 @@ class Setting:
     recipe : training.Recipe
     build : callable (classes, seed) -> ImageClassifier
     last : tuple of str, parts that arm "last" has dropout in, beside the head
+    ramp : float, part of the steps in which the probability to drop rises from 0
     """
 
     size: int
     recipe: training.Recipe
     build: object
     last: tuple
+    ramp: float = 0.0
 
 
 # Trained networks keep BatchNorm's statistics, of a million pictures, since a few thousand would
@@ -50,21 +56,22 @@ SETTINGS = {
         224, _FINE_TUNED, networks.efficientnet_lite0,
         (*(f"features.network._blocks.{i}" for i in (12, 13, 14, 15)),
          "features.network._conv_head"),
+        ramp=0.5,
     ),
     "googlenet": Setting(
         128, _FROM_SCRATCH, _googlenet, ("features.inception5a", "features.inception5b")
     ),
     "googlenet_imagenet": Setting(
         224, _FINE_TUNED, partial(_googlenet, pretrained=True),
-        ("features.inception5a", "features.inception5b"),
+        ("features.inception5a", "features.inception5b"), ramp=0.5,
     ),
 }  # fmt: skip
 
 
-def network_of(name, arm, drop, classes=200, seed=0):
+def network_of(name, arm, drop, classes=None, seed=0):
     """The network of an arm: no dropout; at the head; there and in the last blocks; everywhere."""
     setting = SETTINGS[name]
-    network = setting.build(classes=classes, seed=seed)
+    network = setting.build(classes=classes or CLASSES, seed=seed)
     # Some come with dropout before the last layer; here the arm alone says where it is.
     network.head = next(m for m in network.head.modules() if isinstance(m, nn.Linear))
     if arm == "standard":
@@ -73,9 +80,41 @@ def network_of(name, arm, drop, classes=200, seed=0):
     return with_dropout(network, drop, layers)
 
 
+def _zero_head(network):
+    with torch.no_grad():
+        for value in network.head.parameters():
+            value.zero_()
+    return network
+
+
+def fine_tuned(run):
+    """The network of a recorded run, from the weights that lie beside it.
+
+    Parameters
+    ----------
+    run : str, name of the run without "-weights"
+
+    Returns
+    -------
+    ImageClassifier in evaluation mode; with dropout where the run had it
+
+    Raises
+    ------
+    ValueError
+        Where there is no such run.
+    ImportError
+        Without the packages of EfficientNet-Lite0.
+    """
+    weights = recorded.load(f"{run}-weights")
+    made = weights.record
+    network = network_of(made["network"], made["arm"], made["drop"], seed=made["seed"])
+    restore(_zero_head(network), weights.arrays)
+    return network.eval()
+
+
 def run_birds(
-    network="efficientnet_lite0", arm="standard", drop=0.2, epochs=None, size=None, inner=False,
-    seed=0, folder="runs", device="cpu",
+    network="efficientnet_lite0", arm="standard", drop=0.2, epochs=None, size=None, rate=None,
+    inner=False, seed=0, folder="runs", device="cpu",
 ):  # fmt: skip
     """Train a network on nine tenths of CUB-200 and ask it about the rest.
 
@@ -88,6 +127,7 @@ def run_birds(
     arm : {"standard", "head", "last", "everywhere"}, where dropout is
     drop : float in (0, 1), its probability
     epochs, size : int, optional, instead of those of the setting
+    rate : float, optional, the learning rate instead of that of the setting
     inner : bool
         Leave the tenth alone: train on nine tenths of the nine tenths and ask the rest of those.
         For choosing settings.
@@ -112,18 +152,21 @@ def run_birds(
     check_folder(folder)
     setting = SETTINGS[network]
     size = check_count("size", setting.size if size is None else size, minimum=32)
-    recipe = setting.recipe if epochs is None else replace(setting.recipe, epochs=epochs)
+    given = {"epochs": epochs, "learning_rate": rate}
+    recipe = replace(setting.recipe, **{k: v for k, v in given.items() if v is not None})
     pictures = data.cub200(2010, size)
     train, test = data.cub200_split(pictures.labels, seed)
     if inner:
         train, test = (train[part] for part in data.cub200_split(pictures.labels[train], seed))
     name = f"birds-{network}-{arm}" + ("" if arm == "standard" else f"-{drop:g}")
-    name += f"-{size}-{recipe.epochs}" + ("-inner" if inner else "") + f"-seed{seed}"
+    name += f"-{size}-{recipe.epochs}-{recipe.learning_rate:g}"
+    name += ("-inner" if inner else "") + f"-seed{seed}"
     with _parallel.joined(device) as device:
         model = network_of(network, arm, drop, len(pictures.names), seed)
         history = _fit(
-            model, pictures, (train, test), recipe, Path(folder) / f"{name}.pt", seed, device
-        )
+            model, pictures, (train, test), recipe, setting.ramp, Path(folder) / f"{name}.pt",
+            seed, device,
+        )  # fmt: skip
         path = Path(folder) / f"{name}.npz"
         if _parallel.place()[0] == 0:
             arrays = _asked(model, arm, pictures.images[test], pictures.labels[test])
@@ -133,21 +176,29 @@ def run_birds(
             }  # fmt: skip
             command = (
                 f"python -m mcunc run birds --network {network} --arm {arm} --drop {drop:g} "
-                f"--size {size} --epochs {recipe.epochs}{' --inner' if inner else ''} --seed {seed}"
+                f"--size {size} --epochs {recipe.epochs} --rate {recipe.learning_rate:g}"
+                f"{' --inner' if inner else ''} --seed {seed}"
             )
             record = recorded.provenance(command, seed)
             record |= {
                 "hours": round(sum(row["seconds"] for row in history) / 3600, 2),
-                "data": pictures.source, "kind": pictures.kind, "recipe": asdict(recipe),
-                "arm": arm, "drop": drop, "size": size, "draws": DRAWS, "history": HISTORY,
+                "network": network, "data": pictures.source, "kind": pictures.kind,
+                "recipe": asdict(recipe),
+                "arm": arm, "drop": drop, "ramp": setting.ramp, "size": size, "draws": DRAWS,
+                "history": HISTORY,
             }  # fmt: skip
             recorded.save(path, arrays, record)
+            if setting.recipe.keep_statistics:  # else there is more than weights
+                before = _zero_head(network_of(network, arm, drop, len(pictures.names), seed))
+                weights = path.with_name(f"{name}-weights.npz")
+                recorded.save(weights, changes(model.cpu(), before), record)
         _parallel.wait()
     return path
 
 
-def _fit(network, pictures, parts, recipe, checkpoint, seed, device):
+def _fit(network, pictures, parts, recipe, ramp, checkpoint, seed, device):
     train, test = parts
+    steps = recipe.epochs * -(-len(train) // recipe.batch_size)
 
     def watch(network):
         logits = training.predict_logits(network, pictures.images[test], batch_size=100)
@@ -158,8 +209,26 @@ def _fit(network, pictures, parts, recipe, checkpoint, seed, device):
 
     return training.fit_minibatches(
         network, pictures.images[train], pictures.labels[train], recipe, training.zoom_and_flip,
-        watch, checkpoint, seed, device, keyed_masks(seed),
+        watch, checkpoint, seed, device, ramped(network, keyed_masks(seed), ramp * steps),
     )  # fmt: skip
+
+
+def ramped(network, masks, steps):
+    """Masks for `training.fit_minibatches` whose probabilities to drop rise in so many steps."""
+    full = {m: m.p for m in network.modules() if isinstance(m, nn.modules.dropout._DropoutNd)}
+
+    @contextmanager
+    def rising(step, first, cases):
+        for module, p in full.items():
+            module.p = p * min(1.0, (step + 1) / max(steps, 1))
+        try:
+            with masks(step, first, cases):
+                yield
+        finally:
+            for module, p in full.items():
+                module.p = p
+
+    return rising
 
 
 def _asked(network, arm, images, labels):
@@ -179,3 +248,61 @@ def _asked(network, arm, images, labels):
         "mutual_information": summary.mutual_information.astype(np.float16),
         "loss_of_draws": -np.log(running / counts).mean(axis=1),
     }
+
+
+# Dropout in a network that was trained without ------------------------------------------------
+
+TRIED = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # probabilities to drop
+PASSES = 5
+
+
+def run_pretrained(seed=0, folder="runs"):
+    """Masks in EfficientNet-Lite0 as it comes, ImageNet's 1,000 classes and all: chapter 6.
+
+    What one pass says of a photograph of each of 200 species, beside the network without masks:
+    dropout everywhere, in the last blocks and the head, and at the head alone.
+
+    Parameters
+    ----------
+    seed : int, of the photographs and the masks
+    folder : path, takes ``birds-pretrained.npz`` and .json
+
+    Returns
+    -------
+    path of the .npz file
+
+    Raises
+    ------
+    ValueError
+        For a seed below 0 or a folder that is no path.
+    FileNotFoundError
+        Where the photographs are neither here nor to be downloaded.
+    """
+    seed = check_count("seed", seed, minimum=0)
+    check_folder(folder)
+    name = "efficientnet_lite0"
+    setting = SETTINGS[name]
+    pictures = data.cub200(2010, setting.size)
+    order = np.random.default_rng(seed).permutation(len(pictures.labels))
+    _, first = np.unique(pictures.labels[order], return_index=True)
+    cases = order[first]
+    begin = perf_counter()
+    plain = network_of(name, "standard", 0.5, classes=1000).eval()
+    off = training.predict_logits(plain, pictures.images[cases], batch_size=50)
+    predicted = np.zeros((3, len(TRIED), PASSES, len(cases)), np.uint16)
+    for i, arm in enumerate(("everywhere", "last", "head")):
+        for j, p in enumerate(TRIED):
+            network = network_of(name, arm, p, classes=1000).eval()
+            samples = sample_logits(
+                network, pictures.images[cases], PASSES, seed=seed, batch_size=50
+            )
+            predicted[i, j] = samples.argmax(axis=2)
+    record = recorded.provenance(f"python -m mcunc run birds-pretrained --seed {seed}", seed)
+    record |= {
+        "hours": round((perf_counter() - begin) / 3600, 2), "data": pictures.source,
+        "kind": pictures.kind, "where": ("everywhere", "last", "head"), "drops": TRIED,
+    }  # fmt: skip
+    path = Path(folder) / "birds-pretrained.npz"
+    arrays = {"predicted": predicted, "off": off.argmax(axis=1).astype(np.uint16)}
+    recorded.save(path, arrays | {"cases": cases.astype(np.uint16)}, record)
+    return path

@@ -25,6 +25,7 @@ from torch import nn
 
 from mcunc import data, networks, recorded, training
 from mcunc._checks import check_count, check_folder
+from mcunc._files import whole
 from mcunc.recalibration import TemperatureScaling
 
 SPLITS = 20
@@ -46,9 +47,8 @@ def features(pictures, folder):
     network = networks.efficientnet_lite0()
     network.head = nn.Identity()
     found = training.predict_logits(network, pictures.images, batch_size=50)
-    part = path.with_name("part-" + path.name)
-    np.savez(part, features=found, source=pictures.source)
-    part.replace(path)
+    with whole(path) as part, part.open("wb") as file:
+        np.savez(file, features=found, source=pictures.source)
     return found
 
 
@@ -306,9 +306,8 @@ def run_heads(seed=0, folder="runs"):
             begin = perf_counter()
             part = run_split(x, pictures.labels, len(pictures.names), number)
             part["seconds"] = perf_counter() - begin
-            unfinished = path.with_name("part-" + path.name)
-            np.savez(unfinished, source=pictures.source, **part)
-            unfinished.replace(path)
+            with whole(path) as unfinished, unfinished.open("wb") as file:
+                np.savez(file, source=pictures.source, **part)
         with np.load(path) as kept:
             if str(kept["source"]) != pictures.source:
                 raise ValueError(f"folder: {path} is of other pictures; delete it")

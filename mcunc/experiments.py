@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import softmax
 
 from mcunc import calibration, data, networks, recorded, training
-from mcunc._birds_run import run_birds
+from mcunc._birds_run import fine_tuned, run_birds, run_pretrained
 from mcunc._birdwatch_run import as_bytes, excess_loss, held_out, load_network, run_birdwatch
 from mcunc._checks import check_choice, check_count, check_folder
 from mcunc._heads_run import run_heads
@@ -19,12 +19,14 @@ __all__ = [
     "RECIPES",
     "as_bytes",
     "excess_loss",
+    "fine_tuned",
     "held_out",
     "load_network",
     "run_birds",
     "run_birdwatch",
     "run_calibration",
     "run_heads",
+    "run_pretrained",
     "run_spread",
 ]
 

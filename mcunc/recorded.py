@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mcunc._files import whole
+
 FOLDER = Path(__file__).parent / "recorded"
 
 
@@ -92,6 +94,8 @@ def save(path, arrays, record):
     ------
     ValueError
         For another ending of the path, arrays of objects, or a record JSON cannot hold.
+    OSError
+        Where a file cannot be written.
     """
     if not (isinstance(path, (str, os.PathLike)) and str(path).endswith(".npz")):
         raise ValueError(f"path: must end in .npz, got {path!r}")
@@ -101,14 +105,11 @@ def save(path, arrays, record):
         text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise ValueError(f"record: {error}; convert to what JSON can hold") from None
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    parts = [path.with_name(path.name + ".part"), path.with_name(path.stem + ".json.part")]
-    with parts[0].open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    parts[1].write_text(text, encoding="utf-8")
-    parts[0].replace(path)
-    parts[1].replace(path.with_suffix(".json"))
+    beside = Path(path).with_suffix(".json")
+    with whole(path) as part, whole(beside) as part_beside:  # both, or neither
+        with part.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        part_beside.write_text(text, encoding="utf-8")
 
 
 def provenance(command, seed):

@@ -4,6 +4,7 @@ import os
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from time import perf_counter
 
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from mcunc import _parallel
 from mcunc._checks import check_choice, check_count, check_fraction, check_positive
+from mcunc._files import whole
 from mcunc._inputs import as_network, device_of, evaluating, seed_noise
 
 
@@ -493,15 +495,14 @@ def _fingerprint(images, labels):
 
 
 def _save(path, run, network, optimiser, history):
-    """Write the checkpoint under another name first, so that a kill leaves the old one whole."""
+    """Write the checkpoint; a kill or a full disk leaves the one before."""
     if path is None:
         return
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
-    part = path.with_name(path.name + ".part")
-    torch.save({"run": run, "history": history, **state}, part)
-    part.replace(path)
+    buffer = BytesIO()  # torch's own writing hides why a file cannot be written
+    torch.save({"run": run, "history": history, **state}, buffer)
+    with whole(path) as part:
+        part.write_bytes(buffer.getbuffer())
 
 
 def _resume(path, run, network, optimiser):

@@ -1,5 +1,7 @@
 """Training on photographs of birds, from the command to the file, on a few made-up pictures."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from scipy.special import log_softmax
 
 from mcunc import _birds_run, data, networks, predictive, recorded, training
 from mcunc._birds_run import ARMS, SETTINGS, Setting, network_of, run_birds
-from mcunc.dropout import sample_logits
+from mcunc.dropout import keyed_masks, sample_logits
 
 RECIPE = training.Recipe(2, 16, 0.05, keep_statistics=True)
 
@@ -72,6 +74,8 @@ def test_the_run_from_end_to_end(arm, few, tmp_path):
     network.load_state_dict(saved["network"])
     logits = training.predict_logits(network, few.images[test])
     assert_allclose(run["off_log_probs"], log_softmax(logits, axis=1), atol=0.01)
+    again = recorded.load(path.with_name(path.stem + "-weights.npz"))
+    assert again["scales"].shape == (sum(1 for _ in network.parameters()),)
     if arm == "standard":
         assert "log_probs" not in run.arrays
         return
@@ -135,3 +139,40 @@ def test_wrong_arguments_are_named_before_anything_is_read(given_, name, monkeyp
     monkeypatch.setattr(data, "cub200", None)
     with pytest.raises(ValueError, match=f"^{name}: "):
         run_birds(**given_)
+
+
+def test_a_recorded_network_says_what_the_trained_one_said(few, tmp_path, monkeypatch):
+    path = run_birds("tiny", "last", 0.3, folder=tmp_path)
+    monkeypatch.setattr(recorded, "FOLDER", tmp_path)
+    monkeypatch.setattr(_birds_run, "CLASSES", 5)
+    network = _birds_run.fine_tuned(path.stem)
+    assert places(network) == places(network_of("tiny", "last", 0.3, 5))
+    run = recorded.load(path)
+    logits = training.predict_logits(network, few.images[run["cases"]])
+    assert_allclose(log_softmax(logits, axis=1), run["off_log_probs"], atol=0.1)
+
+
+@pytest.mark.parametrize("ramp", [0, 0.5])
+def test_probabilities_to_drop_rise_and_stay(ramp):
+    network = network_of("googlenet", "last", 0.2, 5)
+    head, seen = network.head.dropout, []
+    masks = _birds_run.ramped(network, keyed_masks(0), ramp * 8)
+    for step in range(8):
+        with masks(step, 0, 4):
+            seen.append(head.p)
+        assert head.p == 0.2
+    rising = [0.05, 0.1, 0.15] if ramp else [0.2] * 3
+    assert_allclose(seen, [*rising, *[0.2] * 5])
+
+
+def test_masks_in_a_network_as_it_comes(few, tmp_path, monkeypatch):
+    """Dropout that is next to none changes no answer, dropout of nearly all changes most."""
+    monkeypatch.setattr(_birds_run, "TRIED", (1e-9, 0.9))
+    build = partial(networks.small_inception, seed=1)
+    tiny = Setting(32, RECIPE, lambda classes, seed: build(classes=classes), ("features.4",))
+    monkeypatch.setattr(_birds_run, "SETTINGS", {"efficientnet_lite0": tiny})
+    run = recorded.load(_birds_run.run_pretrained(folder=tmp_path))
+    assert sorted(few.labels[run["cases"]]) == [0, 1, 2, 3, 4]
+    agree = (run["predicted"] == run["off"]).mean(axis=(2, 3))
+    assert_allclose(agree[:, 0], 1)
+    assert agree[0, 1] < 0.5

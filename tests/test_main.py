@@ -434,6 +434,7 @@ def test_every_run_of_the_book_has_its_name(monkeypatch, capsys, tmp_path):
     runs = {
         "dropout-spread": "run_spread",
         "birdwatch-dropout": "run_birdwatch",
+        "birds-pretrained": "run_pretrained",
         "birds-heads": "run_heads",
     }
     for function in runs.values():
@@ -447,8 +448,9 @@ def test_every_run_of_the_book_has_its_name(monkeypatch, capsys, tmp_path):
 def test_the_run_on_birds_is_given_all_that_was_said(monkeypatch, capsys):
     monkeypatch.setattr(mcunc.experiments, "run_birds", lambda *given_: given_)
     said = (
-        "run birds --network googlenet --arm last --drop 0.1 --epochs 3 --size 96 --inner --seed 4"
+        "run birds --network googlenet --arm last --drop 0.1 --epochs 3 --size 96 "
+        "--rate 0.02 --inner --seed 4"
     )
     assert main([*said.split(), "--folder", "x", "--device", "cuda"]) == 0
-    expected = ("googlenet", "last", 0.1, 3, 96, True, 4, "x", "cuda")
+    expected = ("googlenet", "last", 0.1, 3, 96, 0.02, True, 4, "x", "cuda")
     assert capsys.readouterr().out == f"{expected}\n"
