@@ -9,7 +9,16 @@ from importlib.metadata import PackageNotFoundError, version
 
 _SUBMODULES = (
     *("birdwatch", "calibration", "cam", "corruption", "data", "dropout", "experiments", "linear"),
-    *("logistic", "networks", "plot", "predictive", "recalibration", "recorded", "reporting"),
+    *(
+        "logistic",
+        "networks",
+        "photograph",
+        "plot",
+        "predictive",
+        "recalibration",
+        "recorded",
+        "reporting",
+    ),
     "training",
 )
 

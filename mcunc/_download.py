@@ -17,6 +17,18 @@ def cache_folder():
     return Path(os.environ.get("MCUNC_CACHE") or Path.home() / ".cache" / "mcunc")
 
 
+def folders():
+    """Where data files are looked for: the folder MCUNC_DATA, where it is set, and the cache."""
+    given = os.environ.get("MCUNC_DATA")  # set but empty: as if it were not set
+    return [*([Path(given)] if given else []), cache_folder()]
+
+
+def file_here(names):
+    """Path of the first of these files that is in one of `folders`; None where none is."""
+    paths = (folder / name for folder in folders() for name in names)
+    return next((path for path in paths if path.is_file()), None)
+
+
 def local_file(names, sources):
     """Path of a data file: from MCUNC_DATA, from the cache, or downloaded into the cache.
 
@@ -32,12 +44,9 @@ def local_file(names, sources):
     FileNotFoundError
         Where no source could be reached, saying what to do.
     """
-    given = os.environ.get("MCUNC_DATA")  # set but empty: as if it were not set
-    folders = [*([Path(given)] if given else []), cache_folder()]
-    for folder in folders:
-        for name in names:
-            if (folder / name).is_file():
-                return folder / name
+    path = file_here(names)
+    if path is not None:
+        return path
     failures = []
     for url, md5, *name in sources:
         try:
@@ -45,7 +54,7 @@ def local_file(names, sources):
         except OSError as error:
             failures.append(f"{url}: {error}")
     raise FileNotFoundError(
-        f"none of {', '.join(names)} was found in {' or '.join(map(str, folders))}, and the "
+        f"none of {', '.join(names)} was found in {' or '.join(map(str, folders()))}, and the "
         f"download failed ({'; '.join(failures)}); fetch the file by other means and set "
         "MCUNC_DATA to its folder"
     )

@@ -59,13 +59,7 @@ def read_species(path, size, count, species):
     """
     found, square = {}, True
     with tarfile.open(path) as archive, tqdm(total=count, desc=path.name, disable=None) as bar:
-        for member in archive:
-            *_, folder, name = "", "", *Path(member.name).parts
-            wanted = member.isfile() and _SPECIES.fullmatch(folder) and not name.startswith("._")
-            if member.size > (_LARGEST_FILE if wanted else _LARGEST_OTHER):
-                raise ValueError(f"{member.name} has {member.size:,} bytes")
-            if not (wanted and name.lower().endswith(".jpg")):
-                continue
+        for folder, name, member in _members(archive):
             if (folder, name) in found or len(found) == count:
                 raise ValueError(f"{member.name} is there twice, or there are more than {count}")
             picture, is_square = _read(archive.extractfile(member).read(), member.name, size)
@@ -79,6 +73,37 @@ def read_species(path, size, count, species):
             f"{count:,} of {species}"
         )
     return [(*key, found[key]) for key in sorted(found)], square
+
+
+def read_some(path, cases, size):
+    """The photographs `cases` of those that `read_species` finds, in its order.
+
+    Returns
+    -------
+    list of (size, size, 3) uint8 arrays
+
+    Raises
+    ------
+    IndexError
+        For a case beyond them; else as `read_species`.
+    """
+    with tarfile.open(path) as archive:
+        members = sorted(_members(archive), key=lambda found: found[:2])
+        return [
+            _read(archive.extractfile(member).read(), member.name, size)[0]
+            for _, _, member in (members[case] for case in cases)
+        ]
+
+
+def _members(archive):
+    """Yield folder, file name and member of each photograph."""
+    for member in archive:
+        *_, folder, name = "", "", *Path(member.name).parts
+        wanted = member.isfile() and _SPECIES.fullmatch(folder) and not name.startswith("._")
+        if member.size > (_LARGEST_FILE if wanted else _LARGEST_OTHER):
+            raise ValueError(f"{member.name} has {member.size:,} bytes")
+        if wanted and name.lower().endswith(".jpg"):
+            yield folder, name, member
 
 
 def _read(content, name, size):

@@ -11,8 +11,8 @@ from sklearn import datasets
 from sklearn.model_selection import train_test_split
 
 from mcunc._checks import as_array, check_choice, check_count, check_fraction
-from mcunc._download import digest, local_file
-from mcunc._photographs import read_species
+from mcunc._download import digest, file_here, local_file
+from mcunc._photographs import read_some, read_species
 
 # Archives of single pictures, train/<class>/… and test/<class>/…: the public copy that fast.ai
 # keeps (PNG, lossless), since CIFAR's own host has been very slow; then that host itself (raw
@@ -253,10 +253,8 @@ def cub200(edition=2010, size=224):
     FileNotFoundError
         Where the data are neither here nor to be downloaded.
     """
-    if not isinstance(edition, (int, np.integer)) or edition not in _CUB200:
-        raise ValueError(f"edition: must be 2010 or 2011, got {edition!r}")
+    names, url, md5, count, species = _cub200(edition)
     size = check_count("size", size, maximum=1024)
-    names, url, md5, count, species = _CUB200[edition]
     path = local_file(names, [(url, md5, names[-1])])
     try:
         rows, square = read_species(path, size, count, species)
@@ -270,6 +268,48 @@ def cub200(edition=2010, size=224):
         names=[name.partition(".")[2].replace("_", " ") for name in pictures.names],
         kind="square crops" if square else "full",
     )
+
+
+def cub200_some(cases, edition=2010, size=224):
+    """Some of the photographs of CUB-200, where its archive is on this machine.
+
+    Nothing is downloaded, and the archive is not checked as a whole.  Introduced in chapter 6.
+
+    Parameters
+    ----------
+    cases : sequence of int, rows of ``cub200(edition).images``
+    edition, size : see `cub200`
+
+    Returns
+    -------
+    (N, 3, size, size) uint8 array, or None where the archive is not here
+
+    Raises
+    ------
+    ValueError
+        For a case that is not in the edition, or an archive that is damaged.
+    """
+    names, _, _, count, _ = _cub200(edition)
+    cases = as_array("cases", cases, ndim=1)
+    if not ((cases >= 0) & (cases < count) & (cases % 1 == 0)).all():
+        raise ValueError(f"cases: must be whole numbers from 0 to {count - 1}")
+    size = check_count("size", size, maximum=1024)
+    path = file_here(names)
+    if path is None:
+        return None
+    try:
+        found = read_some(path, cases.astype(int), size)
+    except Exception as error:
+        raise ValueError(
+            f"{path}: is damaged or not CUB-200-{edition} ({error}); delete it and fetch it again"
+        ) from error
+    return np.stack(found).transpose(0, 3, 1, 2)
+
+
+def _cub200(edition):
+    if not isinstance(edition, (int, np.integer)) or edition not in _CUB200:
+        raise ValueError(f"edition: must be 2010 or 2011, got {edition!r}")
+    return _CUB200[edition]
 
 
 def cub200_split(labels, seed=0):

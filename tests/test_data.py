@@ -467,6 +467,22 @@ def test_of_full_photographs_the_central_square_is_taken(size, aviary):
         assert_allclose(image.transpose(1, 2, 0), expected, atol=4)
 
 
+def test_some_photographs_are_those_of_all(aviary, monkeypatch):
+    assert data.cub200_some([0]) is None  # and nothing was fetched
+    pack(aviary / "images.tgz", reversed(list(birds((60, 40)))))
+    cases = [7, 0, 7]
+    whole = cub200(2010, size=20).images
+    np.testing.assert_array_equal(data.cub200_some(cases, 2010, 20), whole[cases])
+    for wrong in ([9], [-1], [0.5], 3, []):
+        with pytest.raises(ValueError, match=r"^cases: "):
+            data.cub200_some(wrong)
+    with pytest.raises(ValueError, match=r"^edition: "):
+        data.cub200_some([0], 2012)
+    pack(aviary / "images.tgz", [("images/001.A/x.jpg", b"no")])
+    with pytest.raises(ValueError, match=r"images\.tgz: is damaged or not CUB-200-2010"):
+        data.cub200_some([0])
+
+
 def test_one_square_photograph_among_others_makes_no_crops(aviary):
     pack(aviary / "images.tgz", [*list(birds((60, 40)))[:-1], list(birds())[-1]])
     assert cub200(2010, size=16).kind == "full"

@@ -47,6 +47,7 @@ ORDER = [
     *(
         "dropout",
         "cam",
+        "photograph",
         "plot",
         "reporting",
         "_spread",

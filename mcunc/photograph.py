@@ -1,0 +1,140 @@
+"""One photograph of your own: what a network says of it, and where it looks.
+
+Introduced in chapter 6.
+"""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from mcunc import cam, dropout, predictive
+from mcunc._checks import check_count
+from mcunc._photographs import black_bars, to_square
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What T passes say of one photograph.
+
+    Attributes
+    ----------
+    probs : (K,) array, the mean over passes
+    deviation : (K,) array, standard deviation of each probability over passes
+    predictive_entropy, expected_entropy, mutual_information : float, in nats
+    cls : int, the most probable class, which the maps are of
+    map : (h, w) array, class activation map with dropout off
+    maps : (T, h, w) array, those of the passes
+    on_bars : float, part of what the map says for its class that lies on black bars
+    names : list of str, of the classes
+    """
+
+    probs: np.ndarray
+    deviation: np.ndarray
+    predictive_entropy: float
+    expected_entropy: float
+    mutual_information: float
+    cls: int
+    map: np.ndarray
+    maps: np.ndarray
+    on_bars: float
+    names: list
+
+    def __str__(self):
+        rows = [
+            f"{self.names[i]:28} {self.probs[i]:5.0%} ± {self.deviation[i]:.0%}"
+            for i in np.argsort(-self.probs)[:3]
+        ]
+        rows.append(
+            f"entropy {self.predictive_entropy:.2f} nats of {np.log(len(self.probs)):.2f} at most: "
+            f"{self.expected_entropy:.2f} within passes + {self.mutual_information:.2f} between"
+        )
+        return "\n".join(rows)
+
+
+def read_photograph(source, size=224):
+    """A photograph as a network takes it: the central square, upright, in three colours.
+
+    Parameters
+    ----------
+    source : path of a picture file, a Pillow image, or an (H, W, 3) uint8 array
+    size : int, pixels of a side
+
+    Returns
+    -------
+    (3, size, size) uint8 array
+
+    Raises
+    ------
+    ValueError
+        For something that is no picture; the message names a file.
+    OSError
+        Where the file cannot be opened.
+    """
+    size = check_count("size", size, maximum=1024)
+    if isinstance(source, (str, os.PathLike)):
+        with open(source, "rb") as file:  # where it is not there, Python says so
+            try:
+                with Image.open(file) as image:
+                    return _upright(image, size)
+            except Exception as error:  # damage makes Pillow stumble in many ways
+                raise ValueError(f"source: {source} is no sound picture ({error})") from error
+    if not isinstance(source, Image.Image):
+        try:
+            source = Image.fromarray(np.asarray(source))
+        except Exception as error:
+            raise ValueError(
+                f"source: expected a path, a Pillow image or (H, W, 3) uint8 ({error})"
+            ) from error
+    return _upright(source, size)
+
+
+def _upright(image, size):
+    # Cameras write which way up a picture is, and to_square reads no more of it than it needs.
+    square = Image.fromarray(to_square(image, size))
+    square.getexif()[0x0112] = image.getexif().get(0x0112, 1)
+    return np.asarray(ImageOps.exif_transpose(square)).transpose(2, 0, 1)
+
+
+def look(network, picture, names=None, draws=30, seed=0):
+    """What a network with dropout says of one photograph.
+
+    Parameters
+    ----------
+    network : networks.ImageClassifier with dropout, as `experiments.fine_tuned` returns it
+    picture : (3, H, W) uint8 array, of `read_photograph`
+    names : sequence of K str, optional, of the classes
+    draws : int, T
+    seed : int
+
+    Returns
+    -------
+    Look
+
+    Raises
+    ------
+    ValueError
+        For a picture of another form, names of another number, or what `dropout.sample_logits`
+        refuses.
+    """
+    picture = np.asarray(picture)
+    if picture.ndim != 3 or picture.shape[0] != 3 or picture.dtype != np.uint8:
+        raise ValueError("picture: expected (3, H, W) uint8; read_photograph(file) makes it")
+    x = picture[None]
+    samples = dropout.sample_logits(network, x, draws, seed=seed)
+    says = predictive.summarise_classes(logits=samples)
+    classes = says.mean.shape[1]
+    names = [str(name) for name in (range(classes) if names is None else names)]
+    if len(names) != classes:
+        raise ValueError(f"names: expected {classes}, got {len(names)}")
+    cls = int(says.mean[0].argmax())
+    plain = cam.class_activation_maps(network, x, cls)[0]
+    speaks_for = cam.enlarge(plain, picture.shape[1:])[0].clip(0)
+    bars = black_bars(x)[0]
+    return Look(
+        says.mean[0], np.sqrt(says.variance[0]), float(says.predictive_entropy[0]),
+        float(says.expected_entropy[0]), float(says.mutual_information[0]), cls, plain[0],
+        cam.sample_maps(network, x, cls, draws, seed=seed)[:, 0],
+        float(speaks_for[bars].sum() / max(speaks_for.sum(), 1e-12)), names,
+    )  # fmt: skip
