@@ -18,6 +18,7 @@ from mcunc.dropout import keyed_masks, sample_logits, with_dropout
 
 CLASSES, DRAWS = 200, 50
 HISTORY = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
+INNER = ("cases", "history", "loss_of_draws")
 ARMS = ("standard", "head", "last", "everywhere")
 
 
@@ -174,6 +175,8 @@ def run_birds(
                 "cases": test.astype(np.uint16), "labels": pictures.labels[test].astype(np.uint8),
                 "history": np.array([[row[key] for key in HISTORY] for row in history], np.float32),
             }  # fmt: skip
+            if inner:  # for choosing: losses are enough
+                arrays = {key: arrays[key] for key in INNER if key in arrays}
             command = (
                 f"python -m mcunc run birds --network {network} --arm {arm} --drop {drop:g} "
                 f"--size {size} --epochs {recipe.epochs} --rate {recipe.learning_rate:g}"
@@ -188,7 +191,7 @@ def run_birds(
                 "history": HISTORY,
             }  # fmt: skip
             recorded.save(path, arrays, record)
-            if setting.recipe.keep_statistics:  # else there is more than weights
+            if setting.recipe.keep_statistics and not inner:  # else there is more than weights
                 before = _zero_head(network_of(network, arm, drop, len(pictures.names), seed))
                 weights = path.with_name(f"{name}-weights.npz")
                 recorded.save(weights, changes(model.cpu(), before), record)

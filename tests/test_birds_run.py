@@ -103,6 +103,10 @@ def test_the_inner_split_leaves_the_tenth_alone(few, tmp_path, monkeypatch):
     assert not any(picture.tobytes() in judged for picture in seen[0])
     assert len(seen[0]) + len(inner["cases"]) == len(train)
     assert "--inner" in inner.record["command"]
+    assert set(inner.arrays) == {"cases", "history"}
+    assert not list(tmp_path.glob("*-weights*"))
+    inner = recorded.load(run_birds("tiny", "head", inner=True, folder=tmp_path, epochs=1))
+    assert set(inner.arrays) == {"cases", "history", "loss_of_draws"}
 
 
 def test_a_run_that_was_killed_ends_with_the_same_weights(few, tmp_path, monkeypatch):
