@@ -1,7 +1,8 @@
 """Run the notebooks given as arguments and store their outputs in place: `make notebooks`.
 
 What changes from run to run without meaning anything is left out (timings, versions, the metadata
-of pictures), so that a second run gives the same bytes.  A notebook that fails, or writes to
+of pictures), so that a second run gives the same bytes.  Data sets that are on this machine are
+kept out of sight, so that what is stored depends on none.  A notebook that fails, or writes to
 stderr, stays as it was.
 """
 
@@ -113,7 +114,9 @@ def store(path):
     """Run and rewrite one notebook; return what went wrong, or None."""
     try:
         notebook = nbformat.read(path, as_version=4)
-        execute(notebook, path.parent)
+        with tempfile.TemporaryDirectory() as empty:  # photographs that may not be stored
+            os.environ |= {"MCUNC_DATA": "", "MCUNC_CACHE": empty}
+            execute(notebook, path.parent)
         tidy(notebook)
         nbformat.validate(notebook)
         write_atomically(notebook, path)

@@ -17,6 +17,7 @@ RUNS = {  # beside "calibration" and "birds", which have choices of their own
     "dropout-spread": "run_spread",
     "birdwatch-dropout": "run_birdwatch",
     "birds-pretrained": "run_pretrained",
+    "birds-tuning": "run_tuning",
     "birds-heads": "run_heads",
 }
 

@@ -159,9 +159,7 @@ def run_birds(
     train, test = data.cub200_split(pictures.labels, seed)
     if inner:
         train, test = (train[part] for part in data.cub200_split(pictures.labels[train], seed))
-    name = f"birds-{network}-{arm}" + ("" if arm == "standard" else f"-{drop:g}")
-    name += f"-{size}-{recipe.epochs}-{recipe.learning_rate:g}"
-    name += ("-inner" if inner else "") + f"-seed{seed}"
+    name = run_name(network, arm, drop, size, recipe, inner, seed)
     with _parallel.joined(device) as device:
         model = network_of(network, arm, drop, len(pictures.names), seed)
         history = _fit(
@@ -185,7 +183,7 @@ def run_birds(
             record = recorded.provenance(command, seed)
             record |= {
                 "hours": round(sum(row["seconds"] for row in history) / 3600, 2),
-                "network": network, "data": pictures.source, "kind": pictures.kind,
+                "name": name, "network": network, "data": pictures.source, "kind": pictures.kind,
                 "recipe": asdict(recipe),
                 "arm": arm, "drop": drop, "ramp": setting.ramp, "size": size, "draws": DRAWS,
                 "history": HISTORY,
@@ -196,6 +194,62 @@ def run_birds(
                 weights = path.with_name(f"{name}-weights.npz")
                 recorded.save(weights, changes(model.cpu(), before), record)
         _parallel.wait()
+    return path
+
+
+def run_name(network, arm, drop, size, recipe, inner, seed):
+    """Name of a run's files, from all that tells it from others."""
+    name = f"birds-{network}-{arm}" + ("" if arm == "standard" else f"-{drop:g}")
+    name += f"-{size}-{recipe.epochs}-{recipe.learning_rate:g}"
+    return name + ("-inner" if inner else "") + f"-seed{seed}"
+
+
+# arm, probability to drop, learning rate; as many for one arm as for the other
+TRIALS = (
+    ("standard", 0.1, 0.01), ("standard", 0.1, 0.03), ("last", 0.1, 0.01), ("last", 0.2, 0.01),
+)  # fmt: skip
+TRIAL = {"epochs": 4, "size": 160}
+
+
+def run_tuning(seed=0, folder="runs", device="cpu"):
+    """Settings of fine-tuning, each tried on the inner split: chapter 6.
+
+    Parameters
+    ----------
+    seed : int, of split and training
+    folder : path, takes the trials and ``birds-tuning.npz`` and .json
+    device : {"cpu", "cuda"}
+
+    Returns
+    -------
+    path of the .npz file
+
+    Raises
+    ------
+    ValueError
+        As `run_birds`.
+    FileNotFoundError
+        Where the photographs are neither here nor to be downloaded.
+    """
+    name, hours, losses = "efficientnet_lite0", 0.0, []
+    for arm, drop, rate in TRIALS:
+        recipe = replace(SETTINGS[name].recipe, epochs=TRIAL["epochs"], learning_rate=rate)
+        trial = run_name(name, arm, drop, TRIAL["size"], recipe, True, seed)
+        path = Path(folder) / f"{trial}.npz"
+        if not path.exists():
+            run_birds(name, arm, drop, **TRIAL, rate=rate, inner=True, seed=seed, folder=folder,
+                      device=device)  # fmt: skip
+        run = recorded.load(path)
+        hours += run.record["hours"]
+        off = run["history"][-1, HISTORY.index("val_loss")]
+        losses.append(off if arm == "standard" else run["loss_of_draws"][-1])
+    record = recorded.provenance(f"python -m mcunc run birds-tuning --seed {seed}", seed)
+    record |= {
+        "hours": round(hours, 2), "data": run.record["data"], "kind": run.record["kind"],
+        "trials": TRIALS, **TRIAL, "recipe": run.record["recipe"],
+    }  # fmt: skip
+    path = Path(folder) / "birds-tuning.npz"
+    recorded.save(path, {"loss": np.array(losses)}, record)
     return path
 
 

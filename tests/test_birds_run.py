@@ -180,3 +180,18 @@ def test_masks_in_a_network_as_it_comes(few, tmp_path, monkeypatch):
     agree = (run["predicted"] == run["off"]).mean(axis=(2, 3))
     assert_allclose(agree[:, 0], 1)
     assert agree[0, 1] < 0.5
+
+
+def test_trials_are_compared_by_what_they_said_of_the_inner_split(few, tmp_path, monkeypatch):
+    monkeypatch.setattr(_birds_run, "SETTINGS", {"efficientnet_lite0": _birds_run.SETTINGS["tiny"]})
+    trials = [("standard", 0.1, 0.05), ("last", 0.3, 0.05)]
+    monkeypatch.setattr(_birds_run, "TRIALS", trials)
+    monkeypatch.setattr(_birds_run, "TRIAL", {"epochs": 1, "size": 32})
+    path = _birds_run.run_tuning(folder=tmp_path)
+    again = list(tmp_path.glob("*inner*.npz"))
+    assert len(again) == 2
+    standard, last = (recorded.load(file) for file in sorted(again, reverse=True))
+    expected = [standard["history"][-1, 2], last["loss_of_draws"][-1]]
+    assert_allclose(recorded.load(path)["loss"], expected)
+    monkeypatch.setattr(_birds_run, "run_birds", None)  # what is there is not made again
+    assert_allclose(recorded.load(_birds_run.run_tuning(folder=tmp_path))["loss"], expected)

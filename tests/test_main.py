@@ -435,6 +435,7 @@ def test_every_run_of_the_book_has_its_name(monkeypatch, capsys, tmp_path):
         "dropout-spread": "run_spread",
         "birdwatch-dropout": "run_birdwatch",
         "birds-pretrained": "run_pretrained",
+        "birds-tuning": "run_tuning",
         "birds-heads": "run_heads",
     }
     for function in runs.values():

@@ -142,6 +142,14 @@ def test_first_code_cell_installs_on_colab_only(notebook):
     assert not cell["outputs"]
 
 
+def test_photographs_are_shown_to_those_who_have_them_and_stored_nowhere(notebook):
+    """A cell that may show some compares no output, and was stored without any."""
+    for _, source, cell in code_cells(notebook):
+        if "photographs" in re.sub(r"#.*", "", source):
+            assert "nbval-ignore-output" in cell["metadata"].get("tags", [])
+            assert not cell["outputs"]
+
+
 def test_sections_close_as_every_chapter_does(notebook):
     headings = [
         line[3:].strip()
