@@ -49,7 +49,7 @@ _FINE_TUNED = training.Recipe(
     keep_statistics=True,
 )  # fmt: skip
 _FROM_SCRATCH = training.Recipe(
-    epochs=90, batch_size=64, learning_rate=0.05, drops=(0.6, 0.85), weight_decay=5e-4
+    epochs=60, batch_size=64, learning_rate=0.05, drops=(0.7, 0.9), weight_decay=5e-4, halved=0.5
 )
 _googlenet = partial(networks.torchvision_classifier, "googlenet")
 SETTINGS = {

@@ -128,6 +128,9 @@ class Recipe:
     keep_statistics : bool
         Leave BatchNorm in evaluation mode, with the means and variances that it has; its scale and
         shift are trained.  For networks that come trained.
+    halved : float in [0, 1)
+        In this part of the epochs, from the first (rounded as for `drops`), pictures come at half
+        their side, for a quarter of the time.
 
     Raises
     ------
@@ -142,6 +145,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     keep_statistics: bool = False
+    halved: float = 0.0
 
     def __post_init__(self):
         """Check, and convert to Python's own numbers: a checkpoint takes no others."""
@@ -153,6 +157,7 @@ class Recipe:
             "drops": tuple(check_fraction("drops", drop) for drop in drops),
             "momentum": _from_zero("momentum", self.momentum, 1),
             "weight_decay": _from_zero("weight_decay", self.weight_decay, _LARGEST),
+            "halved": _from_zero("halved", self.halved, 1),
         }
         _from_zero("learning_rate", self.learning_rate, _LARGEST)
         if not isinstance(self.keep_statistics, bool):
@@ -222,8 +227,9 @@ def fit_minibatches(
         nesterov=recipe.momentum > 0, weight_decay=recipe.weight_decay,
     )  # fmt: skip
     settings = asdict(recipe)
-    if not recipe.keep_statistics:  # unknown to checkpoints that were written before it
-        del settings["keep_statistics"]
+    for later in ("keep_statistics", "halved"):  # unknown to checkpoints written before them
+        if not settings[later]:
+            del settings[later]
     run = {"recipe": settings, "seed": seed, "data": _fingerprint(images, labels)}
     history = _resume(checkpoint, run, network, optimiser)
     batches = -(-len(images) // recipe.batch_size)
@@ -393,6 +399,8 @@ def _one_epoch(network, optimiser, images, labels, recipe, augment, key, bar, ma
             batch, target = images[chosen], labels[chosen].to(device)
             if augment is not None:  # all of the batch in every process, so that all draw alike
                 batch = augment(batch, generator)
+            if key[1] < round(recipe.halved * recipe.epochs):
+                batch = torch.nn.functional.avg_pool2d(batch.float(), 2).round().to(torch.uint8)
             optimiser.zero_grad()
             mine = _parallel.part(len(chosen))
             draws = nullcontext() if masks is None else masks(step, mine.start, len(batch[mine]))

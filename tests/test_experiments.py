@@ -305,7 +305,7 @@ def test_the_recipes_of_the_book_are_pinned():
     assert {name: asdict(recipe) for name, recipe in BOOK.items()} == {
         name: {
             "epochs": epochs, "batch_size": 128, "learning_rate": rate, "drops": (0.5, 0.75),
-            "momentum": 0.9, "weight_decay": decay, "keep_statistics": False,
+            "momentum": 0.9, "weight_decay": decay, "keep_statistics": False, "halved": 0.0,
         }
         for name, epochs, rate, decay in (("lenet5", 60, 0.05, 1e-4), ("resnet20", 60, 0.1, 5e-4))
     }  # fmt: skip

@@ -366,7 +366,7 @@ def test_numpy_s_numbers_do_not_spoil_a_checkpoint(tmp_path):
     )
     assert asdict(recipe) == {
         "epochs": 2, "batch_size": 16, "learning_rate": 0.05, "drops": (0.5,), "momentum": 0.5,
-        "weight_decay": 0.0, "keep_statistics": False,
+        "weight_decay": 0.0, "keep_statistics": False, "halved": 0.0,
     }  # fmt: skip
     options = {"recipe": recipe, "seed": np.int64(3), "watch": lambda _: {"x": np.float64(1.5)}}
     history = fit(linear(), tmp_path / "run.pt", **options)
@@ -915,6 +915,27 @@ def test_a_checkpoint_of_kept_statistics_is_of_another_recipe(tmp_path):
 def test_kept_statistics_are_yes_or_no(value):
     with pytest.raises(ValueError, match=r"^keep_statistics: "):
         Recipe(1, keep_statistics=value)
+
+
+def test_pictures_come_at_half_their_side_for_part_of_the_epochs():
+    seen = []
+
+    class Watching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(3, 3)
+
+        def forward(self, x):
+            seen.append(x.detach().clone())
+            return self.head(x.mean(dim=(2, 3)))
+
+    images = np.zeros((2, 3, 4, 4), np.uint8)
+    images[:, :, ::2, 1::2] = 100  # one pixel of each four
+    training.fit_minibatches(Watching(), images, np.array([0, 1]), Recipe(4, halved=0.5))
+    assert [x.shape[-1] for x in seen] == [2, 2, 4, 4]
+    assert_allclose(seen[0], 25 / 255)
+    with pytest.raises(ValueError, match=r"^halved: "):
+        Recipe(2, halved=1)
 
 
 def ramps(count, size=64):
