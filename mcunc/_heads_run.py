@@ -327,5 +327,7 @@ def run_heads(seed=0, folder="runs"):
 
 
 def _compact(values):
-    """Half the bytes: float16, and whole numbers as small as they are."""
-    return values.astype(np.float16 if values.dtype.kind == "f" else np.uint16)
+    """Half the bytes of what there is much of, with a loss of digits; whole numbers as uint16."""
+    if values.dtype.kind != "f":
+        return values.astype(np.uint16)
+    return values.astype(np.float16 if values.size > 10_000 else np.float32)
