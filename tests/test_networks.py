@@ -816,3 +816,14 @@ def test_lite0_without_its_packages_says_how_to_install_them(package, monkeypatc
 def test_lite0_refuses_what_it_cannot_build(options):
     with pytest.raises(ValueError, match=rf"^{next(iter(options))}: "):
         efficientnet_lite0(**options)
+
+
+def test_lite0_is_deterministic_while_training():
+    """No stochastic depth: dropout is where `dropout.with_dropout` puts it."""
+    pytest.importorskip("efficientnet_lite_pytorch")
+    network = networks.efficientnet_lite0(classes=3).train()
+    for module in network.modules():
+        if isinstance(module, (nn.BatchNorm2d, nn.Dropout)):
+            module.eval()
+    x = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(network(x), network(x), rtol=0, atol=0)
