@@ -17,7 +17,6 @@ RUNS = {  # beside "calibration" and "birds", which have choices of their own
     "dropout-spread": "run_spread",
     "birdwatch-dropout": "run_birdwatch",
     "birds-pretrained": "run_pretrained",
-    "birds-tuning": "run_tuning",
     "birds-heads": "run_heads",
 }
 
@@ -31,7 +30,7 @@ def main(arguments=None):
         return 0
     try:
         return {"report": _report, "run": _run}[given.command](given)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         line = " ".join(str(error).split())
         print(f"mcunc: {line}", file=sys.stderr)
         return 2
@@ -199,6 +198,8 @@ def _run(given):
                 given.network, given.arm, given.drop, given.epochs, given.size, given.rate,
                 given.inner, seed, given.folder, given.device,
             )  # fmt: skip
+        elif given.name == "birds-tuning":
+            path = runs.run_tuning(seed, given.folder, given.device)
         else:
             path = getattr(runs, RUNS[given.name])(seed, given.folder)
         print(path, flush=True)
@@ -219,7 +220,7 @@ def _parser():
     )
 
     run = commands.add_parser("run", help="make a recorded run of the book again")
-    run.add_argument("name", choices=["calibration", "birds", *RUNS])
+    run.add_argument("name", choices=["calibration", "birds", "birds-tuning", *RUNS])
     run.add_argument("--data", choices=["cifar10", "cifar100"], default="cifar10")
     run.add_argument("--seed", type=int, nargs="+", default=[0], help="one run for each")
     run.add_argument("--folder", default="runs", help="checkpoints and results (default: runs)")

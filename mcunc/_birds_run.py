@@ -1,5 +1,6 @@
 """Networks trained on photographs of birds, standard and with dropout: runs of chapter 6."""
 
+import json
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -13,7 +14,7 @@ from torch import nn
 
 from mcunc import _parallel, calibration, data, networks, predictive, recorded, training
 from mcunc._changes import changes, restore
-from mcunc._checks import check_choice, check_count, check_folder, check_fraction
+from mcunc._checks import check_choice, check_count, check_folder, check_fraction, check_positive
 from mcunc.dropout import keyed_masks, sample_logits, with_dropout
 
 CLASSES, DRAWS = 200, 50
@@ -146,6 +147,8 @@ def run_birds(
         For an argument outside its range, or a checkpoint of other settings.
     FileNotFoundError
         Where the photographs are neither here nor to be downloaded.
+    ImportError
+        Without the packages of EfficientNet-Lite0.
     """
     check_choice("network", network, tuple(SETTINGS))
     check_choice("arm", arm, ARMS)
@@ -153,6 +156,7 @@ def run_birds(
     check_folder(folder)
     setting = SETTINGS[network]
     size = check_count("size", setting.size if size is None else size, minimum=32)
+    rate = None if rate is None else check_positive("rate", rate)
     given = {"epochs": epochs, "learning_rate": rate}
     recipe = replace(setting.recipe, **{k: v for k, v in given.items() if v is not None})
     pictures = data.cub200(2010, size)
@@ -236,19 +240,21 @@ def run_tuning(seed=0, folder="runs", device="cpu"):
         recipe = replace(SETTINGS[name].recipe, epochs=TRIAL["epochs"], learning_rate=rate)
         trial = run_name(name, arm, drop, TRIAL["size"], recipe, True, seed)
         path = Path(folder) / f"{trial}.npz"
-        if not path.exists():
+        if not path.exists():  # else it was made before
             run_birds(name, arm, drop, **TRIAL, rate=rate, inner=True, seed=seed, folder=folder,
                       device=device)  # fmt: skip
         run = recorded.load(path)
+        if run.record["recipe"] != json.loads(json.dumps(asdict(recipe))):
+            raise ValueError(f"folder: {path} is of another recipe; delete it")
         hours += run.record["hours"]
         off = run["history"][-1, HISTORY.index("val_loss")]
         losses.append(off if arm == "standard" else run["loss_of_draws"][-1])
     record = recorded.provenance(f"python -m mcunc run birds-tuning --seed {seed}", seed)
     record |= {
         "hours": round(hours, 2), "data": run.record["data"], "kind": run.record["kind"],
-        "trials": TRIALS, **TRIAL, "recipe": run.record["recipe"],
+        "trials": TRIALS, **TRIAL, "recipe": asdict(replace(recipe, learning_rate=1)),
     }  # fmt: skip
-    path = Path(folder) / "birds-tuning.npz"
+    path = Path(folder) / recorded.file_name("birds-tuning", seed)
     recorded.save(path, {"loss": np.array(losses)}, record)
     return path
 
@@ -359,7 +365,7 @@ def run_pretrained(seed=0, folder="runs"):
         "hours": round((perf_counter() - begin) / 3600, 2), "data": pictures.source,
         "kind": pictures.kind, "where": ("everywhere", "last", "head"), "drops": TRIED,
     }  # fmt: skip
-    path = Path(folder) / "birds-pretrained.npz"
+    path = Path(folder) / recorded.file_name("birds-pretrained", seed)
     arrays = {"predicted": predicted, "off": off.argmax(axis=1).astype(np.uint16)}
     recorded.save(path, arrays | {"cases": cases.astype(np.uint16)}, record)
     return path

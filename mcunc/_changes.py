@@ -45,6 +45,8 @@ def restore(network, arrays):
         name: a.shape for name, a in arrays.items() if name != "scales"
     }:
         raise ValueError("arrays: are changes of another network")
+    if arrays.get("scales", np.empty(0)).shape != (len(parameters),):
+        raise ValueError("arrays: need a scale for each parameter")
     with torch.no_grad():
         for (name, value), scale in zip(parameters.items(), arrays["scales"], strict=True):
             value += torch.from_numpy(arrays[name].astype(np.float32)) * float(scale)

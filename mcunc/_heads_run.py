@@ -9,9 +9,9 @@ about it:
   asked in passes, and once with dropout off;
 * the Laplace approximation about the one head: a Gaussian whose precision is a Kronecker product,
   of second moments of inputs and curvature in the logits (Ritter, Botev & Barber 2018), plus
-  that of a prior;
-* an ensemble of heads on bootstrap samples.  (The loss is convex: other initial weights give
-  the same head again.)
+  that of a prior, which is chosen freely and is not the weight decay;
+* an ensemble of heads on bootstrap samples, with the one head's weight decay.  (The loss is
+  convex, and with a weight decay strictly so: other initial weights lead to the same head.)
 """
 
 import sys
@@ -41,7 +41,7 @@ def features(pictures, folder):
     """(N, 1280) float32 features before the last layer, kept in `folder` once computed."""
     path = Path(folder) / "birds-heads-features.npz"
     if path.exists():
-        kept = np.load(path)
+        kept = _kept(path)
         if str(kept["source"]) == pictures.source:
             return kept["features"]
     network = networks.efficientnet_lite0()
@@ -50,6 +50,15 @@ def features(pictures, folder):
     with whole(path) as part, part.open("wb") as file:
         np.savez(file, features=found, source=pictures.source)
     return found
+
+
+def _kept(path):
+    """Arrays of a file that an earlier call left."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return dict(file)
+    except Exception as error:  # damage shows in many ways
+        raise ValueError(f"folder: {path} is damaged ({error}); delete it") from error
 
 
 class Standardiser:
@@ -299,6 +308,7 @@ def run_heads(seed=0, folder="runs"):
     Path(folder).mkdir(parents=True, exist_ok=True)
     pictures = data.cub200(2010)
     x, parts, seconds = features(pictures, folder), [], 0.0
+    made = pictures.source, _settings()
     for number in range(seed, seed + SPLITS):
         path = Path(folder) / f"birds-heads-split{number}.npz"
         if not path.exists():
@@ -307,11 +317,11 @@ def run_heads(seed=0, folder="runs"):
             part = run_split(x, pictures.labels, len(pictures.names), number)
             part["seconds"] = perf_counter() - begin
             with whole(path) as unfinished, unfinished.open("wb") as file:
-                np.savez(file, source=pictures.source, **part)
-        with np.load(path) as kept:
-            if str(kept["source"]) != pictures.source:
-                raise ValueError(f"folder: {path} is of other pictures; delete it")
-            parts.append({key: kept[key] for key in kept.files if key != "source"})
+                np.savez(file, source=pictures.source, settings=_settings(), **part)
+        kept = _kept(path)
+        if (str(kept.pop("source")), str(kept.pop("settings", ""))) != made:
+            raise ValueError(f"folder: {path} is of other pictures or settings; delete it")
+        parts.append(kept)
         seconds += float(parts[-1].pop("seconds"))
     arrays = {key: _compact(np.stack([part[key] for part in parts])) for key in parts[0]}
     arrays["labels"] = pictures.labels.astype(np.uint8)
@@ -321,9 +331,14 @@ def run_heads(seed=0, folder="runs"):
         "names": pictures.names, "methods": METHODS, "splits": SPLITS, "draws": DRAWS,
         "members": MEMBERS, "decays": DECAYS, "drops": DROPS, "epochs": EPOCHS, "priors": PRIORS,
     }  # fmt: skip
-    path = Path(folder) / "birds-heads.npz"
+    path = Path(folder) / recorded.file_name("birds-heads", seed)
     recorded.save(path, arrays, record)
     return path
+
+
+def _settings():
+    """All that decides a split, in one line."""
+    return repr((DECAYS, DROPS, EPOCHS, PRIORS, MEMBERS, DRAWS, BATCH, RATE))
 
 
 def _compact(values):

@@ -13,6 +13,9 @@ from mcunc import cam, dropout, predictive
 from mcunc._checks import check_count
 from mcunc._photographs import black_bars, to_square
 
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # none that runs a program
+ORIENTATION = 0x0112  # of EXIF
+
 
 @dataclass(frozen=True, eq=False)
 class Look:
@@ -58,7 +61,8 @@ def read_photograph(source, size=224):
 
     Parameters
     ----------
-    source : path of a picture file, a Pillow image, or an (H, W, 3) uint8 array
+    source : path of a picture file, a Pillow image, or an (H, W, 3) uint8 array; of at most 50
+        million pixels
     size : int, pixels of a side
 
     Returns
@@ -75,26 +79,29 @@ def read_photograph(source, size=224):
     size = check_count("size", size, maximum=1024)
     if isinstance(source, (str, os.PathLike)):
         with open(source, "rb") as file:  # where it is not there, Python says so
-            try:
-                with Image.open(file) as image:
-                    return _upright(image, size)
-            except Exception as error:  # damage makes Pillow stumble in many ways
-                raise ValueError(f"source: {source} is no sound picture ({error})") from error
-    if not isinstance(source, Image.Image):
-        try:
-            source = Image.fromarray(np.asarray(source))
-        except Exception as error:
-            raise ValueError(
-                f"source: expected a path, a Pillow image or (H, W, 3) uint8 ({error})"
-            ) from error
-    return _upright(source, size)
+            return _upright(lambda: Image.open(file, formats=FORMATS), size, str(source))
+    if isinstance(source, Image.Image):
+        return _upright(source.copy, size, "the image")
+    pixels = np.asarray(source)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or pixels.size == 0:
+        raise ValueError(
+            f"source: expected a path, a Pillow image or (H, W, 3) uint8, got {pixels.shape} "
+            f"{pixels.dtype}"
+        )
+    return _upright(lambda: Image.fromarray(pixels), size, "the array")
 
 
-def _upright(image, size):
-    # Cameras write which way up a picture is, and to_square reads no more of it than it needs.
-    square = Image.fromarray(to_square(image, size))
-    square.getexif()[0x0112] = image.getexif().get(0x0112, 1)
-    return np.asarray(ImageOps.exif_transpose(square)).transpose(2, 0, 1)
+def _upright(opened, size, name):
+    try:
+        image = opened()
+        if image.mode[0] in "IF":
+            raise ValueError(f"mode {image.mode} has no 8 bits; convert it first")
+        square = Image.fromarray(to_square(image, size))
+        # Cameras write which way up a picture is.
+        square.getexif()[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
+        return np.asarray(ImageOps.exif_transpose(square)).transpose(2, 0, 1)
+    except Exception as error:  # damage makes Pillow stumble in many ways
+        raise ValueError(f"source: {name} cannot be read as a photograph ({error})") from error
 
 
 def look(network, picture, names=None, draws=30, seed=0):

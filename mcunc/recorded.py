@@ -106,10 +106,15 @@ def save(path, arrays, record):
     except (TypeError, ValueError) as error:
         raise ValueError(f"record: {error}; convert to what JSON can hold") from None
     beside = Path(path).with_suffix(".json")
-    with whole(path) as part, whole(beside) as part_beside:  # both, or neither
+    with whole(beside) as part_beside, whole(path) as part:  # the arrays get their name first
         with part.open("wb") as file:
             np.savez_compressed(file, **arrays)
         part_beside.write_text(text, encoding="utf-8")
+
+
+def file_name(run, seed):
+    """Name of the .npz file of a run: seed 0 has none of its own."""
+    return f"{run}.npz" if seed == 0 else f"{run}-seed{seed}.npz"
 
 
 def provenance(command, seed):

@@ -137,6 +137,7 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(few, tmp_path, monkeyp
     ("given_", "name"),
     [({"network": "vgg"}, "network"), ({"arm": "half"}, "arm"), ({"drop": 1.5}, "drop"),
      ({"seed": -1}, "seed"), ({"size": 3}, "size"), ({"epochs": 0}, "epochs"),
+     ({"rate": -1}, "rate"),
      ({"folder": 3}, "folder")],
 )  # fmt: skip
 def test_wrong_arguments_are_named_before_anything_is_read(given_, name, monkeypatch):
@@ -195,3 +196,7 @@ def test_trials_are_compared_by_what_they_said_of_the_inner_split(few, tmp_path,
     assert_allclose(recorded.load(path)["loss"], expected)
     monkeypatch.setattr(_birds_run, "run_birds", None)  # what is there is not made again
     assert_allclose(recorded.load(_birds_run.run_tuning(folder=tmp_path))["loss"], expected)
+    other = Setting(32, training.Recipe(1, 8, keep_statistics=True), None, ())
+    monkeypatch.setattr(_birds_run, "SETTINGS", {"efficientnet_lite0": other})
+    with pytest.raises(ValueError, match=r"^folder: .* is of another recipe; delete it"):
+        _birds_run.run_tuning(folder=tmp_path)

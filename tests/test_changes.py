@@ -51,5 +51,11 @@ def test_a_layer_drawn_anew_counts_from_0():
 
 
 def test_changes_of_another_network_are_refused():
+    arrays = changes(network(), network(1000))
     with pytest.raises(ValueError, match=r"^arrays: "):
-        restore(network(4), changes(network(), network()))
+        restore(network(4), arrays)
+    for scales in ({}, {"scales": arrays["scales"][:2]}):
+        fresh = network()
+        with pytest.raises(ValueError, match=r"^arrays: "):
+            restore(fresh, {k: v for k, v in arrays.items() if k != "scales"} | scales)
+        assert torch.equal(fresh[0].weight, network()[0].weight)

@@ -183,6 +183,19 @@ def test_nothing_is_learned_from_the_tenth(few):
         assert_allclose(samples[:, 0], expected[method][:, 0], atol=1e-5)
 
 
+def test_nothing_is_chosen_by_the_tenth(few):
+    """Other labels and features there leave all that was chosen as it was."""
+    x, y = few
+    _, test = data.cub200_split(y, 0)
+    expected = _heads_run.run_split(x, y, 3, 0)
+    other = x.copy()
+    other[test] = other[test][:, ::-1] + 9
+    got = _heads_run.run_split(other, y, 3, 0)
+    for key in ("decay", "drop", "prior", "temperature", "losses_plain", "losses_laplace"):
+        np.testing.assert_array_equal(got[key], expected[key])
+    assert np.abs(got["loss"] - expected["loss"]).max() > 0.01
+
+
 def test_a_run_that_was_killed_goes_on(few, tmp_path, monkeypatch):
     whole = recorded.load(run_heads(folder=tmp_path / "whole"))
     original = _heads_run.run_split
@@ -210,6 +223,23 @@ def test_splits_of_other_pictures_are_refused(few, tmp_path, monkeypatch):
     monkeypatch.setattr(data, "cub200", lambda edition: other)
     with pytest.raises(ValueError, match=r"split0\.npz is of other pictures"):
         run_heads(folder=tmp_path)
+
+
+def test_splits_of_other_settings_and_damaged_ones_are_refused(few, tmp_path, monkeypatch):
+    run_heads(folder=tmp_path)
+    monkeypatch.setattr(_heads_run, "EPOCHS", 4)
+    with pytest.raises(ValueError, match=r"^folder: .*split0\.npz is of other .* settings"):
+        run_heads(folder=tmp_path)
+    path = tmp_path / "birds-heads-split0.npz"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"^folder: .*split0\.npz is damaged"):
+        run_heads(folder=tmp_path)
+
+
+def test_another_seed_leaves_the_run_of_the_first(few, tmp_path):
+    paths = [run_heads(seed, tmp_path) for seed in (0, 3)]
+    assert [path.name for path in paths] == ["birds-heads.npz", "birds-heads-seed3.npz"]
+    assert recorded.load(paths[0]).record["seed"] == 0
 
 
 def test_features_are_computed_once(tmp_path, monkeypatch):

@@ -435,7 +435,6 @@ def test_every_run_of_the_book_has_its_name(monkeypatch, capsys, tmp_path):
         "dropout-spread": "run_spread",
         "birdwatch-dropout": "run_birdwatch",
         "birds-pretrained": "run_pretrained",
-        "birds-tuning": "run_tuning",
         "birds-heads": "run_heads",
     }
     for function in runs.values():
@@ -444,6 +443,22 @@ def test_every_run_of_the_book_has_its_name(monkeypatch, capsys, tmp_path):
     for name, function in runs.items():
         assert main(["run", name, "--seed", "2", "--folder", str(tmp_path)]) == 0
         assert capsys.readouterr().out == f"{function} 2 {tmp_path}\n"
+
+
+def test_tuning_is_given_the_device(monkeypatch, capsys):
+    monkeypatch.setattr(mcunc.experiments, "run_tuning", lambda *given_: given_)
+    said = "run birds-tuning --seed 1 --folder x --device cuda"
+    assert main(said.split()) == 0
+    assert capsys.readouterr().out == "(1, 'x', 'cuda')\n"
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch, capsys):
+    def missing(*given_):
+        raise ImportError("it is in an extra")
+
+    monkeypatch.setattr(mcunc.experiments, "run_tuning", missing)
+    assert main(["run", "birds-tuning"]) == 2
+    assert capsys.readouterr().err == "mcunc: it is in an extra\n"
 
 
 def test_the_run_on_birds_is_given_all_that_was_said(monkeypatch, capsys):

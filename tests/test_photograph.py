@@ -57,13 +57,23 @@ def test_what_is_no_picture_is_named(tmp_path):
     Image.fromarray(np.zeros((99, 99, 3), np.uint8)).save(buffer, "JPEG")
     for content in (b"", b"text", buffer.getvalue()[:200]):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"^source: .*a\.jpg is no sound picture"):
+        with pytest.raises(ValueError, match=r"^source: .*a\.jpg cannot be read as a photograph"):
             read_photograph(path)
-    for wrong in (None, np.zeros((4, 4, 3)), np.zeros((2, 2, 2, 2), np.uint8), "a\0b"):
-        with pytest.raises(ValueError, match=r"source: |null"):
+    arrays = (np.zeros((4, 4, 3)), np.zeros((2, 2, 2, 2), np.uint8), np.zeros((0, 5, 3), np.uint8))
+    deep = Image.fromarray(np.full((9, 9), 2**15, np.uint16))
+    for wrong in (None, *arrays, np.zeros((4, 4)), deep):
+        with pytest.raises(ValueError, match=r"^source: "):
             read_photograph(wrong)
     with pytest.raises(FileNotFoundError):
         read_photograph(tmp_path / "none.jpg")
+
+
+def test_a_picture_that_was_opened_is_left_as_it_is(tmp_path):
+    """A JPEG can be decoded at a part of its size, and Pillow does so in place."""
+    Image.fromarray(np.full((400, 400, 3), 90, np.uint8)).save(tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as image:
+        read_photograph(image, 20)
+        assert image.size == (400, 400)
 
 
 # Looking --------------------------------------------------------------------------------------

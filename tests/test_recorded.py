@@ -301,3 +301,14 @@ def test_a_source_tree_that_was_never_installed_has_no_version(monkeypatch):
 
     monkeypatch.setattr(recorded, "version", missing)
     assert recorded.provenance("x", 0)["versions"]["mcunc"] is None
+
+
+def test_arrays_that_cannot_be_written_leave_the_record_as_it_was(tmp_path):
+    path = tmp_path / "run.npz"
+    recorded.save(path, {"x": np.arange(3)}, {"n": 1})
+    path.unlink()
+    path.mkdir()  # a folder in the way
+    with pytest.raises(OSError, match="cannot be written"):
+        recorded.save(path, {"x": np.arange(4)}, {"n": 2})
+    assert json.loads((tmp_path / "run.json").read_text()) == {"n": 1}
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["run.json", "run.npz"]
