@@ -1,5 +1,6 @@
 """Training on photographs of birds, from the command to the file, on a few made-up pictures."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from numpy.testing import assert_allclose
 from scipy.special import log_softmax
 
-from mcunc import _birds_run, data, networks, predictive, recorded, training
+from mcunc import _birds_run, _heads_run, data, networks, predictive, recorded, training
 from mcunc._birds_run import ARMS, SETTINGS, Setting, network_of, run_birds
 from mcunc.dropout import keyed_masks, sample_logits
 
@@ -200,3 +201,31 @@ def test_trials_are_compared_by_what_they_said_of_the_inner_split(few, tmp_path,
     monkeypatch.setattr(_birds_run, "SETTINGS", {"efficientnet_lite0": other})
     with pytest.raises(ValueError, match=r"^folder: .* is of another recipe; delete it"):
         _birds_run.run_tuning(folder=tmp_path)
+
+
+def test_the_head_learned_alone_is_that_of_the_features(few):
+    network = network_of("tiny", "last", 0.3, 5).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    _birds_run.learn_head(network, few.images, few.labels, seed=1)
+    with torch.no_grad():
+        maps = network.features((torch.tensor(few.images) / 255 - network.mean) / network.std)
+    x = maps.mean(dim=(2, 3)).numpy()
+    standardise = _heads_run.Standardiser(x)
+    args = few.labels, 5, [0], [_birds_run.PROBE_DECAY], 1
+    (weight,) = _heads_run.fit_heads(standardise(x), *args)
+    logits = training.predict_logits(network, few.images)
+    assert_allclose(logits, standardise(x) @ weight, atol=1e-3)
+    assert (logits.argmax(axis=1) == few.labels).mean() > 0.9
+    after = network.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"head.weight", "head.bias"}
+
+
+def test_a_run_with_a_probe_begins_from_it_and_resumes(few, tmp_path, monkeypatch):
+    tiny = replace(_birds_run.SETTINGS["tiny"], probe=True, ramp=0.5)
+    monkeypatch.setattr(_birds_run, "SETTINGS", {"tiny": tiny})
+    run = recorded.load(run_birds("tiny", "last", 0.3, folder=tmp_path, rate=1e-9))
+    assert run["history"][0, 3] > 0.9  # next to nothing was learned after the probe
+    monkeypatch.setattr(_birds_run, "learn_head", None)  # not asked again
+    again = recorded.load(run_birds("tiny", "last", 0.3, folder=tmp_path, rate=1e-9))
+    np.testing.assert_array_equal(again["off_log_probs"], run["off_log_probs"])
