@@ -57,7 +57,7 @@ def tags(cell):
 
 def test_there_are_chapters():
     assert [path.stem for path in CHAPTERS], "book/ holds no chapter"
-    assert all(re.fullmatch(r"\d\d_\w+", path.stem) for path in CHAPTERS)
+    assert all(re.fullmatch(r"\d\d[a-z]?_\w+", path.stem) for path in CHAPTERS)
 
 
 def test_every_cell_has_run_once_from_top_to_bottom(notebook):
@@ -145,7 +145,7 @@ def test_first_code_cell_installs_on_colab_only(notebook):
 def test_photographs_are_shown_to_those_who_have_them_and_stored_nowhere(notebook):
     """A cell that may show some compares no output, and was stored without any."""
     for _, source, cell in code_cells(notebook):
-        if "photographs" in re.sub(r"#.*", "", source):
+        if "cub200" in source or "if photographs" in source:
             assert "nbval-ignore-output" in cell["metadata"].get("tags", [])
             assert not cell["outputs"]
 
