@@ -75,8 +75,6 @@ def test_the_run_from_end_to_end(arm, few, tmp_path):
     network.load_state_dict(saved["network"])
     logits = training.predict_logits(network, few.images[test])
     assert_allclose(run["off_log_probs"], log_softmax(logits, axis=1), atol=0.01)
-    again = recorded.load(path.with_name(path.stem + "-weights.npz"))
-    assert again["scales"].shape == (sum(1 for _ in network.parameters()),)
     if arm == "standard":
         assert "log_probs" not in run.arrays
         return
@@ -148,6 +146,9 @@ def test_wrong_arguments_are_named_before_anything_is_read(given_, name, monkeyp
 
 
 def test_a_recorded_network_says_what_the_trained_one_said(few, tmp_path, monkeypatch):
+    tiny = replace(_birds_run.SETTINGS["tiny"], probe=True)
+    monkeypatch.setattr(_birds_run, "SETTINGS", {"tiny": tiny})
+    monkeypatch.setattr(_birds_run, "learn_head", lambda *given_: None)  # whatever it begins from
     path = run_birds("tiny", "last", 0.3, folder=tmp_path)
     monkeypatch.setattr(recorded, "FOLDER", tmp_path)
     monkeypatch.setattr(_birds_run, "CLASSES", 5)
