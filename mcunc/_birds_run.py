@@ -48,8 +48,8 @@ class Setting:
 
 
 # BatchNorm learns its statistics anew.  Kept as they came, learning rates of 0.0003 to 0.003 made
-# the network worse than its probe within an epoch (inner split, 160 pixels).  On a GPU torchvision's
-# GoogLeNet with ImageNet weights takes minutes.
+# the network worse than its probe within an epoch (inner split, 160 pixels).  On a GPU
+# torchvision's GoogLeNet with ImageNet weights takes minutes.
 _FINE_TUNED = training.Recipe(
     epochs=10, batch_size=32, learning_rate=0.01, drops=(0.6, 0.85), weight_decay=1e-4
 )  # fmt: skip
