@@ -198,8 +198,8 @@ def fit_minibatches(
     checkpoint : path, optional
         Written after every epoch; read first if it is there.
     seed : int
-    device : str, "cpu" or "cuda"; on "cuda" in mixed precision (bfloat16), and exact only as far
-        as CUDA's own sums are
+    device : str, "cpu" or "cuda"; on "cuda" in mixed precision where the GPU has bfloat16, and
+        exact only as far as CUDA's own sums are
     masks : callable (step, first, cases) -> context manager, optional
         Entered for each forward pass of the cases `first` to `first` + `cases` of a step's batch:
         `dropout.keyed_masks(seed)`.  Without it dropout draws from torch's generator.
@@ -421,12 +421,17 @@ def _one_epoch(network, optimiser, images, labels, recipe, augment, key, bar, ma
     return {"train_loss": total / len(images), "train_accuracy": correct / len(images)}
 
 
+def _has_bfloat16(device):
+    """Whether it computes in bfloat16 by itself: GPUs from 2020 on; a T4 would only imitate it."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
+
+
 def _backward(network, batch, target, cases, highest):
     """Gradients of the part of a batch of so many cases; its loss and how many were right."""
     device = target.device
     if not len(batch):  # fewer cases than processes
         return torch.zeros(2, device=device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+    with torch.autocast(device.type, torch.bfloat16, enabled=_has_bfloat16(device)):
         logits = network(_as_input(batch, device))
         loss = _cross_entropy(logits, target, highest) * (len(batch) / cases)
     if loss.isfinite() or _parallel.place()[1] > 1:  # else the caller raises

@@ -1017,3 +1017,11 @@ def test_crop_and_flip_on_anything(given_):
     images = finite_or_named(lambda: crop_and_flip(**given_), list(given_))
     if images is not None:
         assert images.shape == given_["images"].shape
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), False), ((8, 0), True)])
+def test_mixed_precision_where_the_gpu_has_it(capability, expected, monkeypatch):
+    """7.5 is a T4's, which Colab lends, 8.0 an A100's."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert training._has_bfloat16(torch.device("cuda")) is expected
+    assert not training._has_bfloat16(torch.device("cpu"))
