@@ -248,7 +248,8 @@ def run_tuning(seed=0, folder="runs", device="cpu"):
     Parameters
     ----------
     seed : int, of split and training
-    folder : path, takes the trials and ``birds-tuning.npz`` and .json
+    folder : path, takes the trials and ``birds-tuning.npz`` and .json: the log loss of each trial,
+        of passes where there is dropout, and that with dropout off
     device : {"cpu", "cuda"}
 
     Returns
@@ -262,7 +263,7 @@ def run_tuning(seed=0, folder="runs", device="cpu"):
     FileNotFoundError
         Where the photographs are neither here nor to be downloaded.
     """
-    name, hours, losses = "efficientnet_lite0", 0.0, []
+    name, hours, losses, offs = "efficientnet_lite0", 0.0, [], []
     for arm, drop, rate in TRIALS:
         recipe = replace(SETTINGS[name].recipe, epochs=TRIAL["epochs"], learning_rate=rate)
         trial = run_name(name, arm, drop, TRIAL["size"], recipe, True, seed)
@@ -274,15 +275,15 @@ def run_tuning(seed=0, folder="runs", device="cpu"):
         if run.record["recipe"] != json.loads(json.dumps(asdict(recipe))):
             raise ValueError(f"folder: {path} is of another recipe; delete it")
         hours += run.record["hours"]
-        off = run["history"][-1, HISTORY.index("val_loss")]
-        losses.append(off if arm == "standard" else run["loss_of_draws"][-1])
+        offs.append(run["history"][-1, HISTORY.index("val_loss")])
+        losses.append(offs[-1] if arm == "standard" else run["loss_of_draws"][-1])
     record = recorded.provenance(f"python -m mcunc run birds-tuning --seed {seed}", seed)
     record |= {
         "hours": round(hours, 2), "data": run.record["data"], "kind": run.record["kind"],
         "trials": TRIALS, **TRIAL, "recipe": asdict(replace(recipe, learning_rate=1)),
     }  # fmt: skip
     path = Path(folder) / recorded.file_name("birds-tuning", seed)
-    recorded.save(path, {"loss": np.array(losses)}, record)
+    recorded.save(path, {"loss": np.array(losses), "off_loss": np.array(offs)}, record)
     return path
 
 

@@ -196,6 +196,8 @@ def test_trials_are_compared_by_what_they_said_of_the_inner_split(few, tmp_path,
     standard, last = (recorded.load(file) for file in sorted(again, reverse=True))
     expected = [standard["history"][-1, 2], last["loss_of_draws"][-1]]
     assert_allclose(recorded.load(path)["loss"], expected)
+    off = [run["history"][-1, 2] for run in (standard, last)]
+    assert_allclose(recorded.load(path)["off_loss"], off)
     monkeypatch.setattr(_birds_run, "run_birds", None)  # what is there is not made again
     assert_allclose(recorded.load(_birds_run.run_tuning(folder=tmp_path))["loss"], expected)
     other = Setting(32, training.Recipe(1, 8, keep_statistics=True), None, ())
