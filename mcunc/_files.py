@@ -4,6 +4,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
+class NotWritten(OSError):
+    """A file could not be written; the message says which, and why."""
+
+
 @contextmanager
 def whole(path):
     """Write a file under another name first; it gets its own at the end.
@@ -20,7 +24,7 @@ def whole(path):
 
     Raises
     ------
-    OSError
+    NotWritten
         Where it cannot be written, with the reason.
     """
     path = Path(path)
@@ -29,9 +33,11 @@ def whole(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         part.replace(path)
+    except NotWritten:  # of a file within this one
+        raise
     except OSError as error:
         reason = error.strerror or error
-        raise OSError(
+        raise NotWritten(
             f"{path}: cannot be written ({reason}); what was there before is as it was"
         ) from error
     finally:
