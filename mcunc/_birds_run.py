@@ -278,9 +278,10 @@ def run_tuning(seed=0, folder="runs", device="cpu"):
         offs.append(run["history"][-1, HISTORY.index("val_loss")])
         losses.append(offs[-1] if arm == "standard" else run["loss_of_draws"][-1])
     record = recorded.provenance(f"python -m mcunc run birds-tuning --seed {seed}", seed)
+    common = {key: value for key, value in asdict(recipe).items() if key != "learning_rate"}
     record |= {
         "hours": round(hours, 2), "data": run.record["data"], "kind": run.record["kind"],
-        "trials": TRIALS, **TRIAL, "recipe": asdict(replace(recipe, learning_rate=1)),
+        "trials": TRIALS, **TRIAL, "recipe": common,
     }  # fmt: skip
     path = Path(folder) / recorded.file_name("birds-tuning", seed)
     recorded.save(path, {"loss": np.array(losses), "off_loss": np.array(offs)}, record)

@@ -161,7 +161,7 @@ def run_birdwatch(seed=0, folder="runs"):
         "members": MEMBERS, "draws": DRAWS, "hues": HUES.tolist(), "history": HISTORY,
         "kept": KEPT,
     }  # fmt: skip
-    path = Path(folder) / "birdwatch-dropout.npz"
+    path = Path(folder) / recorded.file_name("birdwatch-dropout", seed)
     recorded.save(path, arrays, record)
     return path
 

@@ -165,7 +165,7 @@ def run_spread(seed=0, folder="runs"):
         "noise": NOISE, "length_scale": LENGTH_SCALE, "steps": STEPS, "batch": BATCH,
         "learning_rate": RATE, "draws": DRAWS,
     }  # fmt: skip
-    path = Path(folder) / "dropout-spread.npz"
+    path = Path(folder) / recorded.file_name("dropout-spread", seed)
     recorded.save(path, arrays, record)
     return path
 

@@ -97,7 +97,7 @@ def run_calibration(dataset="cifar10", seed=0, folder="runs", device="cpu"):
         outputs = _outputs(model, train.images[held], test, corrupted)
         arrays |= {f"{network}_{key}": value for key, value in _half(outputs).items()}
         record["networks"][network] = _scores(outputs["test_logits"], test.labels, recipe, history)
-    path = Path(folder) / f"{name.removesuffix('-seed0')}.npz"
+    path = Path(folder) / recorded.file_name(f"calibration-{dataset}", seed)
     recorded.save(path, arrays, record)
     return path
 

@@ -59,7 +59,7 @@ def test_the_run_from_end_to_end(short, tmp_path):
     assert_allclose(np.exp(run["test_log_probs"]).sum(axis=-1), 1, atol=0.01)
     assert run["test_mutual_information"].shape == (2, 1, 2, 20)  # only passes have it
     assert (run["test_mutual_information"] >= 0).all()
-    record = json.loads((tmp_path / "birdwatch-dropout.json").read_text(encoding="utf-8"))
+    record = json.loads((tmp_path / "birdwatch-dropout-seed1.json").read_text(encoding="utf-8"))
     assert record["command"] == "python -m mcunc run birdwatch-dropout --seed 1"
     assert 0 <= record["hours"] < 0.1
     assert run["history_40_spared_3"].shape == (3, len(record["history"]))

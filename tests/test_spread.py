@@ -85,7 +85,7 @@ def test_the_run_from_end_to_end(short, tmp_path):
     assert (run["spread"][:, :, 1].mean(axis=-1) > 0).all()
     assert np.isfinite(run["log_density"]).all()
     assert run["exact_spread"][0].mean() > run["exact_spread"][1].mean()
-    record = json.loads((tmp_path / "dropout-spread.json").read_text(encoding="utf-8"))
+    record = json.loads((tmp_path / "dropout-spread-seed3.json").read_text(encoding="utf-8"))
     assert record["command"] == "python -m mcunc run dropout-spread --seed 3"
     assert record["cases"] == [25, 50]
 
