@@ -199,7 +199,7 @@ def _run(given):
                 given.inner, seed, given.folder, given.device,
             )  # fmt: skip
         elif given.name == "birds-tuning":
-            path = runs.run_tuning(seed, given.folder, given.device)
+            path = runs.run_tuning(given.network, seed, given.folder, given.device)
         else:
             path = getattr(runs, RUNS[given.name])(seed, given.folder)
         print(path, flush=True)

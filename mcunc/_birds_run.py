@@ -199,25 +199,14 @@ def run_birds(
         )  # fmt: skip
         path = Path(folder) / f"{name}.npz"
         if _parallel.place()[0] == 0:
-            arrays = _asked(model, arm, pictures.images[test], pictures.labels[test])
-            arrays |= {
+            arrays = _asked(model, arm, pictures.images[test], pictures.labels[test]) | {
                 "cases": test.astype(np.uint16), "labels": pictures.labels[test].astype(np.uint8),
                 "history": np.array([[row[key] for key in HISTORY] for row in history], np.float32),
             }  # fmt: skip
             if inner:  # for choosing: losses are enough
                 arrays = {key: arrays[key] for key in INNER if key in arrays}
-            command = (
-                f"python -m mcunc run birds --network {network} --arm {arm} --drop {drop:g} "
-                f"--size {size} --epochs {recipe.epochs} --rate {recipe.learning_rate:g}"
-                f"{' --inner' if inner else ''} --seed {seed}"
-            )
-            record = recorded.provenance(command, seed)
-            record |= {
-                "hours": round(sum(row["seconds"] for row in history) / 3600, 2),
-                "name": name, "network": network, "data": pictures.source, "kind": pictures.kind,
-                "recipe": asdict(recipe),
-                "arm": arm, "drop": drop, "ramp": setting.ramp, "size": size, "draws": DRAWS,
-                "history": HISTORY,
+            record = _record(network, arm, drop, size, recipe, inner, seed, history) | {
+                "name": name, "data": pictures.source, "kind": pictures.kind,
             }  # fmt: skip
             recorded.save(path, arrays, record)
             if setting.probe and not inner:  # else all weights are new
@@ -228,6 +217,20 @@ def run_birds(
     return path
 
 
+def _record(network, arm, drop, size, recipe, inner, seed, history):
+    """Command and settings of a run."""
+    command = (
+        f"python -m mcunc run birds --network {network} --arm {arm} --drop {drop:g} "
+        f"--size {size} --epochs {recipe.epochs} --rate {recipe.learning_rate:g}"
+        f"{' --inner' if inner else ''} --seed {seed}"
+    )
+    return recorded.provenance(command, seed) | {
+        "hours": round(sum(row["seconds"] for row in history) / 3600, 2),
+        "network": network, "arm": arm, "drop": drop, "size": size, "recipe": asdict(recipe),
+        "ramp": SETTINGS[network].ramp, "draws": DRAWS, "history": HISTORY,
+    }  # fmt: skip
+
+
 def run_name(network, arm, drop, size, recipe, inner, seed):
     """Name of a run's files, from all that tells it from others."""
     name = f"birds-{network}-{arm}" + ("" if arm == "standard" else f"-{drop:g}")
@@ -235,21 +238,42 @@ def run_name(network, arm, drop, size, recipe, inner, seed):
     return name + ("-inner" if inner else "") + f"-seed{seed}"
 
 
-# arm, probability to drop, learning rate; as many for one arm as for the other
-TRIALS = (
-    ("standard", 0.1, 0.01), ("standard", 0.1, 0.02), ("last", 0.05, 0.01), ("last", 0.1, 0.01),
-)  # fmt: skip
-TRIAL = {"epochs": 4, "size": 160}
+@dataclass(frozen=True)
+class Trials:
+    """Settings that are tried before a run, by shorter ones.
+
+    Attributes
+    ----------
+    epochs, size : int, of each trial
+    tried : tuple of (arm, probability to drop, learning rate); as many for one arm as for the
+        other
+    """
+
+    epochs: int
+    size: int
+    tried: tuple
 
 
-def run_tuning(seed=0, folder="runs", device="cpu"):
-    """Settings of fine-tuning, each tried on the inner split: chapter 6.
+TRIALS = {
+    "efficientnet_lite0": Trials(4, 160, (
+        ("standard", 0.1, 0.01), ("standard", 0.1, 0.02), ("last", 0.05, 0.01), ("last", 0.1, 0.01),
+    )),
+    "googlenet": Trials(20, 96, (
+        ("standard", 0.1, 0.02), ("standard", 0.1, 0.05), ("standard", 0.1, 0.1),
+        ("everywhere", 0.02, 0.05), ("everywhere", 0.05, 0.05), ("everywhere", 0.1, 0.05),
+    )),
+}  # fmt: skip
+
+
+def run_tuning(network="efficientnet_lite0", seed=0, folder="runs", device="cpu"):
+    """Settings of training on birds, each tried on the inner split: chapter 6.
 
     Parameters
     ----------
+    network : str, one of `TRIALS`
     seed : int, of split and training
-    folder : path, takes the trials and ``birds-tuning.npz`` and .json: the log loss of each trial,
-        of passes where there is dropout, and that with dropout off
+    folder : path, takes the trials and ``birds-tuning-<network>.npz`` and .json: the log loss of
+        each trial, of passes where there is dropout, and that with dropout off
     device : {"cpu", "cuda"}
 
     Returns
@@ -259,33 +283,48 @@ def run_tuning(seed=0, folder="runs", device="cpu"):
     Raises
     ------
     ValueError
-        As `run_birds`.
+        As `run_birds`, or for a trial of other settings that lies in the folder.
     FileNotFoundError
         Where the photographs are neither here nor to be downloaded.
+    ImportError
+        Without the packages of EfficientNet-Lite0.
     """
-    name, hours, losses, offs = "efficientnet_lite0", 0.0, [], []
-    for arm, drop, rate in TRIALS:
-        recipe = replace(SETTINGS[name].recipe, epochs=TRIAL["epochs"], learning_rate=rate)
-        trial = run_name(name, arm, drop, TRIAL["size"], recipe, True, seed)
-        path = Path(folder) / f"{trial}.npz"
-        if not path.exists():  # else it was made before
-            run_birds(name, arm, drop, **TRIAL, rate=rate, inner=True, seed=seed, folder=folder,
-                      device=device)  # fmt: skip
-        run = recorded.load(path)
-        if run.record["recipe"] != json.loads(json.dumps(asdict(recipe))):
-            raise ValueError(f"folder: {path} is of another recipe; delete it")
-        hours += run.record["hours"]
-        offs.append(run["history"][-1, HISTORY.index("val_loss")])
-        losses.append(offs[-1] if arm == "standard" else run["loss_of_draws"][-1])
-    record = recorded.provenance(f"python -m mcunc run birds-tuning --seed {seed}", seed)
-    common = {key: value for key, value in asdict(recipe).items() if key != "learning_rate"}
-    record |= {
-        "hours": round(hours, 2), "data": run.record["data"], "kind": run.record["kind"],
-        "trials": TRIALS, **TRIAL, "recipe": common,
-    }  # fmt: skip
-    path = Path(folder) / recorded.file_name("birds-tuning", seed)
-    recorded.save(path, {"loss": np.array(losses), "off_loss": np.array(offs)}, record)
+    check_choice("network", network, tuple(TRIALS))
+    trials = TRIALS[network]
+    path = Path(folder) / recorded.file_name(f"birds-tuning-{network}", seed)
+    with _parallel.joined(device) as device:
+        made = [_tried(network, trials, *trial, seed, folder, device) for trial in trials.tried]
+        if _parallel.place()[0] == 0:
+            offs = [run["history"][-1, HISTORY.index("val_loss")] for run in made]
+            losses = [
+                run["loss_of_draws"][-1] if "loss_of_draws" in run.arrays else off
+                for run, off in zip(made, offs, strict=True)
+            ]
+            command = f"python -m mcunc run birds-tuning --network {network} --seed {seed}"
+            record = recorded.provenance(command, seed) | {
+                "hours": round(sum(run.record["hours"] for run in made), 2),
+                "data": made[0].record["data"], "kind": made[0].record["kind"],
+                "recipe": made[0].record["recipe"], **asdict(trials),
+            }  # fmt: skip
+            del record["recipe"]["learning_rate"]  # not common to all
+            recorded.save(path, {"loss": np.array(losses), "off_loss": np.array(offs)}, record)
+        _parallel.wait()
     return path
+
+
+def _tried(network, trials, arm, drop, rate, seed, folder, device):
+    """One trial, made now or before."""
+    recipe = replace(SETTINGS[network].recipe, epochs=trials.epochs, learning_rate=rate)
+    name = run_name(network, arm, drop, trials.size, recipe, True, seed)
+    path = Path(folder) / f"{name}.npz"
+    if not path.exists():
+        run_birds(
+            network, arm, drop, trials.epochs, trials.size, rate, True, seed, folder, device
+        )  # fmt: skip
+    run = recorded.load(path)
+    if run.record["recipe"] != json.loads(json.dumps(asdict(recipe))):
+        raise ValueError(f"folder: {path} is of another recipe; delete it")
+    return run
 
 
 def _fit(network, pictures, parts, recipe, ramp, checkpoint, seed, device):

@@ -186,11 +186,9 @@ def test_masks_in_a_network_as_it_comes(few, tmp_path, monkeypatch):
 
 
 def test_trials_are_compared_by_what_they_said_of_the_inner_split(few, tmp_path, monkeypatch):
-    monkeypatch.setattr(_birds_run, "SETTINGS", {"efficientnet_lite0": _birds_run.SETTINGS["tiny"]})
-    trials = [("standard", 0.1, 0.05), ("last", 0.3, 0.05)]
-    monkeypatch.setattr(_birds_run, "TRIALS", trials)
-    monkeypatch.setattr(_birds_run, "TRIAL", {"epochs": 1, "size": 32})
-    path = _birds_run.run_tuning(folder=tmp_path)
+    trials = _birds_run.Trials(1, 32, (("standard", 0.1, 0.05), ("last", 0.3, 0.05)))
+    monkeypatch.setattr(_birds_run, "TRIALS", {"tiny": trials})
+    path = _birds_run.run_tuning("tiny", folder=tmp_path)
     again = list(tmp_path.glob("*inner*.npz"))
     assert len(again) == 2
     standard, last = (recorded.load(file) for file in sorted(again, reverse=True))
@@ -199,11 +197,34 @@ def test_trials_are_compared_by_what_they_said_of_the_inner_split(few, tmp_path,
     off = [run["history"][-1, 2] for run in (standard, last)]
     assert_allclose(recorded.load(path)["off_loss"], off)
     monkeypatch.setattr(_birds_run, "run_birds", None)  # what is there is not made again
-    assert_allclose(recorded.load(_birds_run.run_tuning(folder=tmp_path))["loss"], expected)
+    assert_allclose(recorded.load(_birds_run.run_tuning("tiny", folder=tmp_path))["loss"], expected)
     other = Setting(32, training.Recipe(1, 8, keep_statistics=True), None, ())
-    monkeypatch.setattr(_birds_run, "SETTINGS", {"efficientnet_lite0": other})
+    monkeypatch.setattr(_birds_run, "SETTINGS", {"tiny": other})
     with pytest.raises(ValueError, match=r"^folder: .* is of another recipe; delete it"):
-        _birds_run.run_tuning(folder=tmp_path)
+        _birds_run.run_tuning("tiny", folder=tmp_path)
+    with pytest.raises(ValueError, match=r"^network: "):
+        _birds_run.run_tuning("vgg", folder=tmp_path)
+
+
+def test_one_process_of_several_writes_the_tuning(few, tmp_path, monkeypatch):
+    trials = _birds_run.Trials(1, 32, (("standard", 0.1, 0.05),))
+    monkeypatch.setattr(_birds_run, "TRIALS", {"tiny": trials})
+    first = _birds_run.run_tuning("tiny", folder=tmp_path / "first")
+    made = recorded.load(next(first.parent.glob("*inner*.npz")))
+    monkeypatch.setattr(_birds_run, "_tried", lambda *given_: made)
+    monkeypatch.setattr(_birds_run._parallel, "place", lambda: (1, 2))
+    waited = []
+    monkeypatch.setattr(_birds_run._parallel, "wait", lambda: waited.append(True))
+    assert not _birds_run.run_tuning("tiny", folder=tmp_path / "second").exists()
+    assert waited
+
+
+def test_both_arms_are_tried_as_often():
+    for name, trials in _birds_run.TRIALS.items():
+        arms = [arm for arm, *_ in trials.tried]
+        assert arms.count("standard") == len(arms) / 2
+        assert len(set(arms)) == 2
+        assert SETTINGS[name].recipe.learning_rate in {rate for _, _, rate in trials.tried}
 
 
 def test_the_head_learned_alone_is_that_of_the_features(few):

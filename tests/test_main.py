@@ -445,11 +445,11 @@ def test_every_run_of_the_book_has_its_name(monkeypatch, capsys, tmp_path):
         assert capsys.readouterr().out == f"{function} 2 {tmp_path}\n"
 
 
-def test_tuning_is_given_the_device(monkeypatch, capsys):
+def test_tuning_is_given_network_and_device(monkeypatch, capsys):
     monkeypatch.setattr(mcunc.experiments, "run_tuning", lambda *given_: given_)
-    said = "run birds-tuning --seed 1 --folder x --device cuda"
+    said = "run birds-tuning --network googlenet --seed 1 --folder x --device cuda"
     assert main(said.split()) == 0
-    assert capsys.readouterr().out == "(1, 'x', 'cuda')\n"
+    assert capsys.readouterr().out == "('googlenet', 1, 'x', 'cuda')\n"
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch, capsys):
