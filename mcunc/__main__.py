@@ -196,7 +196,7 @@ def _run(given):
         elif given.name == "birds":
             path = runs.run_birds(
                 given.network, given.arm, given.drop, given.epochs, given.size, given.rate,
-                given.inner, seed, given.folder, given.device,
+                given.decay, given.inner, seed, given.folder, given.device,
             )  # fmt: skip
         elif given.name == "birds-tuning":
             path = runs.run_tuning(given.network, seed, given.folder, given.device)
@@ -232,6 +232,7 @@ def _parser():
     birds.add_argument("--epochs", type=int, help="(default: that of the network)")
     birds.add_argument("--size", type=int, help="pixels (default: that of the network)")
     birds.add_argument("--rate", type=float, help="of learning (default: that of the network)")
+    birds.add_argument("--decay", type=float, help="of weights (default: that of the network)")
     birds.add_argument(
         "--inner", action="store_true", help="choose settings: leave the tenth alone"
     )

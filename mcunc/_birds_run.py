@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -141,7 +142,7 @@ def fine_tuned(run):
 
 def run_birds(
     network="efficientnet_lite0", arm="standard", drop=0.2, epochs=None, size=None, rate=None,
-    inner=False, seed=0, folder="runs", device="cpu",
+    decay=None, inner=False, seed=0, folder="runs", device="cpu",
 ):  # fmt: skip
     """Train a network on nine tenths of CUB-200 and ask it about the rest.
 
@@ -154,7 +155,7 @@ def run_birds(
     arm : {"standard", "head", "last", "everywhere"}, where dropout is
     drop : float in (0, 1), its probability
     epochs, size : int, optional, instead of those of the setting
-    rate : float, optional, the learning rate instead of that of the setting
+    rate, decay : float, optional, learning rate and weight decay instead of those of the setting
     inner : bool
         Leave the tenth alone: train on nine tenths of the nine tenths and ask the rest of those.
         For choosing settings.
@@ -182,8 +183,8 @@ def run_birds(
     setting = SETTINGS[network]
     size = check_count("size", setting.size if size is None else size, minimum=32)
     rate = None if rate is None else check_positive("rate", rate)
-    given = {"epochs": epochs, "learning_rate": rate}
-    recipe = replace(setting.recipe, **{k: v for k, v in given.items() if v is not None})
+    decay = None if decay is None else check_positive("decay", decay)
+    recipe = _recipe(network, epochs, rate, decay)
     pictures = data.cub200(2010, size)
     train, test = data.cub200_split(pictures.labels, seed)
     if inner:
@@ -217,12 +218,19 @@ def run_birds(
     return path
 
 
+def _recipe(network, epochs=None, rate=None, decay=None):
+    """The recipe of a network, with what is given instead."""
+    given = {"epochs": epochs, "learning_rate": rate, "weight_decay": decay}
+    given = {key: value for key, value in given.items() if value is not None}
+    return replace(SETTINGS[network].recipe, **given)
+
+
 def _record(network, arm, drop, size, recipe, inner, seed, history):
     """Command and settings of a run."""
     command = (
         f"python -m mcunc run birds --network {network} --arm {arm} --drop {drop:g} "
-        f"--size {size} --epochs {recipe.epochs} --rate {recipe.learning_rate:g}"
-        f"{' --inner' if inner else ''} --seed {seed}"
+        f"--size {size} --epochs {recipe.epochs} --rate {recipe.learning_rate:g} "
+        f"--decay {recipe.weight_decay:g}{' --inner' if inner else ''} --seed {seed}"
     )
     return recorded.provenance(command, seed) | {
         "hours": round(sum(row["seconds"] for row in history) / 3600, 2),
@@ -235,33 +243,38 @@ def run_name(network, arm, drop, size, recipe, inner, seed):
     """Name of a run's files, from all that tells it from others."""
     name = f"birds-{network}-{arm}" + ("" if arm == "standard" else f"-{drop:g}")
     name += f"-{size}-{recipe.epochs}-{recipe.learning_rate:g}"
+    if recipe.weight_decay != SETTINGS[network].recipe.weight_decay:
+        name += f"-decay{recipe.weight_decay:g}"
     return name + ("-inner" if inner else "") + f"-seed{seed}"
 
 
-@dataclass(frozen=True)
-class Trials:
-    """Settings that are tried before a run, by shorter ones.
+class Trial(NamedTuple):
+    """Settings tried on the inner split: arm, probability to drop, learning rate, and so on."""
 
-    Attributes
-    ----------
-    epochs, size : int, of each trial
-    tried : tuple of (arm, probability to drop, learning rate); as many for one arm as for the
-        other
-    """
-
+    arm: str
+    drop: float
+    rate: float
+    decay: float
     epochs: int
     size: int
-    tried: tuple
 
 
+VARIED = ("epochs", "learning_rate", "weight_decay")
+# As many for one arm as for the other.
 TRIALS = {
-    "efficientnet_lite0": Trials(4, 160, (
-        ("standard", 0.1, 0.01), ("standard", 0.1, 0.02), ("last", 0.05, 0.01), ("last", 0.1, 0.01),
-    )),
-    "googlenet": Trials(20, 96, (
-        ("standard", 0.1, 0.02), ("standard", 0.1, 0.05), ("standard", 0.1, 0.1),
-        ("everywhere", 0.02, 0.05), ("everywhere", 0.05, 0.05), ("everywhere", 0.1, 0.05),
-    )),
+    "efficientnet_lite0": (
+        Trial("standard", 0.1, 0.01, 1e-4, 4, 160), Trial("standard", 0.1, 0.02, 1e-4, 4, 160),
+        Trial("last", 0.05, 0.01, 1e-4, 4, 160), Trial("last", 0.1, 0.01, 1e-4, 4, 160),
+        # In four epochs nothing is learned by heart.  So what wards off learning by heart is
+        # compared again over ten.
+        *(Trial("standard", 0.1, 0.01, decay, 10, 128) for decay in (1e-4, 1e-3, 5e-3)),
+        *(Trial("last", drop, 0.01, 1e-4, 10, 128) for drop in (0.05, 0.1, 0.2)),
+    ),
+    "googlenet": (
+        Trial("standard", 0.1, 0.05, 5e-4, 15, 96), Trial("standard", 0.1, 0.1, 5e-4, 15, 96),
+        Trial("everywhere", 0.02, 0.05, 5e-4, 15, 96),
+        Trial("everywhere", 0.05, 0.05, 5e-4, 15, 96),
+    ),
 }  # fmt: skip
 
 
@@ -272,8 +285,8 @@ def run_tuning(network="efficientnet_lite0", seed=0, folder="runs", device="cpu"
     ----------
     network : str, one of `TRIALS`
     seed : int, of split and training
-    folder : path, takes the trials and ``birds-tuning-<network>.npz`` and .json: the log loss of
-        each trial, of passes where there is dropout, and that with dropout off
+    folder : path, takes the trials and ``birds-tuning-<network>.npz`` and .json: log loss and
+        accuracy at the end of each trial, of passes where there is dropout, and with dropout off
     device : {"cpu", "cuda"}
 
     Returns
@@ -290,36 +303,38 @@ def run_tuning(network="efficientnet_lite0", seed=0, folder="runs", device="cpu"
         Without the packages of EfficientNet-Lite0.
     """
     check_choice("network", network, tuple(TRIALS))
-    trials = TRIALS[network]
     path = Path(folder) / recorded.file_name(f"birds-tuning-{network}", seed)
     with _parallel.joined(device) as device:
-        made = [_tried(network, trials, *trial, seed, folder, device) for trial in trials.tried]
+        made = [_tried(network, trial, seed, folder, device) for trial in TRIALS[network]]
         if _parallel.place()[0] == 0:
-            offs = [run["history"][-1, HISTORY.index("val_loss")] for run in made]
-            losses = [
-                run["loss_of_draws"][-1] if "loss_of_draws" in run.arrays else off
-                for run, off in zip(made, offs, strict=True)
+            ends = np.array([run["history"][-1] for run in made], float)
+            off, accuracy = (ends[:, HISTORY.index(key)] for key in ("val_loss", "val_accuracy"))
+            loss = [
+                run["loss_of_draws"][-1] if "loss_of_draws" in run.arrays else without
+                for run, without in zip(made, off, strict=True)
             ]
             command = f"python -m mcunc run birds-tuning --network {network} --seed {seed}"
             record = recorded.provenance(command, seed) | {
                 "hours": round(sum(run.record["hours"] for run in made), 2),
                 "data": made[0].record["data"], "kind": made[0].record["kind"],
-                "recipe": made[0].record["recipe"], **asdict(trials),
+                "tried": [trial._asdict() for trial in TRIALS[network]],
+                "recipe": {k: v for k, v in asdict(_recipe(network)).items() if k not in VARIED},
             }  # fmt: skip
-            del record["recipe"]["learning_rate"]  # not common to all
-            recorded.save(path, {"loss": np.array(losses), "off_loss": np.array(offs)}, record)
+            arrays = {"loss": np.array(loss), "off_loss": off, "off_accuracy": accuracy}
+            recorded.save(path, arrays, record)
         _parallel.wait()
     return path
 
 
-def _tried(network, trials, arm, drop, rate, seed, folder, device):
+def _tried(network, trial, seed, folder, device):
     """One trial, made now or before."""
-    recipe = replace(SETTINGS[network].recipe, epochs=trials.epochs, learning_rate=rate)
-    name = run_name(network, arm, drop, trials.size, recipe, True, seed)
+    recipe = _recipe(network, trial.epochs, trial.rate, trial.decay)
+    name = run_name(network, trial.arm, trial.drop, trial.size, recipe, True, seed)
     path = Path(folder) / f"{name}.npz"
     if not path.exists():
         run_birds(
-            network, arm, drop, trials.epochs, trials.size, rate, True, seed, folder, device
+            network, trial.arm, trial.drop, trial.epochs, trial.size, trial.rate, trial.decay,
+            True, seed, folder, device,
         )  # fmt: skip
     run = recorded.load(path)
     if run.record["recipe"] != json.loads(json.dumps(asdict(recipe))):

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from scipy.special import log_softmax
 
 from mcunc import _birds_run, _heads_run, data, networks, predictive, recorded, training
-from mcunc._birds_run import ARMS, SETTINGS, Setting, network_of, run_birds
+from mcunc._birds_run import ARMS, SETTINGS, Setting, Trial, network_of, run_birds
 from mcunc.dropout import keyed_masks, sample_logits
 
 RECIPE = training.Recipe(2, 16, 0.05, keep_statistics=True)
@@ -136,7 +136,7 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(few, tmp_path, monkeyp
     ("given_", "name"),
     [({"network": "vgg"}, "network"), ({"arm": "half"}, "arm"), ({"drop": 1.5}, "drop"),
      ({"seed": -1}, "seed"), ({"size": 3}, "size"), ({"epochs": 0}, "epochs"),
-     ({"rate": -1}, "rate"),
+     ({"rate": -1}, "rate"), ({"decay": 0}, "decay"),
      ({"folder": 3}, "folder")],
 )  # fmt: skip
 def test_wrong_arguments_are_named_before_anything_is_read(given_, name, monkeypatch):
@@ -186,7 +186,10 @@ def test_masks_in_a_network_as_it_comes(few, tmp_path, monkeypatch):
 
 
 def test_trials_are_compared_by_what_they_said_of_the_inner_split(few, tmp_path, monkeypatch):
-    trials = _birds_run.Trials(1, 32, (("standard", 0.1, 0.05), ("last", 0.3, 0.05)))
+    trials = (
+        Trial("standard", 0.1, 0.05, RECIPE.weight_decay, 1, 32),
+        Trial("last", 0.3, 0.05, 0.1, 1, 32),
+    )
     monkeypatch.setattr(_birds_run, "TRIALS", {"tiny": trials})
     path = _birds_run.run_tuning("tiny", folder=tmp_path)
     again = list(tmp_path.glob("*inner*.npz"))
@@ -196,6 +199,10 @@ def test_trials_are_compared_by_what_they_said_of_the_inner_split(few, tmp_path,
     assert_allclose(recorded.load(path)["loss"], expected)
     off = [run["history"][-1, 2] for run in (standard, last)]
     assert_allclose(recorded.load(path)["off_loss"], off)
+    right = [run["history"][-1, 3] for run in (standard, last)]
+    assert_allclose(recorded.load(path)["off_accuracy"], right)
+    assert "decay0.1" in str(sorted(again)[0])
+    assert last.record["recipe"]["weight_decay"] == 0.1
     monkeypatch.setattr(_birds_run, "run_birds", None)  # what is there is not made again
     assert_allclose(recorded.load(_birds_run.run_tuning("tiny", folder=tmp_path))["loss"], expected)
     other = Setting(32, training.Recipe(1, 8, keep_statistics=True), None, ())
@@ -207,8 +214,8 @@ def test_trials_are_compared_by_what_they_said_of_the_inner_split(few, tmp_path,
 
 
 def test_one_process_of_several_writes_the_tuning(few, tmp_path, monkeypatch):
-    trials = _birds_run.Trials(1, 32, (("standard", 0.1, 0.05),))
-    monkeypatch.setattr(_birds_run, "TRIALS", {"tiny": trials})
+    trial = Trial("standard", 0.1, 0.05, 1e-4, 1, 32)
+    monkeypatch.setattr(_birds_run, "TRIALS", {"tiny": (trial,)})
     first = _birds_run.run_tuning("tiny", folder=tmp_path / "first")
     made = recorded.load(next(first.parent.glob("*inner*.npz")))
     monkeypatch.setattr(_birds_run, "_tried", lambda *given_: made)
@@ -221,10 +228,11 @@ def test_one_process_of_several_writes_the_tuning(few, tmp_path, monkeypatch):
 
 def test_both_arms_are_tried_as_often():
     for name, trials in _birds_run.TRIALS.items():
-        arms = [arm for arm, *_ in trials.tried]
-        assert arms.count("standard") == len(arms) / 2
-        assert len(set(arms)) == 2
-        assert SETTINGS[name].recipe.learning_rate in {rate for _, _, rate in trials.tried}
+        for at in {(trial.epochs, trial.size) for trial in trials}:
+            arms = [trial.arm for trial in trials if (trial.epochs, trial.size) == at]
+            assert arms.count("standard") == len(arms) / 2
+            assert len(set(arms)) == 2
+        assert SETTINGS[name].recipe.learning_rate in {trial.rate for trial in trials}
 
 
 def test_the_head_learned_alone_is_that_of_the_features(few):

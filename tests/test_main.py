@@ -465,8 +465,8 @@ def test_the_run_on_birds_is_given_all_that_was_said(monkeypatch, capsys):
     monkeypatch.setattr(mcunc.experiments, "run_birds", lambda *given_: given_)
     said = (
         "run birds --network googlenet --arm last --drop 0.1 --epochs 3 --size 96 "
-        "--rate 0.02 --inner --seed 4"
+        "--rate 0.02 --decay 0.003 --inner --seed 4"
     )
     assert main([*said.split(), "--folder", "x", "--device", "cuda"]) == 0
-    expected = ("googlenet", "last", 0.1, 3, 96, 0.02, True, 4, "x", "cuda")
+    expected = ("googlenet", "last", 0.1, 3, 96, 0.02, 0.003, True, 4, "x", "cuda")
     assert capsys.readouterr().out == f"{expected}\n"
