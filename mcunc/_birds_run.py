@@ -209,6 +209,8 @@ def run_birds(
             }  # fmt: skip
             if inner:  # for choosing: losses are enough
                 arrays = {key: arrays[key] for key in INNER if key in arrays}
+            else:
+                arrays |= _learned(model, pictures.images[train], pictures.labels[train])
             record = _record(network, arm, drop, size, recipe, inner, seed, history) | {
                 "name": name, "data": pictures.source, "kind": pictures.kind,
             }  # fmt: skip
@@ -230,8 +232,9 @@ def _recipe(network, epochs=None, rate=None, decay=None):
 
 def _record(network, arm, drop, size, recipe, inner, seed, history):
     """Command and settings of a run."""
+    dropped = "" if arm == "standard" else f" --drop {drop:g}"
     command = (
-        f"python -m mcunc run birds --network {network} --arm {arm} --drop {drop:g} "
+        f"python -m mcunc run birds --network {network} --arm {arm}{dropped} "
         f"--size {size} --epochs {recipe.epochs} --rate {recipe.learning_rate:g} "
         f"--decay {recipe.weight_decay:g}{' --inner' if inner else ''} --seed {seed}"
     )
@@ -389,14 +392,24 @@ def _asked(network, arm, images, labels):
     samples = sample_logits(network, images, DRAWS)
     summary = predictive.summarise_classes(logits=samples)
     probs = np.exp(log_softmax(samples.astype(float), axis=2))
-    running = np.cumsum(probs[:, np.arange(len(labels)), labels], axis=0)
+    of_label = probs[:, np.arange(len(labels)), labels]
+    running = np.cumsum(of_label, axis=0)
     counts = np.arange(1, DRAWS + 1)[:, None]
     return arrays | {
         "log_probs": _half(np.log(summary.mean.clip(1e-300))),
         "expected_entropy": summary.expected_entropy.astype(np.float16),
         "mutual_information": summary.mutual_information.astype(np.float16),
+        "label_log_probs": _half(np.log(of_label.clip(1e-300))),
         "loss_of_draws": -np.log(running / counts).mean(axis=1),
     }
+
+
+def _learned(network, images, labels):
+    """What is known of the training photographs, whole and without masks."""
+    logits = training.predict_logits(network, images, batch_size=100)
+    right = logits.argmax(axis=1) == labels
+    loss = calibration.log_loss_from_logits(logits, labels)
+    return {"learned_loss": np.float32(loss), "learned_accuracy": np.float32(right.mean())}
 
 
 def _half(log_probs):

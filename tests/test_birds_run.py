@@ -75,12 +75,21 @@ def test_the_run_from_end_to_end(arm, few, tmp_path):
     network.load_state_dict(saved["network"])
     logits = training.predict_logits(network, few.images[test])
     assert_allclose(run["off_log_probs"], log_softmax(logits, axis=1), atol=0.01)
+    train, _ = data.cub200_split(few.labels, 2)
+    log_probs = log_softmax(training.predict_logits(network, few.images[train]), axis=1)
+    own = -log_probs[np.arange(90), few.labels[train]].mean()
+    assert run["learned_loss"] == pytest.approx(own, abs=1e-4)
+    right = log_probs.argmax(axis=1) == few.labels[train]
+    assert run["learned_accuracy"] == pytest.approx(right.mean())
+    assert ("--drop" in run.record["command"]) == (arm != "standard")
     if arm == "standard":
         assert "log_probs" not in run.arrays
         return
     summary = predictive.summarise_classes(logits=sample_logits(network, few.images[test], 6))
     assert_allclose(np.exp(run["log_probs"]), summary.mean, atol=0.01)
     assert_allclose(run["mutual_information"], summary.mutual_information, atol=0.01)
+    probs = np.exp(run["label_log_probs"]).mean(axis=0)
+    assert_allclose(-np.log(probs).mean(), run["loss_of_draws"][-1], atol=0.01)
     own = -run["log_probs"][np.arange(10), few.labels[test]].mean()
     assert run["loss_of_draws"][-1] == pytest.approx(own, abs=0.01)
     assert run.record["command"].startswith(f"python -m mcunc run birds --network tiny --arm {arm}")
