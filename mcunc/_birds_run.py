@@ -183,6 +183,7 @@ def run_birds(
     check_choice("arm", arm, ARMS)
     drop, seed = check_fraction("drop", drop), check_count("seed", seed, minimum=0)
     check_folder(folder)
+    training.check_device(device)
     setting = SETTINGS[network]
     size = check_count("size", setting.size if size is None else size, minimum=32)
     rate = None if rate is None else check_positive("rate", rate)
@@ -198,9 +199,11 @@ def run_birds(
         checkpoint = Path(folder) / f"{name}.pt"
         if setting.probe and not checkpoint.exists():
             learn_head(model.to(device), pictures.images[train], pictures.labels[train], seed)
-        history = _fit(
-            model, pictures, (train, test), recipe, setting.ramp, checkpoint, seed, device,
-        )  # fmt: skip
+        about = {
+            "network": network, "arm": arm, "drop": drop, "size": size, "ramp": setting.ramp,
+            "last": list(setting.last), "probe": PROBE_DECAY if setting.probe else None,
+        }  # fmt: skip
+        history = _fit(model, pictures, (train, test), recipe, about, checkpoint, seed, device)
         path = Path(folder) / f"{name}.npz"
         if _parallel.place()[0] == 0:
             arrays = _asked(model, arm, pictures.images[test], pictures.labels[test]) | {
@@ -309,15 +312,19 @@ def run_tuning(network="efficientnet_lite0", seed=0, folder="runs", device="cpu"
         Without the packages of EfficientNet-Lite0.
     """
     check_choice("network", network, tuple(TRIALS))
+    seed = check_count("seed", seed, minimum=0)
+    check_folder(folder)
     path = Path(folder) / recorded.file_name(f"birds-tuning-{network}", seed)
     with _parallel.joined(device) as device:
         made = [_tried(network, trial, seed, folder, device) for trial in TRIALS[network]]
+        if len({(run.record["data"], run.record["kind"]) for run in made}) > 1:
+            raise ValueError(f"folder: trials in {folder} are of different photographs")
         if _parallel.place()[0] == 0:
             ends = np.array([run["history"][-1] for run in made], float)
             off, accuracy = (ends[:, HISTORY.index(key)] for key in ("val_loss", "val_accuracy"))
             loss = [
-                run["loss_of_draws"][-1] if "loss_of_draws" in run.arrays else without
-                for run, without in zip(made, off, strict=True)
+                without if trial.arm == "standard" else run["loss_of_draws"][-1]
+                for trial, run, without in zip(TRIALS[network], made, off, strict=True)
             ]
             command = f"python -m mcunc run birds-tuning --network {network} --seed {seed}"
             record = recorded.provenance(command, seed) | {
@@ -337,7 +344,7 @@ def _tried(network, trial, seed, folder, device):
     recipe = _recipe(network, trial.epochs, trial.rate, trial.decay)
     name = run_name(network, trial.arm, trial.drop, trial.size, recipe, True, seed)
     path = Path(folder) / f"{name}.npz"
-    if not path.exists():
+    if not path.with_suffix(".json").exists():  # which is written after the other
         run_birds(
             network, trial.arm, trial.drop, trial.epochs, trial.size, trial.rate, trial.decay,
             True, seed, folder, device,
@@ -348,9 +355,9 @@ def _tried(network, trial, seed, folder, device):
     return run
 
 
-def _fit(network, pictures, parts, recipe, ramp, checkpoint, seed, device):
+def _fit(network, pictures, parts, recipe, about, checkpoint, seed, device):
     train, test = parts
-    steps = recipe.epochs * -(-len(train) // recipe.batch_size)
+    rise = about["ramp"] * recipe.epochs * -(-len(train) // recipe.batch_size)
 
     def watch(network):
         logits = training.predict_logits(network, pictures.images[test], batch_size=100)
@@ -361,7 +368,7 @@ def _fit(network, pictures, parts, recipe, ramp, checkpoint, seed, device):
 
     return training.fit_minibatches(
         network, pictures.images[train], pictures.labels[train], recipe, training.zoom_and_flip,
-        watch, checkpoint, seed, device, ramped(network, keyed_masks(seed), ramp * steps),
+        watch, checkpoint, seed, device, ramped(network, keyed_masks(seed), rise), about,
     )  # fmt: skip
 
 
@@ -393,13 +400,14 @@ def _asked(network, arm, images, labels):
     summary = predictive.summarise_classes(logits=samples)
     probs = np.exp(log_softmax(samples.astype(float), axis=2))
     of_label = probs[:, np.arange(len(labels)), labels]
-    running = np.cumsum(of_label, axis=0)
+    of_label = of_label.clip(1e-300)
     counts = np.arange(1, DRAWS + 1)[:, None]
+    running = np.cumsum(of_label, axis=0)
     return arrays | {
         "log_probs": _half(np.log(summary.mean.clip(1e-300))),
         "expected_entropy": summary.expected_entropy.astype(np.float16),
         "mutual_information": summary.mutual_information.astype(np.float16),
-        "label_log_probs": _half(np.log(of_label.clip(1e-300))),
+        "label_log_probs": _half(np.log(of_label)),
         "loss_of_draws": -np.log(running / counts).mean(axis=1),
     }
 

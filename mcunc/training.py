@@ -175,7 +175,7 @@ class Recipe:
 
 def fit_minibatches(
     network, images, labels, recipe, augment=None, watch=None, checkpoint=None, seed=0,
-    device="cpu", masks=None,
+    device="cpu", masks=None, setting=None,
 ):  # fmt: skip
     """Train a classifier on minibatches by cross-entropy; a killed run resumes exactly.
 
@@ -203,6 +203,8 @@ def fit_minibatches(
     masks : callable (step, first, cases) -> context manager, optional
         Entered for each forward pass of the cases `first` to `first` + `cases` of a step's batch:
         `dropout.keyed_masks(seed)`.  Without it dropout draws from torch's generator.
+    setting : dict of numbers, strings and their lists, optional
+        What else tells this run from others, such as where dropout is, which weights do not show.
 
     Returns
     -------
@@ -213,13 +215,13 @@ def fit_minibatches(
     ------
     ValueError
         For arrays that do not match, a loss or weights that are not finite, or a checkpoint that
-        is damaged or of another recipe, seed, network or data.  Where the loss is not finite, the
-        network keeps the weights it had before that step and the checkpoint those after the last
-        whole epoch; a checkpoint that does not fit leaves both as they were.
+        is damaged or of another recipe, seed, setting, network or data.  Where the loss is not
+        finite, the network keeps the weights it had before that step and the checkpoint those after
+        the last whole epoch; a checkpoint that does not fit leaves both as they were.
     """
     _trainable(network)
     _check_run(recipe, augment, watch, checkpoint, masks)
-    seed, device = check_count("seed", seed, minimum=0), _device(device)
+    seed, device = check_count("seed", seed, minimum=0), check_device(device)
     images, labels = _pictures(images, labels)
     network.to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(
@@ -231,6 +233,7 @@ def fit_minibatches(
         if not settings[later]:
             del settings[later]
     run = {"recipe": settings, "seed": seed, "data": _fingerprint(images, labels)}
+    run |= {} if setting is None else {"setting": setting}
     history = _resume(checkpoint, run, network, optimiser)
     batches = -(-len(images) // recipe.batch_size)
     bar = tqdm(
@@ -369,7 +372,8 @@ def _check_run(recipe, augment, watch, checkpoint, masks):
         raise ValueError(f"checkpoint: expected a path or None, got {checkpoint!r}")
 
 
-def _device(name):
+def check_device(name):
+    """The torch.device of a name, or a ValueError where there is none."""
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError) as error:
@@ -523,15 +527,17 @@ def _resume(path, run, network, optimiser):
     if path is None or not Path(path).exists():
         return []
     remedy = "delete it or name another file"
+    wanted = {"setting": None} | run
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         weights, steps, history = (saved[key] for key in ("network", "optimiser", "history"))
-        found = {key: saved["run"][key] for key in run}
+        found = {"setting": None} | saved["run"]
+        found = {key: found[key] for key in wanted}
     except Exception as error:  # damage makes torch stumble in many ways, with advice that misleads
         raise ValueError(
             f"checkpoint: {path} is damaged or no checkpoint ({type(error).__name__}); {remedy}"
         ) from None
-    for key, value in run.items():
+    for key, value in wanted.items():
         if found[key] != value:
             raise ValueError(
                 f"checkpoint: {path} is of another {key} ({found[key]}, not {value}); {remedy}"

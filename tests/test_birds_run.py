@@ -9,7 +9,7 @@ import torch
 from numpy.testing import assert_allclose
 from scipy.special import log_softmax
 
-from mcunc import _birds_run, _heads_run, data, networks, predictive, recorded, training
+from mcunc import _birds_run, _changes, _heads_run, data, networks, predictive, recorded, training
 from mcunc._birds_run import ARMS, SETTINGS, Setting, Trial, network_of, run_birds
 from mcunc.dropout import keyed_masks, sample_logits
 
@@ -146,6 +146,7 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(few, tmp_path, monkeyp
     [({"network": "vgg"}, "network"), ({"arm": "half"}, "arm"), ({"drop": 1.5}, "drop"),
      ({"seed": -1}, "seed"), ({"size": 3}, "size"), ({"epochs": 0}, "epochs"),
      ({"rate": -1}, "rate"), ({"decay": 0}, "decay"),
+     ({"device": "gpu"}, "device"),
      ({"folder": 3}, "folder")],
 )  # fmt: skip
 def test_wrong_arguments_are_named_before_anything_is_read(given_, name, monkeypatch):
@@ -166,6 +167,23 @@ def test_a_recorded_network_says_what_the_trained_one_said(few, tmp_path, monkey
     run = recorded.load(path)
     logits = training.predict_logits(network, few.images[run["cases"]])
     assert_allclose(log_softmax(logits, axis=1), run["off_log_probs"], atol=0.1)
+    trained = torch.load(next(tmp_path.glob("*.pt")), weights_only=True)["network"]
+    before = network_of("tiny", "last", 0.3, 5).state_dict()
+    for name, value in network.named_parameters():
+        step = (trained[name] - before[name]).abs().max() / _changes.LEVELS
+        assert step > 0, name
+        if "head" not in name:
+            assert (value - trained[name]).abs().max() <= 0.51 * step, name
+
+
+@pytest.mark.parametrize("changed", [{"ramp": 0.5}, {"last": ("features.3",)}, {"probe": True}])
+def test_a_run_is_not_continued_under_another_setting(changed, few, tmp_path, monkeypatch):
+    """Of which the weights in a checkpoint, and its name, know nothing."""
+    run_birds("tiny", "last", 0.3, folder=tmp_path)
+    tiny = replace(_birds_run.SETTINGS["tiny"], **changed)
+    monkeypatch.setattr(_birds_run, "SETTINGS", {"tiny": tiny})
+    with pytest.raises(ValueError, match=r"^checkpoint: .* is of another setting"):
+        run_birds("tiny", "last", 0.3, folder=tmp_path)
 
 
 @pytest.mark.parametrize("ramp", [0, 0.5])
@@ -214,6 +232,24 @@ def test_trials_are_compared_by_what_they_said_of_the_inner_split(few, tmp_path,
     assert last.record["recipe"]["weight_decay"] == 0.1
     monkeypatch.setattr(_birds_run, "run_birds", None)  # what is there is not made again
     assert_allclose(recorded.load(_birds_run.run_tuning("tiny", folder=tmp_path))["loss"], expected)
+    for given_, name in (({"seed": -1}, "seed"), ({"folder": 3}, "folder")):
+        with pytest.raises(ValueError, match=f"^{name}: "):
+            _birds_run.run_tuning("tiny", **given_)
+    monkeypatch.setattr(_birds_run, "_tried", lambda *given_: next(made))
+    standard.record["kind"] = "crops"
+    made = iter((standard, last))
+    with pytest.raises(ValueError, match=r"^folder: trials .* are of different photographs"):
+        _birds_run.run_tuning("tiny", folder=tmp_path)
+    monkeypatch.undo()
+
+
+def test_a_trial_of_another_recipe_is_refused(few, tmp_path, monkeypatch):
+    trial = Trial("standard", 0.1, 0.05, RECIPE.weight_decay, 1, 32)
+    monkeypatch.setattr(_birds_run, "TRIALS", {"tiny": (trial,)})
+    _birds_run.run_tuning("tiny", folder=tmp_path)
+    (half,) = tmp_path.glob("*inner*.json")
+    half.unlink()  # killed between the two files: made again
+    _birds_run.run_tuning("tiny", folder=tmp_path)
     other = Setting(32, training.Recipe(1, 8, keep_statistics=True), None, ())
     monkeypatch.setattr(_birds_run, "SETTINGS", {"tiny": other})
     with pytest.raises(ValueError, match=r"^folder: .* is of another recipe; delete it"):

@@ -387,6 +387,7 @@ def other_network():
         ({"recipe": replace(RECIPE, weight_decay=0.0)}, "recipe"),
         ({"recipe": replace(RECIPE, drops=())}, "recipe"),
         ({"seed": 1}, "seed"),
+        ({"setting": {"p": 0.1}}, "setting"),
         ({"images": IMAGES[::-1]}, "data"),
         ({"images": 255 - IMAGES}, "data"),
         ({"labels": LABELS[::-1]}, "data"),
@@ -1025,3 +1026,13 @@ def test_mixed_precision_where_the_gpu_has_it(capability, expected, monkeypatch)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert training._has_bfloat16(torch.device("cuda")) is expected
     assert not training._has_bfloat16(torch.device("cpu"))
+
+
+def test_a_checkpoint_of_a_setting_is_not_continued_without(tmp_path):
+    given_ = {"images": IMAGES, "labels": LABELS, "recipe": RECIPE, "checkpoint": tmp_path / "a.pt"}
+    setting = {"p": 0.1, "layers": ["features.0"]}
+    first = fit_minibatches(linear(), **given_, setting=setting)
+    assert fit_minibatches(linear(), **given_, setting=setting) == first
+    for other in (None, setting | {"p": 0.2}):
+        with pytest.raises(ValueError, match="is of another setting"):
+            fit_minibatches(linear(), **given_, setting=other)
