@@ -189,21 +189,27 @@ def _write(found, target):
 
 
 def _run(given):
-    runs = mcunc.experiments
-    for seed in given.seed:
-        if given.name == "calibration":
-            path = runs.run_calibration(given.data, seed, given.folder, given.device)
-        elif given.name == "birds":
-            path = runs.run_birds(
-                given.network, given.arm, given.drop, given.epochs, given.size, given.rate,
-                given.decay, given.inner, seed, given.folder, given.device,
-            )  # fmt: skip
-        elif given.name == "birds-tuning":
-            path = runs.run_tuning(given.network, seed, given.folder, given.device)
-        else:
-            path = getattr(runs, RUNS[given.name])(seed, given.folder)
-        print(path, flush=True)
+    from mcunc import _parallel  # needs torch, which the report does without
+
+    # Processes that torchrun started meet once, not once for each seed.
+    with _parallel.joined(given.device) as device:
+        for seed in given.seed:
+            print(_one_run(given, seed, device), flush=True)
     return 0
+
+
+def _one_run(given, seed, device):
+    runs = mcunc.experiments
+    if given.name == "calibration":
+        return runs.run_calibration(given.data, seed, given.folder, device)
+    if given.name == "birds":
+        return runs.run_birds(
+            given.network, given.arm, given.drop, given.epochs, given.size, given.rate,
+            given.decay, given.inner, seed, given.folder, device,
+        )  # fmt: skip
+    if given.name == "birds-tuning":
+        return runs.run_tuning(given.network, seed, given.folder, device)
+    return getattr(runs, RUNS[given.name])(seed, given.folder)
 
 
 def _parser():

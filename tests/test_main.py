@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib as mpl
@@ -17,6 +18,7 @@ import pytest
 mpl.use("Agg")
 
 import mcunc
+from mcunc import _parallel
 from mcunc.__main__ import main, read_logits
 
 RNG = np.random.default_rng(0)
@@ -450,6 +452,21 @@ def test_tuning_is_given_network_and_device(monkeypatch, capsys):
     said = "run birds-tuning --network googlenet --seed 1 --folder x --device cuda"
     assert main(said.split()) == 0
     assert capsys.readouterr().out == "('googlenet', 1, 'x', 'cuda')\n"
+
+
+def test_processes_of_torchrun_meet_once_for_all_seeds(monkeypatch, capsys):
+    met = []
+
+    @contextmanager
+    def joined(device):
+        met.append(device)
+        yield f"{device}:1"
+
+    monkeypatch.setattr(_parallel, "joined", joined)
+    monkeypatch.setattr(mcunc.experiments, "run_birds", lambda *given_: given_[-3::2])
+    assert main(["run", "birds", "--seed", "0", "1", "2", "--device", "cuda"]) == 0
+    assert met == ["cuda"]
+    assert capsys.readouterr().out.splitlines() == [f"({seed}, 'cuda:1')" for seed in range(3)]
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch, capsys):
