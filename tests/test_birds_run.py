@@ -240,7 +240,6 @@ def test_trials_are_compared_by_what_they_said_of_the_inner_split(few, tmp_path,
     made = iter((standard, last))
     with pytest.raises(ValueError, match=r"^folder: trials .* are of different photographs"):
         _birds_run.run_tuning("tiny", folder=tmp_path)
-    monkeypatch.undo()
 
 
 def test_a_trial_of_another_recipe_is_refused(few, tmp_path, monkeypatch):
