@@ -188,23 +188,18 @@ def run_birds(
     size = check_count("size", setting.size if size is None else size, minimum=32)
     rate = None if rate is None else check_positive("rate", rate)
     decay = None if decay is None else check_positive("decay", decay)
-    recipe = _recipe(network, epochs, rate, decay)
+    run = Run(network, arm, drop, size, _recipe(network, epochs, rate, decay), inner, seed)
     pictures = data.cub200(2010, size)
     train, test = data.cub200_split(pictures.labels, seed)
     if inner:
         train, test = (train[part] for part in data.cub200_split(pictures.labels[train], seed))
-    name = run_name(network, arm, drop, size, recipe, inner, seed)
-    with _parallel.joined(device) as device:
+    path = Path(folder) / f"{run.name}.npz"
+    with _parallel.joined(device) as place:
         model = network_of(network, arm, drop, len(pictures.names), seed)
-        checkpoint = Path(folder) / f"{name}.pt"
+        checkpoint = path.with_name(f"{run.name}.pt")
         if setting.probe and not checkpoint.exists():
-            learn_head(model.to(device), pictures.images[train], pictures.labels[train], seed)
-        about = {
-            "network": network, "arm": arm, "drop": drop, "size": size, "ramp": setting.ramp,
-            "last": list(setting.last), "probe": PROBE_DECAY if setting.probe else None,
-        }  # fmt: skip
-        history = _fit(model, pictures, (train, test), recipe, about, checkpoint, seed, device)
-        path = Path(folder) / f"{name}.npz"
+            learn_head(model.to(place), pictures.images[train], pictures.labels[train], seed)
+        history = _fit(model, pictures, (train, test), run, checkpoint, place)
         if _parallel.place()[0] == 0:
             arrays = _asked(model, arm, pictures.images[test], pictures.labels[test]) | {
                 "cases": test.astype(np.uint16), "labels": pictures.labels[test].astype(np.uint8),
@@ -214,16 +209,49 @@ def run_birds(
                 arrays = {key: arrays[key] for key in INNER if key in arrays}
             else:
                 arrays |= _learned(model, pictures.images[train], pictures.labels[train])
-            record = _record(network, arm, drop, size, recipe, inner, seed, history) | {
-                "name": name, "data": pictures.source, "kind": pictures.kind,
+            record = _record(run, history, device) | {
+                "name": run.name, "data": pictures.source, "kind": pictures.kind,
             }  # fmt: skip
             recorded.save(path, arrays, record)
             if setting.probe and not inner:  # else all weights are new
                 before = _zero_head(network_of(network, arm, drop, len(pictures.names), seed))
-                weights = path.with_name(f"{name}-weights.npz")
+                weights = path.with_name(f"{run.name}-weights.npz")
                 recorded.save(weights, changes(model.cpu(), before), record)
         _parallel.wait()
     return path
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that tells one run from others: arguments of `run_birds`, checked and filled in."""
+
+    network: str
+    arm: str
+    drop: float
+    size: int
+    recipe: training.Recipe
+    inner: bool
+    seed: int
+
+    @property
+    def name(self):
+        """Name of the run's files."""
+        recipe, drop = self.recipe, "" if self.arm == "standard" else f"-{self.drop:g}"
+        name = f"birds-{self.network}-{self.arm}{drop}"
+        name += f"-{self.size}-{recipe.epochs}-{recipe.learning_rate:g}"
+        if recipe.weight_decay != SETTINGS[self.network].recipe.weight_decay:
+            name += f"-decay{recipe.weight_decay:g}"
+        return name + ("-inner" if self.inner else "") + f"-seed{self.seed}"
+
+    @property
+    def options(self):
+        """Options of the command that makes it."""
+        recipe, drop = self.recipe, "" if self.arm == "standard" else f" --drop {self.drop:g}"
+        return (
+            f"--network {self.network} --arm {self.arm}{drop} --size {self.size} "
+            f"--epochs {recipe.epochs} --rate {recipe.learning_rate:g} "
+            f"--decay {recipe.weight_decay:g}{' --inner' if self.inner else ''} --seed {self.seed}"
+        )
 
 
 def _recipe(network, epochs=None, rate=None, decay=None):
@@ -233,28 +261,23 @@ def _recipe(network, epochs=None, rate=None, decay=None):
     return replace(SETTINGS[network].recipe, **given)
 
 
-def _record(network, arm, drop, size, recipe, inner, seed, history):
-    """Command and settings of a run."""
-    dropped = "" if arm == "standard" else f" --drop {drop:g}"
-    command = (
-        f"python -m mcunc run birds --network {network} --arm {arm}{dropped} "
-        f"--size {size} --epochs {recipe.epochs} --rate {recipe.learning_rate:g} "
-        f"--decay {recipe.weight_decay:g}{' --inner' if inner else ''} --seed {seed}"
-    )
-    return recorded.provenance(command, seed) | {
+def _record(run, history, device):
+    """Command and settings of a run.
+
+    Several processes are named in the command: BatchNorm that learns sees in each its own part of
+    a batch, and what they reach together is not what one reaches alone.
+    """
+    processes = _parallel.place()[1]
+    start = "python" if processes == 1 else f"torchrun --nproc-per-node {processes}"
+    command = f"{start} -m mcunc run birds {run.options}"
+    if device != "cpu":
+        command += f" --device {device}"
+    return recorded.provenance(command, run.seed) | {
         "hours": round(sum(row["seconds"] for row in history) / 3600, 2),
-        "network": network, "arm": arm, "drop": drop, "size": size, "recipe": asdict(recipe),
-        "ramp": SETTINGS[network].ramp, "draws": DRAWS, "history": HISTORY,
+        "network": run.network, "arm": run.arm, "drop": run.drop, "size": run.size,
+        "recipe": asdict(run.recipe), "ramp": SETTINGS[run.network].ramp, "draws": DRAWS,
+        "history": HISTORY,
     }  # fmt: skip
-
-
-def run_name(network, arm, drop, size, recipe, inner, seed):
-    """Name of a run's files, from all that tells it from others."""
-    name = f"birds-{network}-{arm}" + ("" if arm == "standard" else f"-{drop:g}")
-    name += f"-{size}-{recipe.epochs}-{recipe.learning_rate:g}"
-    if recipe.weight_decay != SETTINGS[network].recipe.weight_decay:
-        name += f"-decay{recipe.weight_decay:g}"
-    return name + ("-inner" if inner else "") + f"-seed{seed}"
 
 
 class Trial(NamedTuple):
@@ -341,22 +364,28 @@ def run_tuning(network="efficientnet_lite0", seed=0, folder="runs", device="cpu"
 def _tried(network, trial, seed, folder, device):
     """One trial, made now or before."""
     recipe = _recipe(network, trial.epochs, trial.rate, trial.decay)
-    name = run_name(network, trial.arm, trial.drop, trial.size, recipe, True, seed)
-    path = Path(folder) / f"{name}.npz"
+    run = Run(network, trial.arm, trial.drop, trial.size, recipe, inner=True, seed=seed)
+    path = Path(folder) / f"{run.name}.npz"
     if not path.with_suffix(".json").exists():  # which is written after the other
         run_birds(
             network, trial.arm, trial.drop, trial.epochs, trial.size, trial.rate, trial.decay,
-            True, seed, folder, device,
+            inner=True, seed=seed, folder=folder, device=device,
         )  # fmt: skip
-    run = recorded.load(path)
-    if run.record["recipe"] != json.loads(json.dumps(asdict(recipe))):
+    made = recorded.load(path)
+    if made.record["recipe"] != json.loads(json.dumps(asdict(recipe))):
         raise ValueError(f"folder: {path} is of another recipe; delete it")
-    return run
+    return made
 
 
-def _fit(network, pictures, parts, recipe, about, checkpoint, seed, device):
+def _fit(network, pictures, parts, run, checkpoint, device):
     train, test = parts
-    rise = about["ramp"] * recipe.epochs * -(-len(train) // recipe.batch_size)
+    setting = SETTINGS[run.network]
+    rise = setting.ramp * run.recipe.epochs * -(-len(train) // run.recipe.batch_size)
+    about = {
+        "network": run.network, "arm": run.arm, "drop": run.drop, "size": run.size,
+        "ramp": setting.ramp, "last": list(setting.last),
+        "probe": PROBE_DECAY if setting.probe else None,
+    }  # fmt: skip
 
     def watch(network):
         logits = training.predict_logits(network, pictures.images[test], batch_size=100)
@@ -366,8 +395,9 @@ def _fit(network, pictures, parts, recipe, about, checkpoint, seed, device):
         }
 
     return training.fit_minibatches(
-        network, pictures.images[train], pictures.labels[train], recipe, training.zoom_and_flip,
-        watch, checkpoint, seed, device, ramped(network, keyed_masks(seed), rise), about,
+        network, pictures.images[train], pictures.labels[train], run.recipe,
+        training.zoom_and_flip, watch, checkpoint, run.seed, device,
+        ramped(network, keyed_masks(run.seed), rise), about,
     )  # fmt: skip
 
 

@@ -95,6 +95,16 @@ def test_the_run_from_end_to_end(arm, few, tmp_path):
     assert run.record["command"].startswith(f"python -m mcunc run birds --network tiny --arm {arm}")
 
 
+def test_the_command_tells_processes_and_device(few, monkeypatch):
+    """BatchNorm that learns sees in each process its own part of a batch."""
+    run = _birds_run.Run("tiny", "standard", 0.3, 32, RECIPE, inner=False, seed=1)
+    assert " run birds --network tiny " in _birds_run._record(run, [], "cpu")["command"]
+    monkeypatch.setattr(_birds_run._parallel, "place", lambda: (0, 3))
+    command = _birds_run._record(run, [], "cuda")["command"]
+    assert command.startswith("torchrun --nproc-per-node 3 -m mcunc run birds --network tiny ")
+    assert command.endswith(" --seed 1 --device cuda")
+
+
 def test_the_inner_split_leaves_the_tenth_alone(few, tmp_path, monkeypatch):
     seen = []
     original = training.fit_minibatches
