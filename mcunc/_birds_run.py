@@ -271,7 +271,7 @@ def _record(run, history, device):
     start = "python" if processes == 1 else f"torchrun --nproc-per-node {processes}"
     command = f"{start} -m mcunc run birds {run.options}"
     if device != "cpu":
-        command += f" --device {device}"
+        command += f" --device {device.partition(':')[0]}"  # "cuda:1" is that of one process
     return recorded.provenance(command, run.seed) | {
         "hours": round(sum(row["seconds"] for row in history) / 3600, 2),
         "network": run.network, "arm": run.arm, "drop": run.drop, "size": run.size,

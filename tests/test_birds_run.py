@@ -100,7 +100,7 @@ def test_the_command_tells_processes_and_device(few, monkeypatch):
     run = _birds_run.Run("tiny", "standard", 0.3, 32, RECIPE, inner=False, seed=1)
     assert " run birds --network tiny " in _birds_run._record(run, [], "cpu")["command"]
     monkeypatch.setattr(_birds_run._parallel, "place", lambda: (0, 3))
-    command = _birds_run._record(run, [], "cuda")["command"]
+    command = _birds_run._record(run, [], "cuda:1")["command"]
     assert command.startswith("torchrun --nproc-per-node 3 -m mcunc run birds --network tiny ")
     assert command.endswith(" --seed 1 --device cuda")
 
