@@ -13,7 +13,9 @@ import mcunc
 PAGES = (".png", ".pdf", ".svg")
 ARRAYS = ("logits", "labels")
 LABELS = ("label", "labels")
-RUNS = {  # beside "calibration" and "birds", which have choices of their own
+SETS = ["yacht", "energy", "concrete", "wine-quality-red", "kin8nm", "power-plant"]
+RUNS = {  # beside "calibration", "birds" and "uci", which have choices of their own
+    "posterior": "run_posterior",
     "dropout-spread": "run_spread",
     "birdwatch-dropout": "run_birdwatch",
     "birds-pretrained": "run_pretrained",
@@ -209,6 +211,9 @@ def _one_run(given, seed, device):
         )  # fmt: skip
     if given.name == "birds-tuning":
         return runs.run_tuning(given.network, seed, given.folder, device)
+    if given.name == "uci":
+        made = (runs.run_uci(name, given.protocol, seed, given.folder) for name in given.set)
+        return "\n".join(map(str, made))
     return getattr(runs, RUNS[given.name])(seed, given.folder)
 
 
@@ -226,7 +231,7 @@ def _parser():
     )
 
     run = commands.add_parser("run", help="make a recorded run of the book again")
-    run.add_argument("name", choices=["calibration", "birds", "birds-tuning", *RUNS])
+    run.add_argument("name", choices=["calibration", "birds", "birds-tuning", "uci", *RUNS])
     run.add_argument("--data", choices=["cifar10", "cifar100"], default="cifar10")
     run.add_argument("--seed", type=int, nargs="+", default=[0], help="one run for each")
     run.add_argument("--folder", default="runs", help="checkpoints and results (default: runs)")
@@ -242,6 +247,9 @@ def _parser():
     birds.add_argument(
         "--inner", action="store_true", help="choose settings: leave the tenth alone"
     )
+    uci = run.add_argument_group("of uci alone")
+    uci.add_argument("--set", nargs="+", default=SETS, metavar="SET", help="(default: all six)")
+    uci.add_argument("--protocol", default="paper", help="(default: paper) or rerun: longer")
     return parser
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from mcunc import recorded
 from mcunc._checks import check_count, check_folder
 from mcunc.dropout import sample_logits
-from mcunc.networks import ParallelMLP
+from mcunc.networks import DropoutMLP
 from mcunc.predictive import log_predictive_density
 
 CASES = (25, 100, 400, 1600, 6400)
@@ -37,37 +37,6 @@ def draw_curve(n, *seed):
     rng = np.random.default_rng(seed)
     x = rng.uniform(-2, 2, n)
     return x, truth(x) + NOISE * rng.normal(size=n)
-
-
-class DropoutMLP(ParallelMLP):
-    """R networks at once, each with its own probability to drop before every layer but the first.
-
-    The first layer has one input: to drop it would be to drop x.
-    """
-
-    def __init__(self, probabilities, width, seed=0):
-        super().__init__(len(probabilities), (1, width, width, 1), "relu", seed)
-        self.register_buffer("p", torch.as_tensor(probabilities).reshape(-1, 1, 1).float())
-        for weight in self.weights[:-1]:  # He et al. (2015), for rectifiers
-            weight.data.mul_(2**0.5)
-
-    def forward(self, x, generator):
-        """(R, n, 1) -> (R, n, 1) with masks for each case, as in training."""
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            if i:
-                kept = torch.rand(x.shape, generator=generator) >= self.p
-                x = torch.relu(x) * kept / (1 - self.p)
-            x = x @ weight + bias
-        return x
-
-    def member(self, r):
-        """One of the networks, rebuilt from torch's own layers."""
-        p, layers = float(self.p[r]), []
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            layer = nn.Linear(*weight.shape[1:])
-            layer.weight.data, layer.bias.data = weight[r].detach().T.clone(), bias[r, 0].detach()
-            layers += [nn.ReLU(), nn.Dropout(p), layer] if i else [layer]
-        return nn.Sequential(*layers).eval()
 
 
 def train(network, x, y, steps=STEPS, seed=0):
@@ -148,7 +117,9 @@ def run_spread(seed=0, folder="runs"):
         x, y = torch.from_numpy(sets[:, 0]), torch.from_numpy(sets[:, 1])
         for j, width in enumerate(WIDTHS):
             print(f"dropout-spread: {n} cases, width {width}", file=sys.stderr, flush=True)
-            networks = DropoutMLP(probabilities, width, seed)
+            networks = DropoutMLP(probabilities, (1, width, width, 1), seed)
+            for weight in networks.weights[:-1]:  # He et al. (2015), for rectifiers
+                weight.data.mul_(2**0.5)
             train(networks, x, y, seed=seed)
             for r, p in enumerate(probabilities):
                 k, repeat = PROBABILITIES.index(p), r // len(PROBABILITIES)

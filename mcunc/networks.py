@@ -60,6 +60,15 @@ class ParallelMLP(nn.Module):
 
         NaN and infinity pass through, as in any torch module; other shapes are a ValueError.
         """
+        self._check(x)
+        last = len(self.weights) - 1
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = x @ weight + bias
+            if i < last:
+                x = _ACTIVATIONS[self.activation](x)
+        return x
+
+    def _check(self, x):
         members, inputs, _ = self.weights[0].shape
         if not (torch.is_tensor(x) and x.is_floating_point()):
             raise ValueError("x: expected a floating-point tensor; use torch.as_tensor(x).float()")
@@ -72,12 +81,69 @@ class ParallelMLP(nn.Module):
             raise ValueError(
                 f"x: is {x.dtype}, the weights are {self.weights[0].dtype}; convert one"
             )
-        last = len(self.weights) - 1
+
+
+class DropoutMLP(ParallelMLP):
+    """R rectifier networks at once, each with its own probability to drop.
+
+    Masks are on the inputs of every layer, of the first only with `masked_inputs`.  Each case of
+    each network has masks of its own, drawn anew at every call, as in training.
+    Introduced in chapter 5.
+
+    Parameters
+    ----------
+    probabilities : (R,) array of numbers in [0, 1), to drop
+    sizes : sequence of int, as in `ParallelMLP`
+    seed : int, of the initial weights
+    masked_inputs : bool
+        Whether the inputs are dropped too.  With one input that would be to drop x.
+
+    Raises
+    ------
+    ValueError
+        For probabilities outside [0, 1), or as in `ParallelMLP`.
+    """
+
+    def __init__(self, probabilities, sizes, seed=0, masked_inputs=False):
+        probabilities = as_array("probabilities", probabilities, ndim=1)
+        if not ((probabilities >= 0) & (probabilities < 1)).all():
+            raise ValueError("probabilities: must be from 0 to below 1")
+        super().__init__(len(probabilities), sizes, "relu", seed)
+        self.masked_inputs = masked_inputs
+        self.register_buffer("p", torch.as_tensor(probabilities).reshape(-1, 1, 1).float())
+
+    def forward(self, x, generator):
+        """Outputs (R, n, sizes[-1]) for inputs as in `ParallelMLP`, masks from the generator."""
+        self._check(x)
+        if x.ndim == 2:
+            x = x.expand(len(self.p), -1, -1)
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = x @ weight + bias
-            if i < last:
-                x = _ACTIVATIONS[self.activation](x)
+            if i:
+                x = torch.relu(x)
+            if i or self.masked_inputs:
+                kept = torch.rand(x.shape, generator=generator) >= self.p
+                x = x * kept / (1 - self.p)
+            x = torch.baddbmm(bias, x, weight)
         return x
+
+    def member(self, r):
+        """One of the networks, rebuilt from torch's own layers."""
+        p, layers = float(self.p[r]), []
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            layer = nn.Linear(*weight.shape[1:])
+            layer.weight.data = weight[r].detach().T.clone()
+            layer.bias.data = bias[r, 0].detach().clone()
+            layers += [nn.ReLU()] if i else []
+            layers += [nn.Dropout(p)] if i or self.masked_inputs else []
+            layers += [layer]
+        return nn.Sequential(*layers).eval()
+
+    def only(self, members):
+        """Some of the networks, by their numbers, as a `DropoutMLP` of its own."""
+        sizes = [weight.shape[1] for weight in self.weights] + [self.biases[-1].shape[-1]]
+        few = DropoutMLP(self.p[members, 0, 0], sizes, masked_inputs=self.masked_inputs)
+        few.load_state_dict({key: value[members] for key, value in self.state_dict().items()})
+        return few
 
 
 class ImageClassifier(nn.Module):

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mcunc._checks import check_choice
 from mcunc._files import whole
 
 FOLDER = Path(__file__).parent / "recorded"
+PUBLISHED = Path(__file__).parent / "published"
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,26 @@ def save(path, arrays, record):
         with part.open("wb") as file:
             np.savez_compressed(file, **arrays)
         part_beside.write_text(text, encoding="utf-8")
+
+
+def published(name):
+    """Numbers that others published, to set ours beside.
+
+    Parameters
+    ----------
+    name : {"uci"}
+
+    Returns
+    -------
+    dict; each column of a table says its source
+
+    Raises
+    ------
+    ValueError
+        For another name.
+    """
+    check_choice("name", name, sorted(path.stem for path in PUBLISHED.glob("*.json")))
+    return json.loads((PUBLISHED / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def file_name(run, seed):

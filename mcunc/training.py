@@ -4,17 +4,14 @@ import os
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from io import BytesIO
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from mcunc import _parallel
+from mcunc import _checkpoint, _parallel
 from mcunc._checks import check_choice, check_count, check_fraction, check_positive
-from mcunc._files import whole
 from mcunc._inputs import as_network, device_of, evaluating, seed_noise
 
 
@@ -234,7 +231,7 @@ def fit_minibatches(
             del settings[later]
     run = {"recipe": settings, "seed": seed, "data": _fingerprint(images, labels)}
     run |= {} if setting is None else {"setting": setting}
-    history = _resume(checkpoint, run, network, optimiser)
+    history = _checkpoint.resume(checkpoint, run, network, optimiser)
     batches = -(-len(images) // recipe.batch_size)
     bar = tqdm(
         total=recipe.epochs * batches, initial=len(history) * batches, unit="batch", disable=None
@@ -249,7 +246,7 @@ def fit_minibatches(
             row |= _watched(watch, network)
             history.append({"epoch": epoch + 1, **row, "seconds": perf_counter() - begin})
             if _parallel.place()[0] == 0:
-                _save(checkpoint, run, network, optimiser, history)
+                _checkpoint.save(checkpoint, run, network, optimiser, history)
             _parallel.wait()
     network.eval()
     return history
@@ -509,46 +506,3 @@ def _array(name, value):
 
 def _fingerprint(images, labels):
     return sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
-
-
-def _save(path, run, network, optimiser, history):
-    """Write the checkpoint; a kill or a full disk leaves the one before."""
-    if path is None:
-        return
-    state = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
-    buffer = BytesIO()  # torch's own writing hides why a file cannot be written
-    torch.save({"run": run, "history": history, **state}, buffer)
-    with whole(path) as part:
-        part.write_bytes(buffer.getbuffer())
-
-
-def _resume(path, run, network, optimiser):
-    """Load the checkpoint if there is one; returns its history."""
-    if path is None or not Path(path).exists():
-        return []
-    remedy = "delete it or name another file"
-    wanted = {"setting": None} | run
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        weights, steps, history = (saved[key] for key in ("network", "optimiser", "history"))
-        found = {"setting": None} | saved["run"]
-        found = {key: found[key] for key in wanted}
-    except Exception as error:  # damage makes torch stumble in many ways, with advice that misleads
-        raise ValueError(
-            f"checkpoint: {path} is damaged or no checkpoint ({type(error).__name__}); {remedy}"
-        ) from None
-    for key, value in wanted.items():
-        if found[key] != value:
-            raise ValueError(
-                f"checkpoint: {path} is of another {key} ({found[key]}, not {value}); {remedy}"
-            )
-    if _signature(weights) != _signature(network.state_dict()):
-        raise ValueError(f"checkpoint: {path} is of another network; {remedy}")
-    optimiser.load_state_dict(steps)
-    network.load_state_dict(weights)
-    return history
-
-
-def _signature(state):
-    """Names, shapes and types of a network's weights."""
-    return {name: (value.shape, value.dtype) for name, value in state.items()}

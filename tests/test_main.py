@@ -434,6 +434,7 @@ def test_as_a_program_it_loads_no_torch():
 def test_every_run_of_the_book_has_its_name(monkeypatch, capsys, tmp_path):
     """Names on the command line reach the functions, with seed and folder."""
     runs = {
+        "posterior": "run_posterior",
         "dropout-spread": "run_spread",
         "birdwatch-dropout": "run_birdwatch",
         "birds-pretrained": "run_pretrained",
@@ -452,6 +453,19 @@ def test_tuning_is_given_network_and_device(monkeypatch, capsys):
     said = "run birds-tuning --network googlenet --seed 1 --folder x --device cuda"
     assert main(said.split()) == 0
     assert capsys.readouterr().out == "('googlenet', 1, 'x', 'cuda')\n"
+
+
+def test_all_sets_are_run_unless_some_are_named(monkeypatch, capsys):
+    monkeypatch.setattr(mcunc.experiments, "run_uci", lambda *given_: given_)
+    assert main(["run", "uci", "--folder", "x"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert sorted(said) == [f"('{name}', 'paper', 0, 'x')" for name in sorted(mcunc.data.UCI)]
+    assert (
+        main(["run", "uci", "--set", "yacht", "energy", "--protocol", "rerun", "--seed", "3"]) == 0
+    )
+    assert (
+        capsys.readouterr().out == "('yacht', 'rerun', 3, 'runs')\n('energy', 'rerun', 3, 'runs')\n"
+    )
 
 
 def test_processes_of_torchrun_meet_once_for_all_seeds(monkeypatch, capsys):

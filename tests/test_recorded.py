@@ -176,6 +176,31 @@ def test_save_on_anything(given_):
     assert finite_or_named(lambda: save(**given_), list(given_)) is None
 
 
+# Published numbers ----------------------------------------------------------------------------
+
+
+def test_published_columns_agree_with_their_own_splits():
+    """Mean and standard error of the single splits, where they could be had, near the column's.
+
+    They are of another run by the same authors and the same code, so they agree by chance alone.
+    """
+    found = recorded.published("uci")
+    assert set(found) == {"paper", "rerun"}
+    checked = 0
+    for column in found.values():
+        assert column["source"]
+        assert len(column["sets"]) == 6
+        for of in column["sets"].values():
+            for key, values in of.get("splits", {}).items():
+                assert len(values) == 20
+                error = np.std(values, ddof=1) / 20**0.5
+                assert abs(np.mean(values) - of[key]) < 2 * error
+                checked += 1
+    assert checked == 5
+    with pytest.raises(ValueError, match=r"^name: .*'boston'"):
+        recorded.published("boston")
+
+
 # The files that ship --------------------------------------------------------------------------
 
 SHIPPED = sorted((recorded.Path(recorded.__file__).parent / "recorded").glob("*.npz"))

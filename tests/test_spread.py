@@ -13,7 +13,7 @@ from mcunc._spread import DropoutMLP, draw_curve, gaussian_process, run_spread, 
 
 def test_members_are_the_networks_they_are_rebuilt_as():
     """Without dropout the outputs agree; with it their means over many masks do."""
-    networks = DropoutMLP([0.0, 0.0, 0.4], 6, seed=1)
+    networks = DropoutMLP([0.0, 0.0, 0.4], (1, 6, 6, 1), seed=1)
     for bias in networks.biases:
         bias.data.normal_(generator=torch.Generator().manual_seed(0))
     x = torch.linspace(-2, 2, 5).repeat(3, 1)[:, :, None]
@@ -41,7 +41,7 @@ def test_curves_have_the_stated_noise():
 
 def test_training_fits_without_dropout_and_shrinks_with_it():
     x, y = (torch.tensor(v, dtype=torch.float32).repeat(2, 1) for v in draw_curve(200, 1))
-    networks = DropoutMLP([0.0, 0.5], 20)
+    networks = DropoutMLP([0.0, 0.5], (1, 20, 20, 1))
     train(networks, x, y, steps=400)
     at = torch.linspace(-1.8, 1.8, 50)[:, None]
     errors = [

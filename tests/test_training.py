@@ -246,14 +246,14 @@ def test_a_killed_run_resumes_to_the_same_bits(build, epoch, when, tmp_path, mon
             tick()
         return accuracy(network)
 
-    save = training._save
+    save = training._checkpoint.save
 
     def saving(*run):
         save(*run)
         if when == "after saving":
             tick()
 
-    monkeypatch.setattr(training, "_save", saving)
+    monkeypatch.setattr(training._checkpoint, "save", saving)
     with pytest.raises(Killed):
         fit(build(), tmp_path / "killed.pt", augment=augment, watch=watch)
     torch.rand(3)  # what the global generator did meanwhile makes no difference

@@ -1,0 +1,272 @@
+r"""Ways to spread, each against the posterior: the run of chapter 4.
+
+Curves are drawn from the prior of the very model that is then fitted to them, so that the
+posterior covers them as often as it says.  What stands in for it is judged by mean, spread and
+coverage, point by point and all along the curve.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from mcunc import recorded
+from mcunc._checks import check_count, check_folder
+from mcunc._files import whole
+from mcunc.posterior import (
+    RegressionModel,
+    draw_masks,
+    effective_sample_size,
+    exact_linear,
+    fit_laplace,
+    fit_maps,
+    r_hat,
+    sample_hmc,
+    train_networks,
+)
+
+NOISE = 0.1
+INNER, OUTER = 0.7, 2.0  # inputs lie between these, on either side of 0
+CASES, SETS = 30, 40
+GRID = np.linspace(-3, 3, 61)
+MEMBERS = 50  # of an ensemble, and passes of dropout
+CHAINS, DRAWS, WARM_UP, LEAPFROG = 4, 2000, 500, 50
+THIN = 8  # of the draws of a chain one in so many is kept
+ITERATIONS = 200  # of a mode
+STEPS = 2000  # of an ensemble's member, and of dropout
+DROP = 0.05
+LEVEL = 0.95
+
+
+def stream(seed, purpose, number=0):
+    """A seed of its own for each purpose, so that no two share their random numbers."""
+    words = [seed, number, *purpose.encode()]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Curves, and a model that is right for them.
+
+    Attributes
+    ----------
+    model : RegressionModel, its inputs are `features` of x
+    features : callable (..., 1) array -> (..., k) array
+    """
+
+    model: RegressionModel
+    features: object
+
+    def draw(self, sets, seed=0):
+        """Features of what is seen (D, n, k), outcomes (D, n), and curves on the grid (D, G)."""
+        rng = np.random.default_rng(stream(seed, "data"))
+        x = rng.uniform(INNER, OUTER, (sets, CASES)) * np.where(np.arange(CASES) % 2, 1, -1)
+        z = self.model.draw_prior(sets, stream(seed, "truth"))
+        x, at = self.features(x[..., None]), self.features(GRID[:, None])
+        truth, seen = (self.model.outputs(z, torch.from_numpy(of)).numpy() for of in (at, x))
+        return x, seen + NOISE * rng.normal(size=seen.shape), truth
+
+
+_network = RegressionModel((1, 20, 1), NOISE, weight_scale=2.0, bias_scale=2.0)
+
+
+def _hidden(x):
+    """The hidden units of one network that the prior gave."""
+    weights, biases = np.random.default_rng(0).normal(0, 2, (2, 10))
+    return np.tanh(x * weights + biases)
+
+
+PROBLEMS = {
+    "network": Problem(_network, lambda x: x),
+    "features": Problem(
+        RegressionModel((10, 1), NOISE, "none", weight_scale=2.0, bias_scale=2.0), _hidden
+    ),
+}
+
+
+def run_posterior(seed=0, folder="runs"):
+    """Draw curves, fit them in ten ways, and compare each way's spread with the posterior.
+
+    Killed and called again, it goes on after the last way that was finished.
+
+    Parameters
+    ----------
+    seed : int
+    folder : path, takes ``posterior.npz`` and .json, and what was finished before these
+
+    Returns
+    -------
+    path of the .npz file
+
+    Raises
+    ------
+    ValueError
+        For a seed below 0 or a folder that is no path.
+    """
+    seed = check_count("seed", seed, minimum=0)
+    check_folder(folder)
+    path = Path(folder) / recorded.file_name("posterior", seed)
+    settings = {
+        "noise": NOISE, "inner": INNER, "outer": OUTER, "cases": CASES, "sets": SETS,
+        "members": MEMBERS, "chains": CHAINS, "draws": DRAWS, "warm_up": WARM_UP,
+        "leapfrog": LEAPFROG, "thin": THIN, "iterations": ITERATIONS, "steps": STEPS,
+        "drop": DROP, "level": LEVEL,
+    }  # fmt: skip
+    arrays, seconds = {}, 0.0
+    for name, problem in PROBLEMS.items():
+        x, y, truth = problem.draw(SETS, seed)
+        arrays |= {f"{name}_x": x, f"{name}_y": y, f"{name}_truth": truth}
+        for way, method in WAYS.items():
+            part = path.with_name(f"{path.stem}-{name}-{way}.npz")
+            what = sha256(b"".join(of.tobytes() for of in (x, y, truth))).hexdigest()
+            made = _made(part, settings | {"curves": what}, partial(method, problem, x, y, seed))
+            seconds += float(made["seconds"])
+            arrays |= {f"{name}_{way}_{key}": value for key, value in made.items()}
+    arrays = {key: value.astype(np.float32) for key, value in arrays.items()}
+    command = f"python -m mcunc run posterior --seed {seed}"
+    record = recorded.provenance(command, seed) | settings | {
+        "data": "drawn by mcunc._posterior_run", "hours": round(seconds / 3600, 2),
+        "ways": list(WAYS),
+    }  # fmt: skip
+    recorded.save(path, arrays, record)
+    return path
+
+
+def _made(path, settings, method):
+    """What a way found, now or before under the same settings."""
+    settings = json.dumps(settings)
+    if path.exists():
+        with np.load(path) as file:
+            made = dict(file)
+        if str(made.pop("settings")) == settings:
+            return made
+    print(f"making {path.stem}", file=sys.stderr, flush=True)
+    begin = perf_counter()
+    made = method()
+    made["seconds"] = np.float64(perf_counter() - begin)
+    with whole(path) as under, under.open("wb") as file:
+        np.savez(file, **made, settings=settings)
+    return made
+
+
+def judged(samples, passes):
+    """Mean and spread of (T, D, G) draws, and how wide a band holds whole curves.
+
+    The band is the mean plus or minus so many standard deviations that the share `LEVEL` of the
+    draws stays within it everywhere.  With few draws it holds fewer of the curves to come than of
+    those it was made from, so that all ways are given the same number, `MEMBERS`.
+
+    Parameters
+    ----------
+    samples : (T, D, G) array, of which MEMBERS are used, evenly spaced
+    passes : number of gradients of the loss over all data, of one data set
+    """
+    samples = samples[np.linspace(0, len(samples) - 1, MEMBERS).astype(int)]
+    mean, spread = samples.mean(axis=0), samples.std(axis=0, ddof=1)
+    # Where nothing is spread, all draws are within any band.
+    away = np.divide(abs(samples - mean), spread, out=np.zeros_like(samples), where=spread > 1e-9)
+    band = np.quantile(away.max(axis=2), LEVEL, axis=0)
+    return {"mean": mean, "spread": spread, "band": band, "passes": np.float64(passes)}
+
+
+def _at_grid(problem, z):
+    """(T, D, G) values of the function for parameters (D·T, P), D slowest, or (T, D, P)."""
+    if z.ndim == 2:
+        z = z.reshape(SETS, -1, z.shape[1]).transpose(0, 1)
+    at = torch.from_numpy(problem.features(GRID[:, None]))
+    values = problem.model.outputs(z.reshape(-1, z.shape[-1]), at)
+    return values.reshape(*z.shape[:2], -1).numpy()
+
+
+def _hmc(problem, x, y, seed):
+    """Chains of all data sets side by side."""
+    x, y = np.repeat(x, CHAINS, axis=0), np.repeat(y, CHAINS, axis=0)
+    start = problem.model.draw_prior(len(x), stream(seed, "start"))
+    chains = sample_hmc(
+        problem.model, x, y, start, draws=DRAWS, warm_up=WARM_UP, leapfrog=LEAPFROG,
+        seed=stream(seed, "push"),
+    )  # fmt: skip
+    kept = chains.z[::THIN]
+    values = _at_grid(problem, kept).reshape(len(kept), SETS, CHAINS, -1).transpose(0, 2, 1, 3)
+    samples = values.reshape(-1, SETS, len(GRID))
+    return judged(samples, chains.gradients * CHAINS) | {
+        "all_mean": samples.mean(axis=0), "all_spread": samples.std(axis=0, ddof=1),
+        "r_hat": r_hat(values), "size": effective_sample_size(values),
+        "accepted": chains.accepted.numpy(),
+    }  # fmt: skip
+
+
+def _refits(problem, x, y, seed, *, resampled=False, restarted=True, anchored=False):
+    """Modes of MEMBERS networks for each set of data."""
+    rng = np.random.default_rng(stream(seed, "refits"))
+    x, y = np.repeat(x, MEMBERS, axis=0), np.repeat(y, MEMBERS, axis=0)
+    model, weights, anchors = problem.model, None, None
+    start = model.draw_prior(len(x), stream(seed, "start"))
+    if not restarted:  # the first of each set
+        start = start[::MEMBERS].repeat_interleave(MEMBERS, dim=0)
+    if resampled:
+        weights = rng.multinomial(CASES, np.full(CASES, 1 / CASES), len(x))
+    if anchored:
+        y, anchors = y + NOISE * rng.normal(size=y.shape), start
+    z = fit_maps(model, x, y, start, weights=weights, anchors=anchors, iterations=ITERATIONS)
+    return judged(_at_grid(problem, z), ITERATIONS * MEMBERS)
+
+
+def _ensemble(problem, x, y, seed):
+    """Networks trained as one trains networks, from different starts, without a penalty."""
+    x, y = np.repeat(x, MEMBERS, axis=0), np.repeat(y, MEMBERS, axis=0)
+    start = problem.model.draw_prior(len(x), stream(seed, "start"))
+    z = train_networks(problem.model, x, y, start, prior=0.0, steps=STEPS)
+    return judged(_at_grid(problem, z), STEPS * MEMBERS)
+
+
+def _laplace(problem, x, y, seed, last_layer=False):
+    at, found = problem.features(GRID[:, None]), []
+    start = problem.model.draw_prior(SETS, stream(seed, "start"))
+    modes = fit_maps(problem.model, x, y, start, iterations=ITERATIONS)
+    for i, z in enumerate(modes):
+        fit = fit_laplace(problem.model, x[i], z, last_layer)
+        found.append(fit.sample(at, MEMBERS, stream(seed, "laplace", i)))
+    return judged(np.stack(found, axis=1), ITERATIONS + 1)
+
+
+def _dropout(problem, x, y, seed):
+    start = problem.model.draw_prior(SETS, stream(seed, "start"))
+    z = train_networks(
+        problem.model, x, y, start, drop=DROP, steps=STEPS, seed=stream(seed, "masks")
+    )
+    generator = torch.Generator().manual_seed(stream(seed, "passes"))
+    masks = draw_masks(problem.model, (MEMBERS, SETS), DROP, generator)
+    return judged(_at_grid(problem, z * masks), STEPS)
+
+
+def _exact(problem, x, y, seed):
+    """Of a linear model; nothing, where there are hidden layers."""
+    if len(problem.model.sizes) > 2:
+        return {}
+    at, model = torch.from_numpy(problem.features(GRID[:, None])), problem.model
+    draws = [
+        exact_linear(model, x[i], y[i]).draw(MEMBERS, stream(seed, "exact", i)) for i in range(SETS)
+    ]
+    samples = [model.outputs(z, at).numpy() for z in draws]
+    return judged(np.stack(samples, axis=1), 0)
+
+
+WAYS = {
+    "exact": _exact,
+    "hmc": _hmc,
+    "laplace": _laplace,
+    "last_layer": partial(_laplace, last_layer=True),
+    "anchored": partial(_refits, anchored=True),
+    "ensemble": _ensemble,
+    "modes": _refits,
+    "bootstrap": partial(_refits, resampled=True, restarted=False),
+    "both": partial(_refits, resampled=True),
+    "dropout": _dropout,
+}

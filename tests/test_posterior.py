@@ -1,0 +1,393 @@
+"""Roads to samples: each against the posterior where it is known, and against other libraries."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from scipy import optimize, stats
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import DotProduct
+
+from mcunc.linear import fit_least_squares
+from mcunc.posterior import (
+    RegressionModel,
+    draw_masks,
+    effective_sample_size,
+    exact_linear,
+    fit_laplace,
+    fit_maps,
+    r_hat,
+    sample_hmc,
+    train_networks,
+)
+
+NOISE = 0.5
+LINEAR = RegressionModel((3, 1), NOISE, "none", weight_scale=2.0, bias_scale=1.5)
+SMALL = RegressionModel((1, 4, 1), 0.2)
+
+
+def table(n=20, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 3))
+    return x, x @ [1.0, -1.0, 0.5] + 0.3 + NOISE * rng.normal(size=n)
+
+
+def curve(n=25, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(-2, 2, (n, 1))
+    return x, np.sin(2 * x[:, 0]) + 0.2 * rng.normal(size=n)
+
+
+# The model -------------------------------------------------------------------------------------
+
+
+def test_outputs_are_those_of_the_network_written_out():
+    z = SMALL.draw_prior(3, seed=1)
+    x = np.linspace(-1, 1, 7)[:, None]
+    theta = (z * SMALL.scale).numpy()
+    for r in range(3):
+        hidden = np.tanh(x @ theta[r, None, :4] + theta[r, 4:8])
+        expected = hidden @ theta[r, 8:12] + theta[r, 12]
+        assert_allclose(SMALL.outputs(z, torch.tensor(x))[r], expected, rtol=1e-12)
+
+
+def test_the_prior_has_the_stated_scales():
+    model = RegressionModel((16, 9, 1), 1.0, weight_scale=3.0, bias_scale=0.7)
+    assert len(model) == 16 * 9 + 9 + 9 + 1
+    scales = model.scale.numpy()
+    assert_allclose(scales, np.r_[np.full(144, 3 / 4), np.full(9, 0.7), np.full(9, 1.0), 0.7])
+    draws = model.draw_prior(4000, seed=0)
+    assert_allclose(draws.std(dim=0), 1, atol=0.06)
+
+
+def test_the_joint_density_is_that_of_normal_laws():
+    x, y = curve()
+    z = SMALL.draw_prior(2)
+    means = SMALL.outputs(z, torch.tensor(x)).numpy()
+    expected = stats.norm.logpdf(y, means, 0.2).sum(axis=1) + stats.norm.logpdf(z).sum(axis=1)
+    got = SMALL.log_joint(z, torch.tensor(x), torch.tensor(y)).numpy()
+    assert_allclose(got[1] - got[0], expected[1] - expected[0], rtol=1e-9)
+
+
+def test_slopes_are_differences_of_outputs():
+    x = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None]
+    z = SMALL.draw_prior(2)
+    slopes = SMALL.slopes(z, x)
+    for j in range(len(SMALL)):
+        step = torch.zeros(len(SMALL), dtype=torch.float64)
+        step[j] = 1e-6
+        difference = (SMALL.outputs(z + step, x) - SMALL.outputs(z - step, x)) / 2e-6
+        torch.testing.assert_close(slopes[..., j], difference, rtol=1e-6, atol=1e-8)
+
+
+# The linear case, where the answer is known ----------------------------------------------------
+
+
+def test_the_exact_posterior_is_that_of_scikit_learn():
+    """As a Gaussian process: kernel x·x' s² + s_b², noise σ²."""
+    x, y = table()
+    at = np.random.default_rng(1).normal(size=(4, 3))
+    kernel = (2.0**2 / 3) * DotProduct(1.5 / (2 / 3**0.5), sigma_0_bounds="fixed")
+    kernel.k1.constant_value_bounds = "fixed"
+    theirs = GaussianProcessRegressor(kernel, alpha=NOISE**2, optimizer=None).fit(x, y)
+    mean, covariance = theirs.predict(at, return_cov=True)
+    found = exact_linear(LINEAR, x, y)
+    design = np.c_[at, np.ones(4)] * LINEAR.scale.numpy()
+    assert_allclose(design @ found.mean.numpy(), mean, rtol=1e-8)
+    assert_allclose(design @ found.covariance.numpy() @ design.T, covariance, rtol=1e-7)
+
+
+def test_with_a_wide_prior_the_exact_posterior_is_least_squares():
+    x, y = table()
+    wide = RegressionModel((3, 1), NOISE, "none", weight_scale=1e5, bias_scale=1e5)
+    found = exact_linear(wide, x, y)
+    theirs = fit_least_squares(np.c_[x, np.ones(20)], y, noise_variance=NOISE**2)
+    assert_allclose(found.mean * wide.scale, theirs.coefficients, rtol=1e-5)
+    covariance = found.covariance * wide.scale * wide.scale[:, None]
+    assert_allclose(covariance, theirs.covariance, rtol=1e-4)
+
+
+def test_modes_and_laplace_are_exact_where_the_model_is_linear():
+    x, y = table()
+    exact = exact_linear(LINEAR, x, y)
+    modes = fit_maps(LINEAR, x, y, LINEAR.draw_prior(3))
+    assert_allclose(modes, exact.mean.repeat(3, 1), atol=1e-8)
+    for last_layer in (False, True):  # the last layer is all there is
+        found = fit_laplace(LINEAR, x, modes[0], last_layer)
+        assert_allclose(found.posterior.covariance, exact.covariance, rtol=1e-10)
+    mean, covariance = found.moments(x[:5])
+    samples = found.sample(x[:5], draws=20_000)
+    error = np.sqrt(np.diag(covariance) / 20_000)
+    assert (np.abs(samples.mean(axis=0) - mean) < 4.5 * error).all()
+    assert_allclose(np.cov(samples.T), covariance, atol=0.05 * covariance.max())
+
+
+def test_anchored_ensembles_and_chains_draw_from_the_exact_posterior():
+    x, y = table()
+    exact = exact_linear(LINEAR, x, y)
+    sd = exact.covariance.diagonal().sqrt()
+    rng, members = np.random.default_rng(0), 2000
+    noisy = y + NOISE * rng.normal(size=(members, len(y)))
+    anchored = fit_maps(
+        LINEAR, x, noisy, LINEAR.draw_prior(members), anchors=LINEAR.draw_prior(members, 1),
+        iterations=5,
+    )  # fmt: skip
+    chains = sample_hmc(LINEAR, x, y, LINEAR.draw_prior(4), draws=500, warm_up=200, leapfrog=10)
+    z = chains.z.numpy()
+    assert r_hat(z).max() < 1.02
+    for draws, size in (
+        (anchored, np.full(4, members)), (chains.z.reshape(-1, 4), effective_sample_size(z)),
+    ):  # fmt: skip
+        error = sd.numpy() / np.sqrt(size)
+        assert (np.abs((draws.mean(dim=0) - exact.mean).numpy()) < 4.5 * error).all()
+        ratio = torch.cov(draws.T).diagonal().numpy() / exact.covariance.diagonal().numpy()
+        assert (np.abs(ratio - 1) < 4.5 * np.sqrt(2 / size)).all()
+    assert ((chains.accepted > 0.6) & (chains.accepted < 0.97)).all()
+
+
+def test_bootstrap_refits_count_cases_as_often_as_drawn():
+    x, y = table()
+    rng = np.random.default_rng(0)
+    weights = rng.multinomial(20, np.full(20, 1 / 20), size=3)
+    found = fit_maps(LINEAR, x, y, LINEAR.draw_prior(3), weights=weights)
+    for z, counts in zip(found, weights, strict=True):
+        rows = np.repeat(np.arange(20), counts)
+        assert_allclose(z, exact_linear(LINEAR, x[rows], y[rows]).mean, atol=1e-7)
+
+
+# Networks --------------------------------------------------------------------------------------
+
+
+def test_members_are_fitted_as_if_alone():
+    x, y = curve()
+    start = SMALL.draw_prior(3)
+    together = fit_maps(SMALL, x, y, start, iterations=20)
+    for r in range(3):
+        alone = fit_maps(SMALL, x, y, start[r : r + 1], iterations=20)
+        torch.testing.assert_close(together[r], alone[0])
+    assert torch.equal(start, SMALL.draw_prior(3))  # not changed behind one's back
+
+
+def test_modes_are_those_of_another_optimiser():
+    """L-BFGS from where Levenberg and Marquardt stopped finds nothing better nearby."""
+    x, y = curve()
+    start = SMALL.draw_prior(3)
+    for z in fit_maps(SMALL, x, y, start):
+
+        def loss(z):
+            z = torch.tensor(z[None])
+            return -SMALL.log_joint(z, torch.tensor(x), torch.tensor(y)).item()
+
+        better = optimize.minimize(loss, z.numpy(), method="L-BFGS-B")
+        assert loss(z.numpy()) - better.fun < 1e-5
+
+
+def test_laplace_of_the_last_layer_is_regression_on_its_features():
+    x, y = curve()
+    z = fit_maps(SMALL, x, y, SMALL.draw_prior(1))[0]
+    theta = (z * SMALL.scale).numpy()
+    features = np.tanh(x * theta[:4] + theta[4:8])
+    head = RegressionModel((4, 1), 0.2, "none")
+    exact = exact_linear(head, features, y)
+    found = fit_laplace(SMALL, x, z, last_layer=True)
+    assert_allclose(found.posterior.covariance, exact.covariance, rtol=1e-9)
+    assert_allclose(found.posterior.mean, exact.mean, atol=0.002)  # a mode is one of each layer
+
+
+def test_a_chain_of_a_network_finds_the_prior_where_there_are_no_data():
+    """One case of next to no weight: what comes out is what was put in."""
+    vague = RegressionModel((1, 4, 1), 1e6)
+    chains = sample_hmc(
+        vague, np.zeros((1, 1)), np.zeros(1), vague.draw_prior(4), draws=500, warm_up=200,
+        leapfrog=8, seed=1,
+    )  # fmt: skip
+    z = chains.z.numpy()
+    size = effective_sample_size(z)
+    assert (np.abs(z.mean(axis=(0, 1))) < 4.5 / np.sqrt(size)).all()
+    assert (np.abs(z.var(axis=(0, 1)) - 1) < 4.5 * np.sqrt(2 / size)).all()
+
+
+def test_chains_of_several_data_sets_run_side_by_side():
+    sets = [table(12, seed) for seed in range(3)]
+    x, y = (np.repeat([of[i] for of in sets], 2, axis=0) for i in range(2))
+    chains = sample_hmc(LINEAR, x, y, LINEAR.draw_prior(6), draws=400, warm_up=200, leapfrog=10)
+    for i, of in enumerate(sets):
+        exact = exact_linear(LINEAR, *of)
+        z = chains.z[:, 2 * i : 2 * i + 2].numpy()
+        error = exact.covariance.diagonal().sqrt().numpy() / np.sqrt(effective_sample_size(z))
+        assert (np.abs(z.mean(axis=(0, 1)) - exact.mean.numpy()) < 4.5 * error).all()
+
+
+def test_the_same_seed_draws_the_same():
+    x, y = curve()
+    one, two, other = (
+        sample_hmc(SMALL, x, y, SMALL.draw_prior(2), draws=5, warm_up=5, leapfrog=3, seed=seed).z
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+
+
+def test_masks_drop_units_with_all_that_leaves_them():
+    model = RegressionModel((1, 5, 3, 1), 0.2)
+    masks = draw_masks(model, (4000,), 0.3, torch.Generator().manual_seed(0))
+    first, second, third, fourth, fifth, sixth = masks.split([5, 5, 15, 3, 3, 1], dim=1)
+    for kept in (first, second, fourth, sixth):  # of the inputs, and biases
+        assert (kept == 1).all()
+    rows = third.reshape(4000, 5, 3)
+    assert (rows == rows[..., :1]).all()
+    assert set(np.round(third.unique().tolist(), 6)) == {0, round(1 / 0.7, 6)}
+    assert_allclose((third == 0).double().mean(), 0.3, atol=0.02)
+    # Masked parameters make the network that torch's own dropout makes, unit by unit.
+    z, x = model.draw_prior(1, seed=3), torch.linspace(-1, 1, 4).double()[:, None]
+    theta = (z * model.scale)[0].split([5, 5, 15, 3, 3, 1])
+    hidden = torch.tanh(x @ theta[0][None] + theta[1]) * rows[7, :, 0]
+    hidden = torch.tanh(hidden @ theta[2].reshape(5, 3) + theta[3]) * fifth[7]
+    expected = hidden @ theta[4] + theta[5]
+    torch.testing.assert_close(model.outputs(z * masks[7], x)[0], expected)
+
+
+def test_under_masks_the_penalty_is_the_published_one():
+    model = RegressionModel((1, 6, 1), 0.2)
+    z, p = model.draw_prior(1), 0.3
+    masks = draw_masks(model, (40_000,), p, torch.Generator().manual_seed(0))
+    prior = ((z * masks) ** 2).sum(dim=1).mean() / 2
+    keep = torch.ones(len(model), dtype=torch.float64)
+    keep[12:18] = 1 - p
+    expected = (keep * (z / keep) ** 2).sum() / 2  # p_keep |M|² / 2
+    torch.testing.assert_close(prior, expected, rtol=0.01, atol=0)
+
+
+def test_without_a_prior_training_is_least_squares():
+    x, y = table()
+    found = train_networks(LINEAR, x, y, LINEAR.draw_prior(2), prior=0.0, steps=3000)
+    theirs = fit_least_squares(np.c_[x, np.ones(20)], y).coefficients
+    assert_allclose(found * LINEAR.scale, np.tile(theirs, (2, 1)), atol=1e-6)
+    found = train_networks(LINEAR, x, y, LINEAR.draw_prior(2), steps=3000)
+    assert_allclose(found, exact_linear(LINEAR, x, y).mean.repeat(2, 1), atol=1e-6)
+
+
+def test_dropout_of_a_linear_model_is_a_penalty_on_its_inputs_squares():
+    r"""In the mean over masks: Wager, Wang & Liang (2013), section 2.
+
+    .. math:: |y - X z|^2 + \frac{p}{1 - p} \sum_{ij} x_{ij}^2 z_j^2
+    """
+    x, y = table()
+    p = 0.2
+    found = train_networks(LINEAR, x, y, LINEAR.draw_prior(200), drop=p, steps=3000).mean(dim=0)
+    design = np.c_[x, np.ones(20)] * LINEAR.scale.numpy()
+    dropped = np.array([1, 1, 1, 0])  # the bias is not
+    variance = dropped * p / (1 - p)
+    own = np.diag((design**2).sum(axis=0) * variance) / NOISE**2 + np.diag(1 + variance)
+    expected = np.linalg.solve(design.T @ design / NOISE**2 + own, design.T @ y / NOISE**2)
+    assert_allclose(found, expected, atol=0.02)
+
+
+# Diagnostics -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("draws", [500, 501])
+def test_diagnostics_are_those_of_arviz(draws):
+    array_stats = pytest.importorskip("arviz_stats.base").array_stats
+    rng, correlation = np.random.default_rng(0), np.array([0, 0.3, 0.9, -0.5, 0.99, 0.7])
+    x = rng.normal(size=(draws, 4, 6))
+    for t in range(1, draws):
+        x[t] += correlation * x[t - 1]
+    x[:, 0, 5] += 3  # a chain that stayed elsewhere
+    theirs = x.transpose(1, 0, 2)
+    expected = [array_stats.rhat(theirs[..., j]) for j in range(6)]
+    assert_allclose(r_hat(x), expected, rtol=1e-6)
+    expected = [array_stats.ess(theirs[..., j], method="mean") for j in range(6)]
+    assert_allclose(effective_sample_size(x), expected, rtol=0.02)
+
+
+def test_what_never_changes_has_no_diagnostics():
+    x = np.random.default_rng(0).normal(size=(20, 2, 3))
+    x[..., 1] = 7
+    for function in (r_hat, effective_sample_size):
+        assert np.isnan(function(x)).tolist() == [False, True, False]
+
+
+def test_r_hat_sees_chains_of_different_spread():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1000, 4)) * [1, 1, 1, 3]
+    assert r_hat(x) > 1.1
+
+
+@pytest.mark.parametrize(
+    "samples", [np.zeros((3, 2)), np.zeros(10), np.full((10, 2), np.nan), "abc"]
+)
+def test_diagnostics_refuse_what_are_no_chains(samples):
+    for function in (r_hat, effective_sample_size):
+        with pytest.raises(ValueError, match=r"^samples: "):
+            function(samples)
+
+
+# Wrong arguments -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given_", "name"),
+    [
+        ({"sizes": (3, 2)}, "sizes"), ({"sizes": (1,)}, "sizes"), ({"noise": 0}, "noise"),
+        ({"weight_scale": -1}, "weight_scale"), ({"bias_scale": "a"}, "bias_scale"),
+        ({"activation": "sine"}, "activation"),
+    ],
+)  # fmt: skip
+def test_wrong_models(given_, name):
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        RegressionModel(**{"sizes": (3, 1), "noise": 1.0} | given_)
+
+
+def test_wrong_data_are_named():
+    x, y = table()
+    z = LINEAR.draw_prior(2)
+    for function in (
+        lambda *of: exact_linear(LINEAR, *of), lambda *of: fit_maps(LINEAR, *of, z),
+        lambda *of: train_networks(LINEAR, *of, z), lambda *of: sample_hmc(LINEAR, *of, z),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=r"^x: has 2 columns, the model takes 3"):
+            function(x[:, :2], y)
+        with pytest.raises(ValueError, match=r"^y: has 19 values for 20 rows"):
+            function(x, y[:19])
+        with pytest.raises(ValueError, match=r"^y: contains NaN"):
+            function(x, y * np.nan)
+        with pytest.raises(ValueError, match=r"^x: "):
+            function(np.array([x] * 3), y)  # one axis too many, or not as many as networks
+        with pytest.raises(ValueError, match=r"^y: "):
+            function(x, np.array([y] * 3))
+    with pytest.raises(ValueError, match=r"^model: needs sizes"):
+        exact_linear(SMALL, *curve())
+    with pytest.raises(ValueError, match=r"^x: "):
+        fit_laplace(LINEAR, x, z[0]).sample(x[:, :1])
+    with pytest.raises(ValueError, match=r"^z: expected a tensor of shape \(4,\)"):
+        fit_laplace(LINEAR, x, z)
+    for function in (fit_maps, train_networks, sample_hmc):
+        for start in (z[0], z[:, :3], z.numpy(), z * torch.nan):
+            with pytest.raises(ValueError, match=r"^start: "):
+                function(LINEAR, x, y, start)
+
+
+@pytest.mark.parametrize(
+    ("function", "given_"),
+    [
+        (sample_hmc, {"draws": 0}), (sample_hmc, {"warm_up": -1}), (sample_hmc, {"leapfrog": 0.5}),
+        (sample_hmc, {"target": 1.0}), (sample_hmc, {"seed": -1}),
+        (train_networks, {"drop": 1.0}), (train_networks, {"drop": None}),
+        (train_networks, {"prior": -1}), (train_networks, {"prior": "a"}),
+        (train_networks, {"prior": np.nan}), (train_networks, {"steps": 0}),
+        (train_networks, {"learning_rate": 0}), (fit_maps, {"iterations": 0}),
+        (fit_maps, {"weights": -np.ones((2, 20))}), (fit_maps, {"weights": "a"}),
+        (fit_maps, {"weights": np.ones((2, 19))}), (fit_maps, {"anchors": LINEAR.draw_prior(3)}),
+        (fit_maps, {"anchors": 0}),
+    ],
+)  # fmt: skip
+def test_wrong_options_are_named(function, given_):
+    with pytest.raises(ValueError, match=f"^{next(iter(given_))}: "):
+        function(LINEAR, *table(), LINEAR.draw_prior(2), **given_)
+
+
+@pytest.mark.parametrize("p", [0, 1, 1.5, "a"])
+def test_masks_refuse_other_probabilities(p):
+    with pytest.raises(ValueError, match=r"^p: "):
+        draw_masks(SMALL, (2,), p, torch.Generator())
