@@ -14,6 +14,7 @@ PAGES = (".png", ".pdf", ".svg")
 ARRAYS = ("logits", "labels")
 LABELS = ("label", "labels")
 SETS = ["yacht", "energy", "concrete", "wine-quality-red", "kin8nm", "power-plant"]
+SHARED = ("birds", "birds-tuning")  # runs that several processes may make together
 RUNS = {  # beside "calibration", "birds" and "uci", which have choices of their own
     "posterior": "run_posterior",
     "dropout-spread": "run_spread",
@@ -195,6 +196,8 @@ def _run(given):
 
     # Processes that torchrun started meet once, not once for each seed.
     with _parallel.joined(given.device) as device:
+        if _parallel.place()[1] > 1 and given.name not in SHARED:
+            raise ValueError(f"{given.name}: is made by one process; run it without torchrun")
         for seed in given.seed:
             print(_one_run(given, seed, device), flush=True)
     return 0

@@ -468,6 +468,15 @@ def test_all_sets_are_run_unless_some_are_named(monkeypatch, capsys):
     )
 
 
+@pytest.mark.parametrize("name", ["calibration", "uci", "posterior"])
+def test_what_one_process_makes_is_not_made_by_several(name, monkeypatch, capsys):
+    """Each would write the same file, and begin from the same weights for nothing."""
+    monkeypatch.setattr(_parallel, "place", lambda: (1, 2))
+    assert main(["run", name]) == 2
+    expected = f"mcunc: {name}: is made by one process; run it without torchrun\n"
+    assert capsys.readouterr().err == expected
+
+
 def test_processes_of_torchrun_meet_once_for_all_seeds(monkeypatch, capsys):
     met = []
 
