@@ -252,7 +252,7 @@ def _parser():
     )
     uci = run.add_argument_group("of uci alone")
     uci.add_argument("--set", nargs="+", default=SETS, metavar="SET", help="(default: all six)")
-    uci.add_argument("--protocol", default="paper", help="(default: paper) or rerun: longer")
+    uci.add_argument("--protocol", default="paper", help="(default: paper) or short, rerun")
     return parser
 
 

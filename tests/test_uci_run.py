@@ -207,5 +207,6 @@ def test_inputs_are_masked_too():
 def test_the_protocols_are_the_published_ones():
     """REFERENCES: the paper's own column, and the authors' rerun, whose grid is in the archive."""
     assert _uci_run.PROTOCOLS["paper"] == Protocol(400, 32, (0.005, 0.05))
+    assert _uci_run.PROTOCOLS["short"] == Protocol(400, 128, (0.005, 0.01, 0.05, 0.1))
     assert _uci_run.PROTOCOLS["rerun"] == Protocol(4000, 128, (0.005, 0.01, 0.05, 0.1))
     assert (_uci_run.LENGTH_SCALE, _uci_run.RATE, max(_uci_run.PASSES)) == (0.01, 0.001, 10_000)
