@@ -19,6 +19,7 @@ import torch
 from mcunc import recorded
 from mcunc._checks import check_count, check_folder
 from mcunc._files import whole
+from mcunc._streams import stream
 from mcunc.posterior import (
     RegressionModel,
     draw_masks,
@@ -42,12 +43,6 @@ ITERATIONS = 200  # of a mode
 STEPS = 2000  # of an ensemble's member, and of dropout
 DROP = 0.05
 LEVEL = 0.95
-
-
-def stream(seed, purpose, number=0):
-    """A seed of its own for each purpose, so that no two share their random numbers."""
-    words = [seed, number, *purpose.encode()]
-    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
 
 
 @dataclass(frozen=True)

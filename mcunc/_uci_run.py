@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from mcunc import _checkpoint, data, recorded
 from mcunc._checks import check_choice, check_count, check_folder
+from mcunc._streams import stream
 from mcunc.networks import DropoutMLP
 
 LENGTH_SCALE = 0.01  # l of the prior
@@ -82,11 +83,9 @@ def tables(found, part=PART):
     return Tables(x, y, (judge_x, judge_y), (test_x, test_y), scale)
 
 
-def stream(seed, purpose):
-    """A generator of its own for each purpose, so that none depends on where a run was resumed."""
-    words = [seed, *purpose.encode()]
-    state = int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
-    return torch.Generator().manual_seed(state)
+def _generator(seed, purpose):
+    """For each purpose its own, so that none depends on where a run was resumed."""
+    return torch.Generator().manual_seed(stream(seed, purpose))
 
 
 def grid(drops, precisions):
@@ -233,20 +232,20 @@ def run_uci(name="yacht", protocol="paper", seed=0, folder="runs"):
     drops, precisions = grid(how.drops, found.precisions)
     seconds, (split, networks) = _trained(
         found, PART, *(np.tile(of, len(found.train)) for of in (drops, precisions)), how,
-        stream(seed, "train"), path.with_suffix(".pt"), about,
+        _generator(seed, "train"), path.with_suffix(".pt"), about,
     )  # fmt: skip
     begin = perf_counter()
-    arrays = _tested(networks, split, drops, precisions, stream(seed, "passes"))
+    arrays = _tested(networks, split, drops, precisions, _generator(seed, "passes"))
     begin, judging = perf_counter(), perf_counter() - begin
     best = arrays["chosen"]
     again, (split, networks) = _trained(
-        found, 1.0, drops[best], precisions[best], how, stream(seed, "refit"),
+        found, 1.0, drops[best], precisions[best], how, _generator(seed, "refit"),
         path.with_name(f"{path.stem}-refit.pt"), about,
     )  # fmt: skip
     taus = torch.as_tensor(precisions[best])
     with torch.no_grad():
         scores = score(
-            networks, *split.test, split.scale, taus, PASSES[-1:], stream(seed, "refit passes")
+            networks, *split.test, split.scale, taus, PASSES[-1:], _generator(seed, "refit passes")
         )
     arrays |= {"refit_log_likelihood": scores[0][0], "refit_rmse": scores[1][0]}
     record = recorded.provenance(

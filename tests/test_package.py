@@ -25,6 +25,7 @@ ORDER = [
     *(
         "_checks",
         "_files",
+        "_streams",
         "_download",
         "_photographs",
         "_regression",
