@@ -14,7 +14,11 @@ PAGES = (".png", ".pdf", ".svg")
 ARRAYS = ("logits", "labels")
 LABELS = ("label", "labels")
 SETS = ["yacht", "energy", "concrete", "wine-quality-red", "kin8nm", "power-plant"]
-SHARED = ("birds", "birds-tuning")  # runs that several processes may make together
+SHARED = (
+    "birds",
+    "birds-tuning",
+    "birds-repeated",
+)  # runs that several processes may make together
 RUNS = {  # beside "calibration", "birds" and "uci", which have choices of their own
     "posterior": "run_posterior",
     "dropout-spread": "run_spread",
@@ -214,6 +218,8 @@ def _one_run(given, seed, device):
         )  # fmt: skip
     if given.name == "birds-tuning":
         return runs.run_tuning(given.network, seed, given.folder, device)
+    if given.name == "birds-repeated":
+        return runs.run_repeated(given.network, seed, given.folder, device)
     if given.name == "uci":
         made = (runs.run_uci(name, given.protocol, seed, given.folder) for name in given.set)
         return "\n".join(map(str, made))
@@ -234,7 +240,7 @@ def _parser():
     )
 
     run = commands.add_parser("run", help="make a recorded run of the book again")
-    run.add_argument("name", choices=["calibration", "birds", "birds-tuning", "uci", *RUNS])
+    run.add_argument("name", choices=["calibration", "uci", *SHARED, *RUNS])
     run.add_argument("--data", choices=["cifar10", "cifar100"], default="cifar10")
     run.add_argument("--seed", type=int, nargs="+", default=[0], help="one run for each")
     run.add_argument("--folder", default="runs", help="checkpoints and results (default: runs)")

@@ -1,12 +1,10 @@
 """Networks trained on photographs of birds, standard and with dropout: runs of chapter 6."""
 
-import json
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -188,7 +186,7 @@ def run_birds(
     size = check_count("size", setting.size if size is None else size, minimum=32)
     rate = None if rate is None else check_positive("rate", rate)
     decay = None if decay is None else check_positive("decay", decay)
-    run = Run(network, arm, drop, size, _recipe(network, epochs, rate, decay), inner, seed)
+    run = Run(network, arm, drop, size, recipe_of(network, epochs, rate, decay), inner, seed)
     pictures = data.cub200(2010, size)
     train, test = data.cub200_split(pictures.labels, seed)
     if inner:
@@ -254,7 +252,13 @@ class Run:
         )
 
 
-def _recipe(network, epochs=None, rate=None, decay=None):
+def gpu_of(device):
+    """Name of the GPU, for a record."""
+    device = torch.device(device)
+    return {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+
+
+def recipe_of(network, epochs=None, rate=None, decay=None):
     """The recipe of a network, with what is given instead."""
     given = {"epochs": epochs, "learning_rate": rate, "weight_decay": decay}
     given = {key: value for key, value in given.items() if value is not None}
@@ -262,7 +266,7 @@ def _recipe(network, epochs=None, rate=None, decay=None):
 
 
 def _record(run, history, device):
-    """Command and settings of a run.
+    """Command and settings of a run, and the GPU where there was one.
 
     Several processes are named in the command: BatchNorm that learns sees in each its own part of
     a batch, and what they reach together is not what one reaches alone.
@@ -272,109 +276,13 @@ def _record(run, history, device):
     command = f"{start} -m mcunc run birds {run.options}"
     if device != "cpu":
         command += f" --device {device.partition(':')[0]}"  # "cuda:1" is that of one process
-    return recorded.provenance(command, run.seed) | {
-        "hours": round(sum(row["seconds"] for row in history) / 3600, 2),
+    seconds = sum(row["seconds"] for row in history)
+    return recorded.provenance(command, run.seed) | gpu_of(device) | {
+        "hours": round(seconds / 3600, 2 if device == "cpu" else 4),
         "network": run.network, "arm": run.arm, "drop": run.drop, "size": run.size,
         "recipe": asdict(run.recipe), "ramp": SETTINGS[run.network].ramp, "draws": DRAWS,
         "history": HISTORY,
     }  # fmt: skip
-
-
-class Trial(NamedTuple):
-    """Settings tried on the inner split: arm, probability to drop, learning rate, and so on."""
-
-    arm: str
-    drop: float
-    rate: float
-    decay: float
-    epochs: int
-    size: int
-
-
-VARIED = ("epochs", "learning_rate", "weight_decay")
-# As many for one arm as for the other.
-TRIALS = {
-    "efficientnet_lite0": (
-        Trial("standard", 0.1, 0.01, 1e-4, 4, 160), Trial("standard", 0.1, 0.02, 1e-4, 4, 160),
-        Trial("last", 0.05, 0.01, 1e-4, 4, 160), Trial("last", 0.1, 0.01, 1e-4, 4, 160),
-        # Four epochs do not show what ten need: regularisers of either arm, for as long as the run.
-        *(Trial("standard", 0.1, 0.01, decay, 10, 128) for decay in (1e-4, 1e-3, 5e-3)),
-        *(Trial("last", drop, 0.01, 1e-4, 10, 128) for drop in (0.05, 0.1, 0.2)),
-    ),
-    "googlenet": (
-        Trial("standard", 0.1, 0.05, 5e-4, 15, 96), Trial("standard", 0.1, 0.1, 5e-4, 15, 96),
-        Trial("everywhere", 0.02, 0.05, 5e-4, 15, 96),
-        Trial("everywhere", 0.05, 0.05, 5e-4, 15, 96),
-    ),
-}  # fmt: skip
-
-
-def run_tuning(network="efficientnet_lite0", seed=0, folder="runs", device="cpu"):
-    """Settings of training on birds, each tried on the inner split: chapter 6.
-
-    Parameters
-    ----------
-    network : str, one of `TRIALS`
-    seed : int, of split and training
-    folder : path, takes the trials and ``birds-tuning-<network>.npz`` and .json: log loss and
-        accuracy at the end of each trial, of passes where there is dropout, and with dropout off
-    device : {"cpu", "cuda"}
-
-    Returns
-    -------
-    path of the .npz file
-
-    Raises
-    ------
-    ValueError
-        As `run_birds`, or for a trial of other settings that lies in the folder.
-    FileNotFoundError
-        Where the photographs are neither here nor to be downloaded.
-    ImportError
-        Without the packages of EfficientNet-Lite0.
-    """
-    check_choice("network", network, tuple(TRIALS))
-    seed = check_count("seed", seed, minimum=0)
-    check_folder(folder)
-    path = Path(folder) / recorded.file_name(f"birds-tuning-{network}", seed)
-    with _parallel.joined(device) as device:
-        made = [_tried(network, trial, seed, folder, device) for trial in TRIALS[network]]
-        if len({(run.record["data"], run.record["kind"]) for run in made}) > 1:
-            raise ValueError(f"folder: trials in {folder} are of different photographs")
-        if _parallel.place()[0] == 0:
-            ends = np.array([run["history"][-1] for run in made], float)
-            off, accuracy = (ends[:, HISTORY.index(key)] for key in ("val_loss", "val_accuracy"))
-            loss = [
-                without if trial.arm == "standard" else run["loss_of_draws"][-1]
-                for trial, run, without in zip(TRIALS[network], made, off, strict=True)
-            ]
-            command = f"python -m mcunc run birds-tuning --network {network} --seed {seed}"
-            record = recorded.provenance(command, seed) | {
-                "hours": round(sum(run.record["hours"] for run in made), 2),
-                "data": made[0].record["data"], "kind": made[0].record["kind"],
-                "tried": [trial._asdict() for trial in TRIALS[network]],
-                "recipe": {k: v for k, v in asdict(_recipe(network)).items() if k not in VARIED},
-            }  # fmt: skip
-            arrays = {"loss": np.array(loss), "off_loss": off, "off_accuracy": accuracy}
-            recorded.save(path, arrays, record)
-        _parallel.wait()
-    return path
-
-
-def _tried(network, trial, seed, folder, device):
-    """One trial, made now or before."""
-    recipe = _recipe(network, trial.epochs, trial.rate, trial.decay)
-    run = Run(network, trial.arm, trial.drop, trial.size, recipe, inner=True, seed=seed)
-    path = Path(folder) / f"{run.name}.npz"
-    if not path.with_suffix(".json").exists():  # which is written after the other
-        run_birds(
-            network, trial.arm, trial.drop, trial.epochs, trial.size, trial.rate, trial.decay,
-            inner=True, seed=seed, folder=folder, device=device,
-        )  # fmt: skip
-    made = recorded.load(path)
-    if made.record["recipe"] != json.loads(json.dumps(asdict(recipe))):
-        raise ValueError(f"folder: {path} is of another recipe; delete it")
-    return made
 
 
 def _fit(network, pictures, parts, run, checkpoint, device):

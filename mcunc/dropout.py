@@ -411,13 +411,13 @@ class _Masks:
     def __call__(self, site, x, p, whole_channels):
         """`x` with what is dropped at 0 and the rest divided by 1 - p."""
         if self._is_ready(site, x, p, whole_channels):
-            return x * self.ready[site]
+            return (x * self.ready[site]).to(x.dtype)
         kept = self.kept(site, x, p, whole_channels)
         if kept.numel() == x.numel():
             return (x * kept).div_(1 - p) if p < 1 else x * kept
         if kept.numel() <= _SMALL:
             self.asked[site] = x.new_empty(()).expand(x.shape), p, whole_channels
-        return x * _factor(kept, x, p)
+        return (x * _factor(kept, x, p)).to(x.dtype)
 
     def _is_ready(self, site, x, *how):
         if self.forced is not None or site not in self.ready:
@@ -462,8 +462,12 @@ class _Masks:
 
 
 def _factor(kept, x, p):
-    """0 where dropped, elsewhere 1 / (1 - p), in the type of `x`."""
-    return kept.to(x.dtype) / (1 - p) if p < 1 else kept
+    """0 where dropped, elsewhere 1 / (1 - p), in the type of `x` or in single precision.
+
+    In half precision 1 / 0.98 itself would be rounded, by up to 0.4 %, and all of `x` be off by it.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return kept.to(wide) / (1 - p) if p < 1 else kept
 
 
 def _dropped(p, count, seed, draw, site, block):

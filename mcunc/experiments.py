@@ -8,7 +8,8 @@ import numpy as np
 from scipy.special import softmax
 
 from mcunc import calibration, data, networks, recorded, training
-from mcunc._birds_run import fine_tuned, run_birds, run_pretrained, run_tuning
+from mcunc._birds_run import fine_tuned, run_birds, run_pretrained
+from mcunc._birds_trials import run_repeated, run_tuning
 from mcunc._birdwatch_run import as_bytes, excess_loss, held_out, load_network, run_birdwatch
 from mcunc._checks import check_choice, check_count, check_folder
 from mcunc._heads_run import run_heads
@@ -30,6 +31,7 @@ __all__ = [
     "run_heads",
     "run_posterior",
     "run_pretrained",
+    "run_repeated",
     "run_spread",
     "run_tuning",
     "run_uci",

@@ -290,7 +290,7 @@ def crop_and_flip(images, generator, padding=4):
     Parameters
     ----------
     images : (B, C, H, W) tensor
-    generator : torch.Generator
+    generator : torch.Generator, of the CPU wherever the pictures are
     padding : int
 
     Returns
@@ -314,7 +314,8 @@ def crop_and_flip(images, generator, padding=4):
     columns = left + torch.arange(width)
     mirrored = torch.rand(count, 1, generator=generator) < 0.5
     columns = torch.where(mirrored, columns.flip(1), columns)
-    index = torch.arange(count)[:, None, None]
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    index = torch.arange(count, device=images.device)[:, None, None]
     # Indices on both sides of the slice put its axis last.
     return padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
@@ -327,7 +328,7 @@ def zoom_and_flip(images, generator, least=0.4):
     Parameters
     ----------
     images : (B, C, H, W) uint8 tensor
-    generator : torch.Generator
+    generator : torch.Generator, of the CPU wherever the pictures are
     least : float in (0, 1], part of the area that a cut has at least; uniform from there to 1
 
     Returns
@@ -352,6 +353,7 @@ def zoom_and_flip(images, generator, least=0.4):
     move = torch.zeros(len(images), 2, 3)
     move[:, 0, 0], move[:, 0, 2] = sign * side, (1 - side) * (2 * left - 1)
     move[:, 1, 1], move[:, 1, 2] = side, (1 - side) * (2 * top - 1)
+    move = move.to(images.device)
     grid = torch.nn.functional.affine_grid(move, images.shape, align_corners=False)
     cut = torch.nn.functional.grid_sample(
         images.float(), grid, padding_mode="border", align_corners=False
@@ -397,7 +399,7 @@ def _one_epoch(network, optimiser, images, labels, recipe, augment, key, bar, ma
             module.training = module.training and not isinstance(module, _BATCHNORM)
     try:
         for step, chosen in enumerate(batches, key[1] * len(batches)):
-            batch, target = images[chosen], labels[chosen].to(device)
+            batch, target = images[chosen].to(device), labels[chosen].to(device)
             if augment is not None:  # all of the batch in every process, so that all draw alike
                 batch = augment(batch, generator)
             if key[1] < round(recipe.halved * recipe.epochs):

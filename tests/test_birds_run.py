@@ -8,26 +8,11 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from scipy.special import log_softmax
+from small_birds import RECIPE
 
 from mcunc import _birds_run, _changes, _heads_run, data, networks, predictive, recorded, training
-from mcunc._birds_run import ARMS, SETTINGS, Setting, Trial, network_of, run_birds
+from mcunc._birds_run import ARMS, SETTINGS, Setting, network_of, run_birds
 from mcunc.dropout import keyed_masks, sample_logits
-
-RECIPE = training.Recipe(2, 16, 0.05, keep_statistics=True)
-
-
-@pytest.fixture
-def few(monkeypatch):
-    """Twenty pictures of each of five colours."""
-    rng, labels = np.random.default_rng(0), np.repeat(np.arange(5), 20)
-    colours = rng.integers(0, 200, (5, 3, 1, 1))
-    images = (colours[labels] + rng.integers(0, 56, (100, 3, 32, 32))).astype(np.uint8)
-    pictures = data.Pictures(images, labels, list("abcde"), "birds.tgz sha256:0", "full")
-    monkeypatch.setattr(data, "cub200", lambda edition, size: pictures)
-    tiny = Setting(32, RECIPE, networks.small_inception, ("features.4",))
-    monkeypatch.setattr(_birds_run, "SETTINGS", {"tiny": tiny})
-    monkeypatch.setattr(_birds_run, "DRAWS", 6)
-    return pictures
 
 
 def places(network):
@@ -100,7 +85,10 @@ def test_the_command_tells_processes_and_device(few, monkeypatch):
     run = _birds_run.Run("tiny", "standard", 0.3, 32, RECIPE, inner=False, seed=1)
     assert " run birds --network tiny " in _birds_run._record(run, [], "cpu")["command"]
     monkeypatch.setattr(_birds_run._parallel, "place", lambda: (0, 3))
-    command = _birds_run._record(run, [], "cuda:1")["command"]
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    record = _birds_run._record(run, [], "cuda:1")
+    assert record["gpu"] == "GPU 1"
+    command = record["command"]
     assert command.startswith("torchrun --nproc-per-node 3 -m mcunc run birds --network tiny ")
     assert command.endswith(" --seed 1 --device cuda")
 
@@ -220,73 +208,6 @@ def test_masks_in_a_network_as_it_comes(few, tmp_path, monkeypatch):
     agree = (run["predicted"] == run["off"]).mean(axis=(2, 3))
     assert_allclose(agree[:, 0], 1)
     assert agree[0, 1] < 0.5
-
-
-def test_trials_are_compared_by_what_they_said_of_the_inner_split(few, tmp_path, monkeypatch):
-    trials = (
-        Trial("standard", 0.1, 0.05, RECIPE.weight_decay, 1, 32),
-        Trial("last", 0.3, 0.05, 0.1, 1, 32),
-    )
-    monkeypatch.setattr(_birds_run, "TRIALS", {"tiny": trials})
-    path = _birds_run.run_tuning("tiny", folder=tmp_path)
-    again = list(tmp_path.glob("*inner*.npz"))
-    assert len(again) == 2
-    standard, last = (recorded.load(file) for file in sorted(again, reverse=True))
-    expected = [standard["history"][-1, 2], last["loss_of_draws"][-1]]
-    assert_allclose(recorded.load(path)["loss"], expected)
-    off = [run["history"][-1, 2] for run in (standard, last)]
-    assert_allclose(recorded.load(path)["off_loss"], off)
-    right = [run["history"][-1, 3] for run in (standard, last)]
-    assert_allclose(recorded.load(path)["off_accuracy"], right)
-    assert "decay0.1" in str(sorted(again)[0])
-    assert last.record["recipe"]["weight_decay"] == 0.1
-    monkeypatch.setattr(_birds_run, "run_birds", None)  # what is there is not made again
-    assert_allclose(recorded.load(_birds_run.run_tuning("tiny", folder=tmp_path))["loss"], expected)
-    for given_, name in (({"seed": -1}, "seed"), ({"folder": 3}, "folder")):
-        with pytest.raises(ValueError, match=f"^{name}: "):
-            _birds_run.run_tuning("tiny", **given_)
-    monkeypatch.setattr(_birds_run, "_tried", lambda *given_: next(made))
-    standard.record["kind"] = "crops"
-    made = iter((standard, last))
-    with pytest.raises(ValueError, match=r"^folder: trials .* are of different photographs"):
-        _birds_run.run_tuning("tiny", folder=tmp_path)
-
-
-def test_a_trial_of_another_recipe_is_refused(few, tmp_path, monkeypatch):
-    trial = Trial("standard", 0.1, 0.05, RECIPE.weight_decay, 1, 32)
-    monkeypatch.setattr(_birds_run, "TRIALS", {"tiny": (trial,)})
-    _birds_run.run_tuning("tiny", folder=tmp_path)
-    (half,) = tmp_path.glob("*inner*.json")
-    half.unlink()  # killed between the two files: made again
-    _birds_run.run_tuning("tiny", folder=tmp_path)
-    other = Setting(32, training.Recipe(1, 8, keep_statistics=True), None, ())
-    monkeypatch.setattr(_birds_run, "SETTINGS", {"tiny": other})
-    with pytest.raises(ValueError, match=r"^folder: .* is of another recipe; delete it"):
-        _birds_run.run_tuning("tiny", folder=tmp_path)
-    with pytest.raises(ValueError, match=r"^network: "):
-        _birds_run.run_tuning("vgg", folder=tmp_path)
-
-
-def test_one_process_of_several_writes_the_tuning(few, tmp_path, monkeypatch):
-    trial = Trial("standard", 0.1, 0.05, 1e-4, 1, 32)
-    monkeypatch.setattr(_birds_run, "TRIALS", {"tiny": (trial,)})
-    first = _birds_run.run_tuning("tiny", folder=tmp_path / "first")
-    made = recorded.load(next(first.parent.glob("*inner*.npz")))
-    monkeypatch.setattr(_birds_run, "_tried", lambda *given_: made)
-    monkeypatch.setattr(_birds_run._parallel, "place", lambda: (1, 2))
-    waited = []
-    monkeypatch.setattr(_birds_run._parallel, "wait", lambda: waited.append(True))
-    assert not _birds_run.run_tuning("tiny", folder=tmp_path / "second").exists()
-    assert waited
-
-
-def test_both_arms_are_tried_as_often():
-    for name, trials in _birds_run.TRIALS.items():
-        for at in {(trial.epochs, trial.size) for trial in trials}:
-            arms = [trial.arm for trial in trials if (trial.epochs, trial.size) == at]
-            assert arms.count("standard") == len(arms) / 2
-            assert len(set(arms)) == 2
-        assert SETTINGS[name].recipe.learning_rate in {trial.rate for trial in trials}
 
 
 def test_the_head_learned_alone_is_that_of_the_features(few):

@@ -59,6 +59,7 @@ ORDER = [
         "_heads_run",
         "_changes",
         "_birds_run",
+        "_birds_trials",
         "_uci_run",
         "_posterior_run",
         "experiments",

@@ -1,0 +1,240 @@
+"""Settings of training on birds, tried on an inner split, and the best of them on many splits."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import softmax
+from scipy.stats import entropy
+
+from mcunc import _parallel, recorded
+from mcunc._birds_run import HISTORY, Run, gpu_of, recipe_of, run_birds
+from mcunc._checks import check_choice, check_count, check_folder
+from mcunc.recalibration import TemperatureScaling, cross_fitted
+
+
+class Trial(NamedTuple):
+    """Settings tried on the inner split: arm, probability to drop, learning rate, and so on."""
+
+    arm: str
+    drop: float
+    rate: float
+    decay: float
+    epochs: int
+    size: int
+
+
+VARIED = ("epochs", "learning_rate", "weight_decay")
+# As many for one arm as for the other.
+TRIALS = {
+    "efficientnet_lite0": (
+        Trial("standard", 0.1, 0.01, 1e-4, 4, 160), Trial("standard", 0.1, 0.02, 1e-4, 4, 160),
+        Trial("last", 0.05, 0.01, 1e-4, 4, 160), Trial("last", 0.1, 0.01, 1e-4, 4, 160),
+        # Four epochs do not show what ten need: regularisers of either arm, for as long as the run.
+        *(Trial("standard", 0.1, 0.01, decay, 10, 128) for decay in (1e-4, 1e-3, 5e-3)),
+        *(Trial("last", drop, 0.01, 1e-4, 10, 128) for drop in (0.05, 0.1, 0.2)),
+    ),
+    "googlenet": (
+        Trial("standard", 0.1, 0.05, 5e-4, 15, 96), Trial("standard", 0.1, 0.1, 5e-4, 15, 96),
+        Trial("everywhere", 0.02, 0.05, 5e-4, 15, 96),
+        Trial("everywhere", 0.05, 0.05, 5e-4, 15, 96),
+    ),
+}  # fmt: skip
+
+
+class Contest(NamedTuple):
+    """Settings tried on the inner split of one split, and the number of splits that judge."""
+
+    trials: tuple
+    splits: int
+
+
+CONTESTS = {
+    "efficientnet_lite0": Contest(
+        (
+            *(Trial("standard", 0.1, 0.01, decay, 10, 224)
+              for decay in (1e-4, 1e-3, 5e-3, 1e-2, 2e-2, 4e-2)),
+            *(Trial("last", drop, 0.01, decay, 10, 224)
+              for decay in (1e-4, 5e-3) for drop in (0.05, 0.1, 0.2)),
+        ), 10,
+    ),
+    "googlenet": Contest(
+        (
+            *(Trial("standard", 0.1, 0.05, decay, 60, 224) for decay in (5e-4, 2e-3, 5e-3)),
+            *(Trial("everywhere", drop, 0.05, 5e-4, 60, 224) for drop in (0.01, 0.02, 0.05)),
+        ), 5,
+    ),
+}  # fmt: skip
+WAYS = ("standard", "off", "passes")
+
+
+def run_tuning(network="efficientnet_lite0", seed=0, folder="runs", device="cpu"):
+    """Settings of training on birds, each tried on the inner split: chapter 6.
+
+    Parameters
+    ----------
+    network : str, one of `TRIALS`
+    seed : int, of split and training
+    folder : path, takes the trials and ``birds-tuning-<network>.npz`` and .json: log loss and
+        accuracy at the end of each trial, of passes where there is dropout, and with dropout off
+    device : {"cpu", "cuda"}
+
+    Returns
+    -------
+    path of the .npz file
+
+    Raises
+    ------
+    ValueError
+        As `run_birds`, or for a trial of other settings that lies in the folder.
+    FileNotFoundError
+        Where the photographs are neither here nor to be downloaded.
+    ImportError
+        Without the packages of EfficientNet-Lite0.
+    """
+    check_choice("network", network, tuple(TRIALS))
+    seed = check_count("seed", seed, minimum=0)
+    check_folder(folder)
+    trials = TRIALS[network]
+    path = Path(folder) / recorded.file_name(f"birds-tuning-{network}", seed)
+    with _parallel.joined(device) as device:
+        made = [_made(network, trial, True, seed, folder, device) for trial in trials]
+        _check_same_pictures(made, folder)
+        if _parallel.place()[0] == 0:
+            record = _record("birds-tuning", network, seed, trials, made, device)
+            recorded.save(path, _ends(trials, made), record)
+        _parallel.wait()
+    return path
+
+
+def run_repeated(network="efficientnet_lite0", seed=0, folder="runs", device="cpu"):
+    """The best settings of either arm, trained and judged on many splits: chapter 6.
+
+    Settings are tried on the inner split of split `seed`, and those of the lowest log loss (of
+    passes where there is dropout) taken for that split and those after it.  Twenty-four trainings
+    and more: for a GPU.  What lies in the folder is not made again, so that processes with a
+    ``run birds`` each can share the work.
+
+    Parameters
+    ----------
+    network : str, one of `CONTESTS`
+    seed : int, of the trials, and of the first split
+    folder : path, takes the runs and ``birds-repeated-<network>.npz`` and .json
+    device : {"cpu", "cuda"}
+
+    Returns
+    -------
+    path of the .npz file
+
+    Raises
+    ------
+    ValueError
+        As `run_birds`, or for a run of other settings that lies in the folder.
+    FileNotFoundError
+        Where the photographs are neither here nor to be downloaded.
+    ImportError
+        Without the packages of EfficientNet-Lite0.
+    """
+    check_choice("network", network, tuple(CONTESTS))
+    seed = check_count("seed", seed, minimum=0)
+    check_folder(folder)
+    trials, splits = CONTESTS[network]
+    path = Path(folder) / recorded.file_name(f"birds-repeated-{network}", seed)
+    with _parallel.joined(device) as device:
+        tried = [_made(network, trial, True, seed, folder, device) for trial in trials]
+        ends = _ends(trials, tried)
+        pair = best_of_arms(trials, ends["loss"])
+        judged = [
+            [_made(network, trial, False, seed + split, folder, device) for trial in pair]
+            for split in range(splits)
+        ]
+        made = [*tried, *(run for runs in judged for run in runs)]
+        _check_same_pictures(made, folder)
+        if _parallel.place()[0] == 0:
+            record = _record("birds-repeated", network, seed, trials, made, device)
+            record["chosen"] = [trial._asdict() for trial in pair]
+            said = [_said(*runs) for runs in judged]
+            arrays = {key: np.stack([of[key] for of in said]) for key in said[0]}
+            recorded.save(path, ends | arrays, record)
+        _parallel.wait()
+    return path
+
+
+def best_of_arms(trials, loss):
+    """The trial of lowest loss of either arm, the standard one first."""
+    order = np.argsort(loss, kind="stable")
+    standard = next(trials[i] for i in order if trials[i].arm == "standard")
+    return standard, next(trials[i] for i in order if trials[i].arm != "standard")
+
+
+def _made(network, trial, inner, seed, folder, device):
+    """One run, made now or before."""
+    recipe = recipe_of(network, trial.epochs, trial.rate, trial.decay)
+    run = Run(network, trial.arm, trial.drop, trial.size, recipe, inner, seed)
+    path = Path(folder) / f"{run.name}.npz"
+    if not path.with_suffix(".json").exists():  # which is written after the other
+        run_birds(
+            network, trial.arm, trial.drop, trial.epochs, trial.size, trial.rate, trial.decay,
+            inner, seed, folder, device,
+        )  # fmt: skip
+    made = recorded.load(path)
+    if made.record["recipe"] != json.loads(json.dumps(asdict(recipe))):
+        raise ValueError(f"folder: {path} is of another recipe; delete it")
+    return made
+
+
+def _check_same_pictures(made, folder):
+    if len({(run.record["data"], run.record["kind"]) for run in made}) > 1:
+        raise ValueError(f"folder: runs in {folder} are of different photographs")
+
+
+def _ends(trials, made):
+    """Log loss at the end of each trial, of passes where there are masks; and asked without."""
+    ends = np.array([run["history"][-1] for run in made], float)
+    off, accuracy = (ends[:, HISTORY.index(key)] for key in ("val_loss", "val_accuracy"))
+    loss = [
+        without if trial.arm == "standard" else run["loss_of_draws"][-1]
+        for trial, run, without in zip(trials, made, off, strict=True)
+    ]
+    return {"loss": np.array(loss), "off_loss": off, "off_accuracy": accuracy}
+
+
+def _record(run, network, seed, trials, made, device):
+    command = f"python -m mcunc run {run} --network {network} --seed {seed}"
+    if device != "cpu":
+        command += " --device cuda"
+    return recorded.provenance(command, seed) | gpu_of(device) | {
+        "hours": round(sum(run.record["hours"] for run in made), 2),
+        "data": made[0].record["data"], "kind": made[0].record["kind"],
+        "tried": [trial._asdict() for trial in trials],
+        "recipe": {k: v for k, v in asdict(recipe_of(network)).items() if k not in VARIED},
+    }  # fmt: skip
+
+
+def _said(standard, dropped):
+    """What both networks of a split said of each photograph that judges, the other in two ways."""
+    label = standard["labels"].astype(int)
+    log_probs = standard["off_log_probs"], dropped["off_log_probs"], dropped["log_probs"]
+    arrays = {
+        "cases": standard["cases"],
+        "information": dropped["mutual_information"].astype(np.float16),
+        "loss_of_draws": dropped["loss_of_draws"],
+        "history": np.stack([standard["history"], dropped["history"]]),
+        "learned_loss": np.stack([standard["learned_loss"], dropped["learned_loss"]]),
+        "learned_accuracy": np.stack([standard["learned_accuracy"], dropped["learned_accuracy"]]),
+    }
+    for way, of in zip(WAYS, log_probs, strict=True):
+        probs, own = softmax(of, axis=1), np.arange(len(label))
+        scaled, maps = cross_fitted(TemperatureScaling(), of, label)
+        columns = {
+            "loss": -np.log(probs[own, label]),
+            "brier": ((probs - np.eye(probs.shape[1])[label]) ** 2).sum(axis=1),
+            "confidence": probs.max(axis=1), "entropy": entropy(probs, axis=1),
+            "tempered_loss": -np.log(scaled[own, label]),
+        }  # fmt: skip
+        arrays |= {f"{way}_{name}": column.astype(np.float32) for name, column in columns.items()}
+        arrays[f"{way}_right"] = probs.argmax(axis=1) == label
+        arrays[f"{way}_temperature"] = np.float32(np.mean([m.temperature_ for m in maps]))
+    return arrays

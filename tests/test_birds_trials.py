@@ -1,0 +1,162 @@
+"""Settings tried, chosen, and judged over splits, on a few made-up pictures."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from small_birds import RECIPE
+
+from mcunc import _birds_run, _birds_trials, data, recorded, training
+from mcunc._birds_run import SETTINGS, Setting
+from mcunc._birds_trials import Contest, Trial
+
+
+def test_trials_are_compared_by_what_they_said_of_the_inner_split(few, tmp_path, monkeypatch):
+    trials = (
+        Trial("standard", 0.1, 0.05, RECIPE.weight_decay, 1, 32),
+        Trial("last", 0.3, 0.05, 0.1, 1, 32),
+    )
+    monkeypatch.setattr(_birds_trials, "TRIALS", {"tiny": trials})
+    path = _birds_trials.run_tuning("tiny", folder=tmp_path)
+    again = list(tmp_path.glob("*inner*.npz"))
+    assert len(again) == 2
+    standard, last = (recorded.load(file) for file in sorted(again, reverse=True))
+    expected = [standard["history"][-1, 2], last["loss_of_draws"][-1]]
+    assert_allclose(recorded.load(path)["loss"], expected)
+    off = [run["history"][-1, 2] for run in (standard, last)]
+    assert_allclose(recorded.load(path)["off_loss"], off)
+    right = [run["history"][-1, 3] for run in (standard, last)]
+    assert_allclose(recorded.load(path)["off_accuracy"], right)
+    assert "decay0.1" in str(sorted(again)[0])
+    assert last.record["recipe"]["weight_decay"] == 0.1
+    monkeypatch.setattr(_birds_trials, "run_birds", None)  # what is there is not made again
+    assert_allclose(
+        recorded.load(_birds_trials.run_tuning("tiny", folder=tmp_path))["loss"], expected
+    )
+    for given_, name in (({"seed": -1}, "seed"), ({"folder": 3}, "folder")):
+        with pytest.raises(ValueError, match=f"^{name}: "):
+            _birds_trials.run_tuning("tiny", **given_)
+    monkeypatch.setattr(_birds_trials, "_made", lambda *given_: next(made))
+    standard.record["kind"] = "crops"
+    made = iter((standard, last))
+    with pytest.raises(ValueError, match=r"^folder: runs .* are of different photographs"):
+        _birds_trials.run_tuning("tiny", folder=tmp_path)
+
+
+def test_a_trial_of_another_recipe_is_refused(few, tmp_path, monkeypatch):
+    trial = Trial("standard", 0.1, 0.05, RECIPE.weight_decay, 1, 32)
+    monkeypatch.setattr(_birds_trials, "TRIALS", {"tiny": (trial,)})
+    _birds_trials.run_tuning("tiny", folder=tmp_path)
+    (half,) = tmp_path.glob("*inner*.json")
+    half.unlink()  # killed between the two files: made again
+    _birds_trials.run_tuning("tiny", folder=tmp_path)
+    other = Setting(32, training.Recipe(1, 8, keep_statistics=True), None, ())
+    monkeypatch.setattr(_birds_run, "SETTINGS", {"tiny": other})
+    with pytest.raises(ValueError, match=r"^folder: .* is of another recipe; delete it"):
+        _birds_trials.run_tuning("tiny", folder=tmp_path)
+    with pytest.raises(ValueError, match=r"^network: "):
+        _birds_trials.run_tuning("vgg", folder=tmp_path)
+
+
+def test_one_process_of_several_writes_the_tuning(few, tmp_path, monkeypatch):
+    trial = Trial("standard", 0.1, 0.05, 1e-4, 1, 32)
+    monkeypatch.setattr(_birds_trials, "TRIALS", {"tiny": (trial,)})
+    first = _birds_trials.run_tuning("tiny", folder=tmp_path / "first")
+    made = recorded.load(next(first.parent.glob("*inner*.npz")))
+    monkeypatch.setattr(_birds_trials, "_made", lambda *given_: made)
+    monkeypatch.setattr(_birds_trials._parallel, "place", lambda: (1, 2))
+    waited = []
+    monkeypatch.setattr(_birds_trials._parallel, "wait", lambda: waited.append(True))
+    assert not _birds_trials.run_tuning("tiny", folder=tmp_path / "second").exists()
+    assert waited
+
+
+ALL_TRIALS = [
+    *_birds_trials.TRIALS.items(),
+    *((name, contest.trials) for name, contest in _birds_trials.CONTESTS.items()),
+]
+
+
+@pytest.mark.parametrize(("name", "trials"), ALL_TRIALS)
+def test_both_arms_are_tried_as_often(name, trials):
+    for at in {(trial.epochs, trial.size) for trial in trials}:
+        arms = [trial.arm for trial in trials if (trial.epochs, trial.size) == at]
+        assert arms.count("standard") == len(arms) / 2
+        assert len(set(arms)) == 2
+    assert SETTINGS[name].recipe.learning_rate in {trial.rate for trial in trials}
+
+
+@pytest.fixture
+def contest(few, monkeypatch):
+    trials = (
+        *(Trial("standard", 0.1, 0.05, decay, 1, 32) for decay in (1e-4, 0.1)),
+        *(Trial("last", drop, 0.05, 1e-4, 1, 32) for drop in (0.1, 0.4)),
+    )
+    monkeypatch.setattr(_birds_trials, "CONTESTS", {"tiny": Contest(trials, 3)})
+    return trials
+
+
+toy = pytest.mark.filterwarnings("ignore:TemperatureScaling")  # ten cases bear no temperature
+
+
+@toy
+def test_the_best_of_either_arm_is_judged_on_every_split(contest, few, tmp_path):
+    path = _birds_trials.run_repeated("tiny", seed=4, folder=tmp_path)
+    run = recorded.load(path)
+    assert path.name == "birds-repeated-tiny-seed4.npz"
+    chosen = [Trial(**trial) for trial in run.record["chosen"]]
+    for arm, pair in (("standard", contest[:2]), ("last", contest[2:])):
+        losses = dict(zip(contest, run["loss"], strict=True))
+        assert min(pair, key=losses.get) in chosen
+        assert chosen[arm == "last"].arm == arm
+    assert run["standard_loss"].shape == (3, 10)
+    for split in range(3):
+        _, test = data.cub200_split(few.labels, 4 + split)
+        np.testing.assert_array_equal(run["cases"][split], test)
+        label = few.labels[test]
+        for i, way in enumerate(("standard", "off")):
+            trial = chosen[i]
+            recipe = _birds_run.recipe_of("tiny", trial.epochs, trial.rate, trial.decay)
+            name = _birds_run.Run("tiny", trial.arm, trial.drop, 32, recipe, False, 4 + split).name
+            one = recorded.load(tmp_path / f"{name}.npz")
+            probs = np.exp(one["off_log_probs"])
+            assert_allclose(run[f"{way}_confidence"][split], probs.max(axis=1), atol=0.01)
+            assert_allclose(
+                run[f"{way}_loss"][split], -one["off_log_probs"][np.arange(10), label], atol=0.01
+            )
+            hit = probs.argmax(axis=1) == label
+            np.testing.assert_array_equal(run[f"{way}_right"][split], hit)
+            outcome = np.eye(5)[label]
+            assert_allclose(
+                run[f"{way}_brier"][split], ((probs - outcome) ** 2).sum(axis=1), atol=0.01
+            )
+            assert run["learned_accuracy"][split, i] == one["learned_accuracy"]
+            np.testing.assert_array_equal(run["history"][split, i], one["history"])
+        loss = -one["log_probs"][np.arange(10), label]
+        assert_allclose(run["passes_loss"][split], loss, atol=0.01)
+        assert_allclose(run["loss_of_draws"][split, -1], loss.mean(), atol=0.01)
+    assert (run["passes_temperature"] > 0).all()
+
+
+@toy
+def test_repeated_runs_that_are_there_are_not_made_again(contest, tmp_path, monkeypatch):
+    first = recorded.load(_birds_trials.run_repeated("tiny", folder=tmp_path))
+    monkeypatch.setattr(_birds_trials, "run_birds", None)
+    again = recorded.load(_birds_trials.run_repeated("tiny", folder=tmp_path))
+    for name, array in first.arrays.items():
+        np.testing.assert_array_equal(again.arrays[name], array)
+    for given_, name in (
+        ({"seed": -1}, "seed"), ({"folder": 3}, "folder"), ({"network": "vgg"}, "network")
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f"^{name}: "):
+            _birds_trials.run_repeated(**{"network": "tiny"} | given_)
+
+
+@toy
+def test_one_process_of_several_writes_the_repeated_runs(contest, tmp_path, monkeypatch):
+    _birds_trials.run_repeated("tiny", folder=tmp_path)
+    (tmp_path / "birds-repeated-tiny.npz").unlink()
+    monkeypatch.setattr(_birds_trials._parallel, "place", lambda: (1, 2))
+    waited = []
+    monkeypatch.setattr(_birds_trials._parallel, "wait", lambda: waited.append(True))
+    assert not _birds_trials.run_repeated("tiny", folder=tmp_path).exists()
+    assert waited
