@@ -10,7 +10,7 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 from mcunc import _parallel, recorded
-from mcunc._birds_run import HISTORY, Run, gpu_of, recipe_of, run_birds
+from mcunc._birds_run import HISTORY, Run, recipe_of, run_birds
 from mcunc._checks import check_choice, check_count, check_folder
 from mcunc.recalibration import TemperatureScaling, cross_fitted
 
@@ -103,7 +103,7 @@ def run_tuning(network="efficientnet_lite0", seed=0, folder="runs", device="cpu"
         made = [_made(network, trial, True, seed, folder, device) for trial in trials]
         _check_same_pictures(made, folder)
         if _parallel.place()[0] == 0:
-            record = _record("birds-tuning", network, seed, trials, made, device)
+            record = _record("birds-tuning", network, seed, trials, made)
             recorded.save(path, _ends(trials, made), record)
         _parallel.wait()
     return path
@@ -153,7 +153,7 @@ def run_repeated(network="efficientnet_lite0", seed=0, folder="runs", device="cp
         made = [*tried, *(run for runs in judged for run in runs)]
         _check_same_pictures(made, folder)
         if _parallel.place()[0] == 0:
-            record = _record("birds-repeated", network, seed, trials, made, device)
+            record = _record("birds-repeated", network, seed, trials, made)
             record["chosen"] = [trial._asdict() for trial in pair]
             said = [_said(*runs) for runs in judged]
             arrays = {key: np.stack([of[key] for of in said]) for key in said[0]}
@@ -201,13 +201,16 @@ def _ends(trials, made):
     return {"loss": np.array(loss), "off_loss": off, "off_accuracy": accuracy}
 
 
-def _record(run, network, seed, trials, made, device):
-    command = f"python -m mcunc run {run} --network {network} --seed {seed}"
-    if device != "cpu":
+def _record(run, network, seed, trials, made):
+    """Where the runs were made, which may be elsewhere than they are put together."""
+    command, first = f"python -m mcunc run {run} --network {network} --seed {seed}", made[0].record
+    if "gpu" in first:
         command += " --device cuda"
-    return recorded.provenance(command, seed) | gpu_of(device) | {
+    place = {key: first[key] for key in recorded.provenance("", 0) | {"gpu": ""} if key in first}
+    return place | {
+        "command": command, "seed": seed,
         "hours": round(sum(run.record["hours"] for run in made), 2),
-        "data": made[0].record["data"], "kind": made[0].record["kind"],
+        "data": first["data"], "kind": first["kind"],
         "tried": [trial._asdict() for trial in trials],
         "recipe": {k: v for k, v in asdict(recipe_of(network)).items() if k not in VARIED},
     }  # fmt: skip
