@@ -133,7 +133,8 @@ def sample_logits(network, x, draws=50, scope="network", seed=0, batch_size=None
     scope : {"network", "case"}
     seed : int, from 0
     batch_size : int, optional
-        Cases in one pass.  By default about two million numbers of `x`, eight times as many on a GPU.
+        Cases in one pass.  By default about two million numbers of `x`, or eight times as many on a
+        GPU.
     first : int
         Number of the first draw: draws 50 to 99 are those that ``draws=100`` would add to
         ``draws=50``.
