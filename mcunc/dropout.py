@@ -30,7 +30,7 @@ _CONVOLUTIONS = {
 _DROPOUTS = nn.modules.dropout._DropoutNd
 _CLOSED = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, nn.Bilinear)
 _BLOCK = 4096  # masks are drawn for so many cases at once that they have at least these elements
-_SMALL = 2**15  # elements of a mask that is drawn before its pass
+_SMALL = {"cpu": 2**15, "cuda": 2**20}  # elements of a mask that is drawn before its pass
 
 
 def with_dropout(network, p, layers=None, masks="channel"):
@@ -256,7 +256,14 @@ def keyed_masks(seed=0):
         For a seed below 0.
     """
     seed = check_count("seed", seed, minimum=0)
-    return lambda step, first, cases: _KeyedDropout(_Masks(seed, "case", first, cases), step)
+    asked = {}  # by number of cases: what one step asked for, the next will as a rule
+
+    def of_step(step, first, cases):
+        masks = _Masks(seed, "case", first, cases)
+        masks.asked = asked.setdefault(cases, {})
+        return _KeyedDropout(masks, step)
+
+    return of_step
 
 
 class _KeyedDropout(TorchFunctionMode):
@@ -404,10 +411,12 @@ class _Masks:
         which leave nothing of them in the processor's cache.
         """
         self.draw = draw
-        self.ready = {
-            site: _factor(self.kept(site, like, *how), like, how[0])
+        ready = [
+            _factor(self._shaped(site, like, *how), like, how[0])
             for site, (like, *how) in self.asked.items()
-        }
+        ]
+        devices = {like.device for like, *_ in self.asked.values()}
+        self.ready = dict(zip(self.asked, _moved(ready, devices), strict=True))
 
     def __call__(self, site, x, p, whole_channels):
         """`x` with what is dropped at 0 and the rest divided by 1 - p."""
@@ -416,7 +425,7 @@ class _Masks:
         kept = self.kept(site, x, p, whole_channels)
         if kept.numel() == x.numel():
             return (x * kept).div_(1 - p) if p < 1 else x * kept
-        if kept.numel() <= _SMALL:
+        if kept.numel() <= _SMALL.get(x.device.type, 0):
             self.asked[site] = x.new_empty(()).expand(x.shape), p, whole_channels
         return (x * _factor(kept, x, p)).to(x.dtype)
 
@@ -424,11 +433,15 @@ class _Masks:
         if self.forced is not None or site not in self.ready:
             return False
         like, *before = self.asked[site]
-        same = like.shape == x.shape and like.dtype == x.dtype and like.device == x.device
+        same = like.shape == x.shape and like.dtype == x.dtype
+        same = same and self.ready[site].device == x.device
         return same and before == list(how)
 
     def kept(self, site, x, p, whole_channels):
-        """Tensor of 0 and 1 that goes with `x`."""
+        """Tensor of 0 and 1 that goes with `x`, where `x` is."""
+        return self._shaped(site, x, p, whole_channels).to(x.device)
+
+    def _shaped(self, site, x, p, whole_channels):
         if x.ndim < 2 or x.shape[0] % self.cases:
             raise ValueError(
                 f"network: dropout acts on {tuple(x.shape)}, whose first axis should be the "
@@ -440,8 +453,7 @@ class _Masks:
         if self.scope == "network" and rows > 1:
             kept = kept.tile((self.cases,) + (1,) * len(inner))
         # Drawn with channels last, as pictures lie in memory here.
-        kept = kept[(...,) + (None,) * (x.ndim - 2)] if whole_channels else kept.movedim(-1, 1)
-        return kept.to(x.device)
+        return kept[(...,) + (None,) * (x.ndim - 2)] if whole_channels else kept.movedim(-1, 1)
 
     def _kept(self, site, shape, p):
         """(rows of all cases, *inner) tensor of 0 and 1."""
@@ -460,6 +472,19 @@ class _Masks:
 
     def _range(self):
         return self.first_case, self.first_case + self.cases
+
+
+def _moved(tensors, devices):
+    """Tensors on the one device there is, by one copy: with each of many a GPU would be waited for.
+
+    (Where there are several devices each stays on the CPU, and is not used.)
+    """
+    (device,) = devices if len(devices) == 1 else (torch.device("cpu"),)
+    if device.type == "cpu":
+        return tensors
+    flat = torch.cat([tensor.flatten() for tensor in tensors]).pin_memory()
+    parts = flat.to(device, non_blocking=True).split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def _factor(kept, x, p):
