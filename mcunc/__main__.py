@@ -219,7 +219,7 @@ def _one_run(given, seed, device):
     if given.name == "birds-tuning":
         return runs.run_tuning(given.network, seed, given.folder, device)
     if given.name == "birds-repeated":
-        return runs.run_repeated(given.network, seed, given.folder, device)
+        return runs.run_repeated(given.network, given.splits, seed, given.folder, device)
     if given.name == "uci":
         made = (runs.run_uci(name, given.protocol, seed, given.folder) for name in given.set)
         return "\n".join(map(str, made))
@@ -256,6 +256,7 @@ def _parser():
     birds.add_argument(
         "--inner", action="store_true", help="choose settings: leave the tenth alone"
     )
+    birds.add_argument("--splits", type=int, help="of birds-repeated (default: 8 or 4)")
     uci = run.add_argument_group("of uci alone")
     uci.add_argument("--set", nargs="+", default=SETS, metavar="SET", help="(default: all six)")
     uci.add_argument("--protocol", default="paper", help="(default: paper) or short, rerun")

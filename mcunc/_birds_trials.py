@@ -108,7 +108,7 @@ def run_tuning(network="efficientnet_lite0", seed=0, folder="runs", device="cpu"
     return path
 
 
-def run_repeated(network="efficientnet_lite0", seed=0, folder="runs", device="cpu"):
+def run_repeated(network="efficientnet_lite0", splits=None, seed=0, folder="runs", device="cpu"):
     """The best settings of either arm, trained and judged on many splits: chapter 6.
 
     Settings are tried on the inner split of split `seed`, and those of the lowest log loss (of
@@ -119,6 +119,7 @@ def run_repeated(network="efficientnet_lite0", seed=0, folder="runs", device="cp
     Parameters
     ----------
     network : str, one of `CONTESTS`
+    splits : int, optional, instead of that of the contest
     seed : int, of the trials, and of the first split
     folder : path, takes the runs and ``birds-repeated-<network>.npz`` and .json
     device : {"cpu", "cuda"}
@@ -139,7 +140,8 @@ def run_repeated(network="efficientnet_lite0", seed=0, folder="runs", device="cp
     check_choice("network", network, tuple(CONTESTS))
     seed = check_count("seed", seed, minimum=0)
     check_folder(folder)
-    trials, splits = CONTESTS[network]
+    trials, default = CONTESTS[network]
+    splits = check_count("splits", default if splits is None else splits)
     path = Path(folder) / recorded.file_name(f"birds-repeated-{network}", seed)
     with _parallel.joined(device) as device:
         tried = [_made(network, trial, True, seed, folder, device) for trial in trials]
@@ -152,11 +154,13 @@ def run_repeated(network="efficientnet_lite0", seed=0, folder="runs", device="cp
         made = [*tried, *(run for runs in judged for run in runs)]
         _check_same_pictures(made, folder)
         if _parallel.place()[0] == 0:
-            record = _record("birds-repeated", network, seed, trials, made)
+            name = f"birds-repeated --splits {splits}"
+            record = _record(name, network, seed, trials, made)
             record["chosen"] = [trial._asdict() for trial in pair]
             said = [_said(*runs) for runs in judged]
             arrays = {key: np.stack([of[key] for of in said]) for key in said[0]}
-            recorded.save(path, ends | arrays, record)
+            arrays |= {f"tried_{key}": value for key, value in ends.items()}
+            recorded.save(path, arrays, record)
         _parallel.wait()
     return path
 
@@ -237,6 +241,6 @@ def _said(standard, dropped):
             "tempered_loss": -np.log(scaled[own, label]),
         }  # fmt: skip
         arrays |= {f"{way}_{name}": column.astype(np.float32) for name, column in columns.items()}
-        arrays[f"{way}_right"] = probs.argmax(axis=1) == label
+        arrays[f"{way}_right"] = (probs.argmax(axis=1) == label).astype(np.uint8)
         arrays[f"{way}_temperature"] = np.float32(np.mean([m.temperature_ for m in maps]))
     return arrays

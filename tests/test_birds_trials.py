@@ -105,7 +105,7 @@ def test_the_best_of_either_arm_is_judged_on_every_split(contest, few, tmp_path)
     assert path.name == "birds-repeated-tiny-seed4.npz"
     chosen = [Trial(**trial) for trial in run.record["chosen"]]
     for arm, pair in (("standard", contest[:2]), ("last", contest[2:])):
-        losses = dict(zip(contest, run["loss"], strict=True))
+        losses = dict(zip(contest, run["tried_loss"], strict=True))
         assert min(pair, key=losses.get) in chosen
         assert chosen[arm == "last"].arm == arm
     assert run["standard_loss"].shape == (3, 10)
@@ -144,8 +144,12 @@ def test_repeated_runs_that_are_there_are_not_made_again(contest, tmp_path, monk
     again = recorded.load(_birds_trials.run_repeated("tiny", folder=tmp_path))
     for name, array in first.arrays.items():
         np.testing.assert_array_equal(again.arrays[name], array)
+    one = recorded.load(_birds_trials.run_repeated("tiny", 1, folder=tmp_path))
+    np.testing.assert_array_equal(one["off_loss"], first["off_loss"][:1])
+    assert "--splits 1 " in one.record["command"]
     for given_, name in (
-        ({"seed": -1}, "seed"), ({"folder": 3}, "folder"), ({"network": "vgg"}, "network")
+        ({"seed": -1}, "seed"), ({"splits": 0}, "splits"), ({"folder": 3}, "folder"),
+        ({"network": "vgg"}, "network"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=f"^{name}: "):
             _birds_trials.run_repeated(**{"network": "tiny"} | given_)
@@ -160,3 +164,19 @@ def test_one_process_of_several_writes_the_repeated_runs(contest, tmp_path, monk
     monkeypatch.setattr(_birds_trials._parallel, "wait", lambda: waited.append(True))
     assert not _birds_trials.run_repeated("tiny", folder=tmp_path).exists()
     assert waited
+
+
+def test_the_recorded_splits_are_of_the_recorded_runs():
+    """One pair ships whole, beside what was put together."""
+    run = recorded.load("birds-repeated-googlenet")
+    pair = []
+    for trial in run.record["chosen"]:
+        trial = Trial(**trial)
+        recipe = _birds_run.recipe_of("googlenet", trial.epochs, trial.rate, trial.decay)
+        name = _birds_run.Run("googlenet", trial.arm, trial.drop, 224, recipe, False, 0).name
+        pair.append(recorded.load(name))
+    assert _birds_trials.best_of_arms(
+        [Trial(**trial) for trial in run.record["tried"]], run["tried_loss"]
+    ) == tuple(Trial(**trial) for trial in run.record["chosen"])
+    for name, array in _birds_trials._said(*pair).items():
+        assert_allclose(run.arrays[name][0], array, rtol=1e-4, err_msg=name)

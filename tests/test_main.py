@@ -455,6 +455,13 @@ def test_tuning_is_given_network_and_device(monkeypatch, capsys):
     assert capsys.readouterr().out == "('googlenet', 1, 'x', 'cuda')\n"
 
 
+def test_repeated_birds_are_given_network_splits_and_device(monkeypatch, capsys):
+    monkeypatch.setattr(mcunc.experiments, "run_repeated", lambda *given_: given_)
+    said = "run birds-repeated --network googlenet --splits 2 --folder x --device cuda"
+    assert main(said.split()) == 0
+    assert capsys.readouterr().out == "('googlenet', 2, 0, 'x', 'cuda')\n"
+
+
 def test_all_sets_are_run_unless_some_are_named(monkeypatch, capsys):
     monkeypatch.setattr(mcunc.experiments, "run_uci", lambda *given_: given_)
     assert main(["run", "uci", "--folder", "x"]) == 0

@@ -37,6 +37,7 @@ from mcunc.recalibration import (
     TemperatureScaling,
     VectorScaling,
     _log_odds,
+    cross_fitted,
 )
 
 AFFINE = [VectorScaling, MatrixScaling]
@@ -878,3 +879,46 @@ def test_parameters_on_anything(number, spacing):
     assert probs is None or np.isfinite(probs).all()
     scaling = VectorScaling(max_iterations=number)
     finite_or_named(lambda: quietly(lambda: scaling.fit(logits, labels)), ["max_iterations"])
+
+
+# Cross-fitting --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scaling", [TemperatureScaling(), VectorScaling(), HistogramBinning(3)])
+def test_cross_fitted_probabilities_are_those_of_scikit_learn(scaling):
+    """Given the same folds, and every class in all of them."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 90)
+    logits = rng.normal(size=(90, 3)) + np.eye(3)[labels]
+    fold = np.random.default_rng(4).permutation(90) % 5
+    folds = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(5)]
+    expected = cross_val_predict(scaling, logits, labels, cv=folds, method="predict_proba")
+    probs, fitted = cross_fitted(scaling, logits, labels, folds=5, seed=4)
+    assert_array_equal(probs, expected)
+    assert len(fitted) == 5
+    assert not hasattr(scaling, "classes_")
+    for k, one in enumerate(fitted):
+        assert_array_equal(one.predict_proba(logits[fold == k]), probs[fold == k])
+
+
+def test_cross_fitting_bears_a_class_of_one_case():
+    rng = np.random.default_rng(0)
+    labels = np.r_[np.arange(40) % 2, 5]
+    logits = rng.normal(size=(41, 6)) + np.eye(6)[labels]
+    probs, _ = cross_fitted(TemperatureScaling(), logits, labels)
+    assert probs.shape == (41, 6)
+    assert_allclose(probs.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize(
+    ("given_", "name"),
+    [
+        ({"scaling": "temperature"}, "scaling"), ({"logits": np.zeros(4)}, "logits"),
+        ({"labels": [0, 1, 2]}, "labels"), ({"labels": [0, 1, 2, 1]}, "labels"),
+        ({"folds": 1}, "folds"), ({"folds": 5}, "folds"), ({"seed": -1}, "seed"),
+    ],
+)  # fmt: skip
+def test_cross_fitting_names_what_is_wrong(given_, name):
+    sound = {"scaling": TemperatureScaling(), "logits": np.eye(4)[:, :2], "labels": [0, 1, 0, 1]}
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        cross_fitted(**{**sound, "folds": 2, **given_})
