@@ -180,6 +180,7 @@ def run_birds(
     check_choice("network", network, tuple(SETTINGS))
     check_choice("arm", arm, ARMS)
     drop, seed = check_fraction("drop", drop), check_count("seed", seed, minimum=0)
+    drop = 0.0 if arm == "standard" else drop
     check_folder(folder)
     training.check_device(device)
     setting = SETTINGS[network]

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import log_softmax
 from scipy.stats import entropy
 
-from mcunc import _parallel, recorded
+from mcunc import _birds_run, _parallel, recorded
 from mcunc._birds_run import HISTORY, Run, recipe_of, run_birds
 from mcunc._checks import check_choice, check_count, check_folder
 from mcunc.recalibration import TemperatureScaling, cross_fitted
@@ -66,6 +66,7 @@ CONTESTS = {
         ), 4,
     ),
 }  # fmt: skip
+PLACE = ("git_revision", "python", "versions", "cpu_cores", "gpu")  # of a run's record
 WAYS = ("standard", "off", "passes")
 
 
@@ -100,7 +101,7 @@ def run_tuning(network="efficientnet_lite0", seed=0, folder="runs", device="cpu"
     path = Path(folder) / recorded.file_name(f"birds-tuning-{network}", seed)
     with _parallel.joined(device) as device:
         made = [_made(network, trial, True, seed, folder, device) for trial in trials]
-        _check_same_pictures(made, folder)
+        _check_alike(made, folder)
         if _parallel.place()[0] == 0:
             record = _record("birds-tuning", network, seed, trials, made)
             recorded.save(path, _ends(trials, made), record)
@@ -112,9 +113,16 @@ def run_repeated(network="efficientnet_lite0", splits=None, seed=0, folder="runs
     """The best settings of either arm, trained and judged on many splits: chapter 6.
 
     Settings are tried on the inner split of split `seed`, and those of the lowest log loss (of
-    passes where there is dropout) taken for that split and those after it.  A dozen trainings
-    and more: for a GPU.  What lies in the folder is not made again, so that processes with a
-    ``run birds`` each can share the work.
+    passes where there is dropout) taken for that split and those after it; photographs that judge
+    on those were therefore among the ones of the trials.  A dozen trainings and more: for a GPU.  A
+    run that lies finished in the folder is not made again, so that processes of ``run birds``, each
+    with runs of its own, can share the work.  The book's record of GoogLeNet has one split.
+
+    The result has for every way ("standard"; "off" and "passes" of the dropout network) arrays of
+    splits by cases: ``<way>_right``, ``_loss``, ``_brier``, ``_confidence``, ``_entropy``,
+    ``_tempered_loss`` (`recalibration.cross_fitted`), and ``<way>_temperature``, its mean;
+    ``information``, of the passes; ``loss_of_draws`` by number of passes; and for either network
+    ``history`` and the loss and accuracy on the training photographs, whole and without masks.
 
     Parameters
     ----------
@@ -152,7 +160,7 @@ def run_repeated(network="efficientnet_lite0", splits=None, seed=0, folder="runs
             for split in range(splits)
         ]
         made = [*tried, *(run for runs in judged for run in runs)]
-        _check_same_pictures(made, folder)
+        _check_alike(made, folder)
         if _parallel.place()[0] == 0:
             name = f"birds-repeated --splits {splits}"
             record = _record(name, network, seed, trials, made)
@@ -177,20 +185,27 @@ def _made(network, trial, inner, seed, folder, device):
     recipe = recipe_of(network, trial.epochs, trial.rate, trial.decay)
     run = Run(network, trial.arm, trial.drop, trial.size, recipe, inner, seed)
     path = Path(folder) / f"{run.name}.npz"
-    if not path.with_suffix(".json").exists():  # which is written after the other
+    there = path.with_suffix(".json").exists()  # which is written after the other
+    _parallel.wait()  # for every process to have looked
+    if not there:
         run_birds(
             network, trial.arm, trial.drop, trial.epochs, trial.size, trial.rate, trial.decay,
             inner, seed, folder, device,
         )  # fmt: skip
     made = recorded.load(path)
-    if made.record["recipe"] != json.loads(json.dumps(asdict(recipe))):
+    setting = asdict(recipe), _birds_run.SETTINGS[network].ramp, _birds_run.DRAWS
+    if [made.record[key] for key in ("recipe", "ramp", "draws")] != json.loads(json.dumps(setting)):
         raise ValueError(f"folder: {path} is of another recipe; delete it")
     return made
 
 
-def _check_same_pictures(made, folder):
-    if len({(run.record["data"], run.record["kind"]) for run in made}) > 1:
-        raise ValueError(f"folder: runs in {folder} are of different photographs")
+def _check_alike(made, folder):
+    """Of the same photographs, with the same libraries, on processors or the same kind of GPU."""
+    for key, what in (
+        ("data", "photographs"), ("kind", "photographs"), ("versions", "libraries"), ("gpu", "GPUs")
+    ):  # fmt: skip
+        if len({str(run.record.get(key)) for run in made}) > 1:
+            raise ValueError(f"folder: runs in {folder} are of different {what}")
 
 
 def _ends(trials, made):
@@ -209,8 +224,7 @@ def _record(run, network, seed, trials, made):
     command, first = f"python -m mcunc run {run} --network {network} --seed {seed}", made[0].record
     if "gpu" in first:
         command += " --device cuda"
-    place = {key: first[key] for key in recorded.provenance("", 0) | {"gpu": ""} if key in first}
-    return place | {
+    return {key: first[key] for key in PLACE if key in first} | {
         "command": command, "seed": seed,
         "hours": round(sum(run.record["hours"] for run in made), 2),
         "data": first["data"], "kind": first["kind"],
@@ -232,13 +246,14 @@ def _said(standard, dropped):
         "learned_accuracy": np.stack([standard["learned_accuracy"], dropped["learned_accuracy"]]),
     }
     for way, of in zip(WAYS, log_probs, strict=True):
-        probs, own = softmax(of, axis=1), np.arange(len(label))
+        scores, own = log_softmax(of, axis=1), np.arange(len(label))
+        probs = np.exp(scores)
         scaled, maps = cross_fitted(TemperatureScaling(), of, label)
         columns = {
-            "loss": -np.log(probs[own, label]),
+            "loss": -scores[own, label],
             "brier": ((probs - np.eye(probs.shape[1])[label]) ** 2).sum(axis=1),
             "confidence": probs.max(axis=1), "entropy": entropy(probs, axis=1),
-            "tempered_loss": -np.log(scaled[own, label]),
+            "tempered_loss": -np.log(scaled[own, label].clip(1e-300)),
         }  # fmt: skip
         arrays |= {f"{way}_{name}": column.astype(np.float32) for name, column in columns.items()}
         arrays[f"{way}_right"] = (probs.argmax(axis=1) == label).astype(np.uint8)

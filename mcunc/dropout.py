@@ -12,6 +12,7 @@ Introduced in chapter 5.
 import copy
 import math
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -256,11 +257,13 @@ def keyed_masks(seed=0):
         For a seed below 0.
     """
     seed = check_count("seed", seed, minimum=0)
-    asked = {}  # by number of cases: what one step asked for, the next will as a rule
+    last = {}  # by number of cases: masks of the last step, which asked for what this will
 
     def of_step(step, first, cases):
         masks = _Masks(seed, "case", first, cases)
-        masks.asked = asked.setdefault(cases, {})
+        if cases in last:
+            masks.asked = last[cases].asked
+        last[cases] = masks
         return _KeyedDropout(masks, step)
 
     return of_step
@@ -396,46 +399,71 @@ def _seed_other_noise(masks, number, device):
 # Masks ----------------------------------------------------------------------------------------
 
 
+class _Asked(NamedTuple):
+    """What a pass asked for at one place."""
+
+    like: torch.Tensor
+    p: float
+    whole_channels: bool
+    steady: bool  # whether p was the same in the pass before
+
+
 class _Masks:
     """The masks of a batch: keyed by seed, draw, site and case."""
 
     def __init__(self, seed, scope, first_case, cases):
         self.seed, self.scope, self.first_case, self.cases = seed, scope, first_case, cases
         self.draw, self.forced = 0, None
-        self.asked, self.ready = {}, {}  # by site: what a pass asked for, and the mask
+        self.before = {}
+        self.asked, self.ready = {}, {}  # by site: what this pass asks for; what was drawn for it
 
     def begin(self, draw):
         """Start a pass: draw the small masks now, as the last pass asked for them.
 
         One right after the other they cost a fifth of what they cost between two convolutions,
-        which leave nothing of them in the processor's cache.
+        which leave nothing of them in the processor's cache.  Where p changed from one pass to the
+        next it will again, and they are drawn when asked for.
         """
         self.draw = draw
-        ready = [
-            _factor(self._shaped(site, like, *how), like, how[0])
-            for site, (like, *how) in self.asked.items()
+        before = {site: asked for site, asked in self.asked.items() if asked.steady}
+        drawn = [
+            _factor(
+                self._shaped(site, asked.like, asked.p, asked.whole_channels), asked.like, asked.p
+            )
+            for site, asked in before.items()
         ]
-        devices = {like.device for like, *_ in self.asked.values()}
-        self.ready = dict(zip(self.asked, _moved(ready, devices), strict=True))
+        drawn = _moved(drawn, [asked.like.device for asked in before.values()])
+        self.ready = dict(zip(before, zip(before.values(), drawn, strict=True), strict=True))
+        self.before, self.asked = self.asked, {}
 
     def __call__(self, site, x, p, whole_channels):
         """`x` with what is dropped at 0 and the rest divided by 1 - p."""
         if self._is_ready(site, x, p, whole_channels):
-            return (x * self.ready[site]).to(x.dtype)
+            self._note(site, x, p, whole_channels)
+            return (x * self.ready[site][1]).to(x.dtype)
         kept = self.kept(site, x, p, whole_channels)
+        if self.forced is None:
+            self._note(site, x, p, whole_channels)
         if kept.numel() == x.numel():
             return (x * kept).div_(1 - p) if p < 1 else x * kept
-        if kept.numel() <= _SMALL.get(x.device.type, 0):
-            self.asked[site] = x.new_empty(()).expand(x.shape), p, whole_channels
         return (x * _factor(kept, x, p)).to(x.dtype)
 
-    def _is_ready(self, site, x, *how):
+    def _note(self, site, x, p, whole_channels):
+        """Remember what was asked for, if it is small and not as large as `x` itself."""
+        size = x.shape[1] if whole_channels else math.prod(x.shape[1:])
+        rows = x.shape[0] if self.scope == "case" else x.shape[0] // self.cases
+        if rows * size < x.numel() and rows * size <= _SMALL.get(x.device.type, 0):
+            steady = site not in self.before or self.before[site].p == p
+            like = x.new_empty(()).expand(x.shape)
+            self.asked[site] = _Asked(like, p, whole_channels, steady)
+
+    def _is_ready(self, site, x, p, whole_channels):
         if self.forced is not None or site not in self.ready:
             return False
-        like, *before = self.asked[site]
-        same = like.shape == x.shape and like.dtype == x.dtype
-        same = same and self.ready[site].device == x.device
-        return same and before == list(how)
+        asked, _ = self.ready[site]
+        like = asked.like
+        same = like.shape == x.shape and like.dtype == x.dtype and like.device == x.device
+        return same and (asked.p, asked.whole_channels) == (p, whole_channels)
 
     def kept(self, site, x, p, whole_channels):
         """Tensor of 0 and 1 that goes with `x`, where `x` is."""
@@ -475,22 +503,22 @@ class _Masks:
 
 
 def _moved(tensors, devices):
-    """Tensors on the one device there is, by one copy: with each of many a GPU would be waited for.
-
-    (Where there are several devices each stays on the CPU, and is not used.)
-    """
-    (device,) = devices if len(devices) == 1 else (torch.device("cpu"),)
-    if device.type == "cpu":
-        return tensors
-    flat = torch.cat([tensor.flatten() for tensor in tensors]).pin_memory()
-    parts = flat.to(device, non_blocking=True).split([tensor.numel() for tensor in tensors])
-    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+    """Each tensor on its device; those of one GPU by one copy, as each copy is waited for."""
+    moved = list(tensors)
+    kinds = [(device, tensor.dtype) for device, tensor in zip(devices, tensors, strict=True)]
+    for device, dtype in {kind for kind in kinds if kind[0].type != "cpu"}:
+        places = [i for i, kind in enumerate(kinds) if kind == (device, dtype)]
+        flat = torch.cat([tensors[i].flatten() for i in places]).pin_memory()
+        parts = flat.to(device, non_blocking=True).split([tensors[i].numel() for i in places])
+        for i, part in zip(places, parts, strict=True):
+            moved[i] = part.view(tensors[i].shape)
+    return moved
 
 
 def _factor(kept, x, p):
     """0 where dropped, elsewhere 1 / (1 - p), in the type of `x` or in single precision.
 
-    In half precision 1 / 0.98 itself would be rounded, by up to 0.4 %, and all of `x` be off by it.
+    In bfloat16 1 / 0.98 itself would be rounded, by up to 0.4 %, and all of `x` be off by it.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     return kept.to(wide) / (1 - p) if p < 1 else kept

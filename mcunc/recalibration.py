@@ -205,46 +205,6 @@ class TemperatureScaling(_Map):
         return self._checked(logits).argmax(axis=1)
 
 
-def cross_fitted(scaling, logits, labels, folds=10, seed=0):
-    """Probabilities of each case by a map that was fitted on the other folds.
-
-    For when the cases that judge are the only ones the network has not learned from.  Folds are
-    drawn at random, not by class: a rare class may be absent from a fit.  (scikit-learn's
-    `cross_val_predict` would renumber the labels then.)  Introduced in chapter 6.
-
-    Parameters
-    ----------
-    scaling : one of the maps of this module; left as it is
-    logits : (N, K) array
-    labels : (N,) integer array
-    folds : int, at least 2
-    seed : int, of the division
-
-    Returns
-    -------
-    probs : (N, K) array
-    fitted : list of the maps, one for each fold
-
-    Raises
-    ------
-    ValueError
-        For fewer cases than folds, or as `fit`.
-    """
-    if not isinstance(scaling, _Map):
-        raise ValueError(f"scaling: expected a map such as TemperatureScaling(), got {scaling!r}")
-    logits = as_array("logits", logits, ndim=2)
-    labels = as_classes("labels", labels, *logits.shape)
-    folds = check_count("folds", folds, minimum=2, maximum=len(logits))
-    seed = check_count("seed", seed, minimum=0)
-    fold = np.random.default_rng(seed).permutation(len(labels)) % folds
-    probs, fitted = np.empty(logits.shape), []
-    for number in range(folds):
-        judge = fold == number
-        fitted.append(copy.copy(scaling).fit(logits[~judge], labels[~judge]))
-        probs[judge] = fitted[-1].predict_proba(logits[judge])
-    return probs, fitted
-
-
 class _AffineMap(_Map):
     """An affine map of the logits, fitted by L-BFGS."""
 
@@ -664,3 +624,43 @@ def _fit_isotonic(probs, hits):
     )
     means = np.bincount(inverse, weights=hits) / counts
     return probs[first], isotonic_regression(means, weights=counts).x
+
+
+def cross_fitted(scaling, logits, labels, folds=10, seed=0):
+    """Probabilities of each case by a map that was fitted on the other folds.
+
+    For when the cases that judge are the only ones the network has not learned from.  Folds are
+    drawn at random, not by class: a rare class may be absent from a fit.  (scikit-learn's
+    `cross_val_predict` would renumber the labels then.)  Introduced in chapter 6.
+
+    Parameters
+    ----------
+    scaling : one of the maps of this module; left as it is
+    logits : (N, K) array
+    labels : (N,) integer array
+    folds : int, at least 2
+    seed : int, of the division
+
+    Returns
+    -------
+    probs : (N, K) array
+    fitted : list of the maps, one for each fold
+
+    Raises
+    ------
+    ValueError
+        For something else than such a map, fewer than two folds or cases than folds, or as `fit`.
+    """
+    if not isinstance(scaling, _Map):
+        raise ValueError(f"scaling: expected a map such as TemperatureScaling(), got {scaling!r}")
+    logits = as_array("logits", logits, ndim=2)
+    labels = as_classes("labels", labels, *logits.shape)
+    folds = check_count("folds", folds, minimum=2, maximum=len(logits))
+    seed = check_count("seed", seed, minimum=0)
+    fold = np.random.default_rng(seed).permutation(len(labels)) % folds
+    probs, fitted = np.empty(logits.shape), []
+    for number in range(folds):
+        judge = fold == number
+        fitted.append(copy.copy(scaling).fit(logits[~judge], labels[~judge]))
+        probs[judge] = fitted[-1].predict_proba(logits[judge])
+    return probs, fitted

@@ -190,6 +190,7 @@ def fit_minibatches(
     labels : (N,) integer array
     recipe : Recipe
     augment : callable (images (B, 3, H, W) uint8 tensor, generator) -> images, optional
+        The pictures are on `device`, the generator is the CPU's, so that all devices draw alike.
     watch : callable network -> dict of numbers, optional
         Called after every epoch, in evaluation mode; joined to the history.
     checkpoint : path, optional

@@ -115,6 +115,13 @@ def test_the_inner_split_leaves_the_tenth_alone(few, tmp_path, monkeypatch):
     assert set(inner.arrays) == {"cases", "history", "loss_of_draws"}
 
 
+def test_a_standard_run_has_no_probability_to_drop(few, tmp_path):
+    """Whatever is given: the checkpoint of one call is that of the other."""
+    first = run_birds("tiny", drop=0.1, folder=tmp_path)
+    assert run_birds("tiny", drop=0.4, folder=tmp_path) == first
+    assert recorded.load(first).record["drop"] == 0
+
+
 def test_a_run_that_was_killed_ends_with_the_same_weights(few, tmp_path, monkeypatch):
     whole = recorded.load(run_birds("tiny", "last", folder=tmp_path / "whole"))
     original, calls = training._one_epoch, []

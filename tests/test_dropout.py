@@ -412,9 +412,47 @@ def test_masks_that_were_drawn_ahead_are_those_drawn_when_asked_for():
             assert torch.equal(mine, theirs)
 
 
+def test_steps_that_are_open_at_once_keep_their_own_masks():
+    """The mask drawn for one is not taken by what another asked for since."""
+    layer, x, keyed = nn.Dropout1d(0.3), torch.ones(8, 50, 4), dropout.keyed_masks(1)
+    for step in range(2):
+        with keyed(step, 0, 8):
+            layer(x)
+    early = keyed(5, 0, 8)
+    layer.p = 0.6
+    with keyed(6, 0, 8):
+        layer(x)
+    with early:
+        found = layer(x)
+    with dropout.keyed_masks(1)(5, 0, 8):
+        assert torch.equal(found, layer(x))
+
+
+@pytest.mark.parametrize(
+    ("course", "drawn"),
+    [
+        ([(0.3, 2)] * 4, [2, 2, 2, 2]),  # a mask a layer
+        ([(0.1, 2), (0.2, 2), (0.3, 2), (0.4, 2)], [2, 4, 2, 2]),  # rising: given up after one
+        ([(0.1, 2), (0.2, 2), (0.2, 2), (0.2, 2)], [2, 4, 2, 2]),
+        ([(0.3, 2), (0.3, 1), (0.3, 1), (0.3, 1)], [2, 2, 1, 1]),  # a layer less
+    ],
+)
+def test_masks_are_drawn_ahead_only_where_they_will_be_used(course, drawn, monkeypatch):
+    calls, original = [], dropout._dropped
+    monkeypatch.setattr(dropout, "_dropped", lambda *given_: calls.append(1) or original(*given_))
+    keyed, x, found = dropout.keyed_masks(), torch.ones(8, 5, 4), []
+    for step, (p, layers) in enumerate(course):
+        before = len(calls)
+        with keyed(step, 0, 8):
+            for _ in range(layers):
+                nn.Dropout1d(p)(x)
+        found.append(len(calls) - before)
+    assert found == drawn
+
+
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 def test_in_half_precision_what_is_kept_is_rounded_once(kind):
-    """1 / 0.98 rounded to 8 bits would be off by 0.3 %, in every layer the same way."""
+    """1 / 0.98 rounded to bfloat16 would be off by 0.3 %, in every layer the same way."""
     torch.manual_seed(0)
     x = (1 + torch.rand(2000, 20, 1)).to(kind)
     layer, masks = nn.Dropout1d(0.02), dropout.keyed_masks()
