@@ -450,6 +450,20 @@ def test_masks_are_drawn_ahead_only_where_they_will_be_used(course, drawn, monke
     assert found == drawn
 
 
+def test_masks_for_one_device_go_there_together(monkeypatch):
+    """By the device without memory in place of a GPU: which there is not, on most machines."""
+    copies, meta, cpu = [], torch.device("meta"), torch.device("cpu")
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: copies.append(len(self)) or self)
+    masks = [torch.ones(2, 3, 1), torch.ones(4, 5), torch.ones(2, 2).double(), torch.ones(7, 1)]
+    moved = dropout._moved(masks, [meta, cpu, meta, meta])
+    assert [tensor.device for tensor in moved] == [meta, cpu, meta, meta]
+    assert [tensor.shape for tensor in moved] == [tensor.shape for tensor in masks]
+    assert [tensor.dtype for tensor in moved] == [tensor.dtype for tensor in masks]
+    assert moved[1] is masks[1]
+    assert sorted(copies) == [4, 13]
+    assert dropout._moved([], []) == []
+
+
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 def test_in_half_precision_what_is_kept_is_rounded_once(kind):
     """1 / 0.98 rounded to bfloat16 would be off by 0.3 %, in every layer the same way."""
