@@ -14,6 +14,7 @@ import tracemalloc
 from importlib.metadata import version
 from pathlib import Path
 
+import ensembles
 import numpy as np
 import sampling
 import statsmodels.api as sm
@@ -278,6 +279,7 @@ def main():
         (
             *(repeated_least_squares, logistic, birds),
             *(calibration_error, hundred_million, null, temperature, importing),
+            ensembles.many_networks,
             *sampling.BENCHMARKS,
         )
     )
