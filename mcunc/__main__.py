@@ -259,7 +259,9 @@ def _parser():
     birds.add_argument("--splits", type=int, help="of birds-repeated (default: 8 or 4)")
     uci = run.add_argument_group("of uci alone")
     uci.add_argument("--set", nargs="+", default=SETS, metavar="SET", help="(default: all six)")
-    uci.add_argument("--protocol", default="paper", help="(default: paper) or short, rerun")
+    uci.add_argument(
+        "--protocol", default="paper", help="(default: paper) or original, short, rerun"
+    )
     return parser
 
 

@@ -210,3 +210,34 @@ def test_the_protocols_are_the_published_ones():
     assert _uci_run.PROTOCOLS["short"] == Protocol(400, 128, (0.005, 0.01, 0.05, 0.1))
     assert _uci_run.PROTOCOLS["rerun"] == Protocol(4000, 128, (0.005, 0.01, 0.05, 0.1))
     assert (_uci_run.LENGTH_SCALE, _uci_run.RATE, max(_uci_run.PASSES)) == (0.01, 0.001, 10_000)
+
+
+def test_fixed_settings_are_trained_on_all_rows(few, tmp_path, monkeypatch):
+    """The paper's own: nothing is chosen, and what is tested has the scores of its passes."""
+    monkeypatch.setattr(_uci_run, "FIXED", {"toy": _uci_run.Fixed(0.05, 0.3, 0.1)})
+    monkeypatch.setattr(_uci_run, "ORIGINAL", SHORT)
+    path = run_uci("toy", "original", seed=2, folder=tmp_path)
+    run = recorded.load(path)
+    assert (run.record["cases"], run.record["length_scale"]) == (35, 0.1)
+    assert run.record["command"] == "python -m mcunc run uci --set toy --protocol original --seed 2"
+    assert run["log_likelihood"].shape == run["rmse"].shape == (3, 2)
+    networks = new_networks(3, 6, np.full(2, 0.05), seeded(0))
+    saved = torch.load(path.with_suffix(".pt"), weights_only=True)
+    networks.load_state_dict(saved["network"])
+    split = tables(few, 1.0)
+    taus = torch.tensor([0.3, 0.3])
+    found = score(networks, *split.test, split.scale, taus, (300,), seeded(1))
+    assert_allclose(run["log_likelihood"][-1], found[0][0], rtol=0.02)
+    assert_allclose(run["rmse"][-1], found[1][0], rtol=0.02)
+    again = recorded.load(run_uci("toy", "original", seed=2, folder=tmp_path))
+    np.testing.assert_array_equal(again["log_likelihood"], run["log_likelihood"])
+
+
+def test_the_paper_s_settings_are_those_of_its_code():
+    """With an inverse length scale of 10 (yacht) or 100 there."""
+    fixed = _uci_run.FIXED
+    assert set(fixed) == set(data.UCI)
+    assert [fixed[name].drop for name in ("concrete", "energy", "kin8nm")] == [0.01, 0.05, 0.05]
+    assert [fixed[name].drop for name in ("power-plant", "yacht")] == [0.005, 0.01]
+    assert fixed["yacht"].length_scale == 1 / 1e1
+    assert fixed["kin8nm"].length_scale == 1 / 1e2
