@@ -123,7 +123,11 @@ def run_posterior(seed=0, folder="runs"):
             made = _made(part, settings | {"curves": what}, partial(method, problem, x, y, seed))
             seconds += float(made["seconds"])
             arrays |= {f"{name}_{way}_{key}": value for key, value in made.items()}
-    arrays = {key: value.astype(np.float32) for key, value in arrays.items()}
+    half = ("_mean", "_spread", "_truth")  # most of the bytes, none the worse for three digits
+    arrays = {
+        key: value.astype(np.float16 if key.endswith(half) else np.float32)
+        for key, value in arrays.items()
+    }
     command = f"python -m mcunc run posterior --seed {seed}"
     record = recorded.provenance(command, seed) | settings | {
         "data": "drawn by mcunc._posterior_run", "hours": round(seconds / 3600, 2),
