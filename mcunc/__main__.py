@@ -14,11 +14,8 @@ PAGES = (".png", ".pdf", ".svg")
 ARRAYS = ("logits", "labels")
 LABELS = ("label", "labels")
 SETS = ["yacht", "energy", "concrete", "wine-quality-red", "kin8nm", "power-plant"]
-SHARED = (
-    "birds",
-    "birds-tuning",
-    "birds-repeated",
-)  # runs that several processes may make together
+# Runs that several processes may make together.
+SHARED = ("birds", "birds-tuning", "birds-repeated")
 RUNS = {  # beside "calibration", "birds" and "uci", which have choices of their own
     "posterior": "run_posterior",
     "dropout-spread": "run_spread",
