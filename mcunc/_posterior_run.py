@@ -37,8 +37,8 @@ INNER, OUTER = 0.7, 2.0  # inputs lie between these, on either side of 0
 CASES, SETS = 30, 40
 GRID = np.linspace(-3, 3, 61)
 MEMBERS = 50  # of an ensemble, and passes of dropout
-CHAINS, DRAWS, WARM_UP, LEAPFROG = 4, 2000, 500, 50
-THIN = 8  # of the draws of a chain one in so many is kept
+CHAINS, DRAWS, WARM_UP, LEAPFROG = 4, 4000, 500, 50
+THIN = 2  # of the draws of a chain one in so many is kept
 ITERATIONS = 200  # of a mode
 STEPS = 2000  # of an ensemble's member, and of dropout
 DROP = 0.05
@@ -109,9 +109,10 @@ def run_posterior(seed=0, folder="runs"):
     path = Path(folder) / recorded.file_name("posterior", seed)
     settings = {
         "noise": NOISE, "inner": INNER, "outer": OUTER, "cases": CASES, "sets": SETS,
-        "members": MEMBERS, "chains": CHAINS, "draws": DRAWS, "warm_up": WARM_UP,
-        "leapfrog": LEAPFROG, "thin": THIN, "iterations": ITERATIONS, "steps": STEPS,
-        "drop": DROP, "level": LEVEL,
+        "members": MEMBERS, "iterations": ITERATIONS, "steps": STEPS, "drop": DROP, "level": LEVEL,
+    }  # fmt: skip
+    chains = {  # which no other way depends on
+        "chains": CHAINS, "draws": DRAWS, "warm_up": WARM_UP, "leapfrog": LEAPFROG, "thin": THIN,
     }  # fmt: skip
     arrays, seconds = {}, 0.0
     for name, problem in PROBLEMS.items():
@@ -120,7 +121,8 @@ def run_posterior(seed=0, folder="runs"):
         for way, method in WAYS.items():
             part = path.with_name(f"{path.stem}-{name}-{way}.npz")
             what = sha256(b"".join(of.tobytes() for of in (x, y, truth))).hexdigest()
-            made = _made(part, settings | {"curves": what}, partial(method, problem, x, y, seed))
+            own = settings | (chains if way == "hmc" else {})
+            made = _made(part, own | {"curves": what}, partial(method, problem, x, y, seed))
             seconds += float(made["seconds"])
             arrays |= {f"{name}_{way}_{key}": value for key, value in made.items()}
     half = ("_mean", "_spread", "_truth")  # most of the bytes, none the worse for three digits
@@ -129,7 +131,7 @@ def run_posterior(seed=0, folder="runs"):
         for key, value in arrays.items()
     }
     command = f"python -m mcunc run posterior --seed {seed}"
-    record = recorded.provenance(command, seed) | settings | {
+    record = recorded.provenance(command, seed) | settings | chains | {
         "data": "drawn by mcunc._posterior_run", "hours": round(seconds / 3600, 2),
         "ways": list(WAYS),
     }  # fmt: skip
