@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import ensembles
+import judging
 import numpy as np
 import sampling
 import statsmodels.api as sm
@@ -279,7 +280,7 @@ def main():
         (
             *(repeated_least_squares, logistic, birds),
             *(calibration_error, hundred_million, null, temperature, importing),
-            ensembles.many_networks,
+            *(ensembles.many_networks, judging.million),
             *sampling.BENCHMARKS,
         )
     )

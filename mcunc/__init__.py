@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 _SUBMODULES = (
     *("birdwatch", "calibration", "cam", "corruption", "data", "dropout", "experiments", "linear"),
-    *("logistic", "networks", "photograph", "plot", "posterior", "predictive", "recalibration"),
-    *("recorded", "reporting", "training"),
+    *("logistic", "networks", "ood", "photograph", "plot", "posterior", "predictive"),
+    *("recalibration", "recorded", "reporting", "selective", "training"),
 )
 
 try:

@@ -16,7 +16,7 @@ LABELS = ("label", "labels")
 SETS = ["yacht", "energy", "concrete", "wine-quality-red", "kin8nm", "power-plant"]
 # Runs that several processes may make together.
 SHARED = ("birds", "birds-tuning", "birds-repeated")
-RUNS = {  # beside "calibration", "birds" and "uci", which have choices of their own
+RUNS = {  # beside "calibration", "birds" and "uci", which have choices of their own, and "trucks"
     "posterior": "run_posterior",
     "dropout-spread": "run_spread",
     "birdwatch-dropout": "run_birdwatch",
@@ -217,6 +217,8 @@ def _one_run(given, seed, device):
         return runs.run_tuning(given.network, seed, given.folder, device)
     if given.name == "birds-repeated":
         return runs.run_repeated(given.network, given.splits, seed, given.folder, device)
+    if given.name == "trucks":
+        return runs.run_trucks(seed, given.folder, device)
     if given.name == "uci":
         made = (runs.run_uci(name, given.protocol, seed, given.folder) for name in given.set)
         return "\n".join(map(str, made))
@@ -237,7 +239,7 @@ def _parser():
     )
 
     run = commands.add_parser("run", help="make a recorded run of the book again")
-    run.add_argument("name", choices=["calibration", "uci", *SHARED, *RUNS])
+    run.add_argument("name", choices=["calibration", "trucks", "uci", *SHARED, *RUNS])
     run.add_argument("--data", choices=["cifar10", "cifar100"], default="cifar10")
     run.add_argument("--seed", type=int, nargs="+", default=[0], help="one run for each")
     run.add_argument("--folder", default="runs", help="checkpoints and results (default: runs)")

@@ -12,9 +12,11 @@ from mcunc._birds_run import fine_tuned, run_birds, run_pretrained
 from mcunc._birds_trials import run_repeated, run_tuning
 from mcunc._birdwatch_run import as_bytes, excess_loss, held_out, load_network, run_birdwatch
 from mcunc._checks import check_choice, check_count, check_folder
+from mcunc._cifar_run import channels, fit, half, rounded
 from mcunc._heads_run import run_heads
 from mcunc._posterior_run import run_posterior
 from mcunc._spread import run_spread
+from mcunc._trucks_run import run_trucks
 from mcunc._uci_run import run_uci
 from mcunc.corruption import STRENGTHS, corrupt
 
@@ -33,6 +35,7 @@ __all__ = [
     "run_pretrained",
     "run_repeated",
     "run_spread",
+    "run_trucks",
     "run_tuning",
     "run_uci",
 ]
@@ -101,7 +104,7 @@ def run_calibration(dataset="cifar10", seed=0, folder="runs", device="cpu"):
             network, recipe, train, (fitted, held), seed, device, folder, name
         )
         outputs = _outputs(model, train.images[held], test, corrupted)
-        arrays |= {f"{network}_{key}": value for key, value in _half(outputs).items()}
+        arrays |= {f"{network}_{key}": value for key, value in half(outputs).items()}
         record["networks"][network] = _scores(outputs["test_logits"], test.labels, recipe, history)
     path = Path(folder) / recorded.file_name(f"calibration-{dataset}", seed)
     recorded.save(path, arrays, record)
@@ -110,26 +113,10 @@ def run_calibration(dataset="cifar10", seed=0, folder="runs", device="cpu"):
 
 def _trained(name, recipe, pictures, parts, seed, device, folder, run):
     """The network after training, and the history with what the validation pictures say."""
-    train, held = parts
-    x = pictures.images[train]
-    channels = {key: getattr(x, key)(axis=(0, 2, 3)) / 255 for key in ("mean", "std")}
-    network = _BUILD[name](classes=len(pictures.names), seed=seed, **channels)
-
-    def watch(network):
-        logits = training.predict_logits(network, pictures.images[held])
-        probs = softmax(logits, axis=1)
-        hit = probs.argmax(axis=1) == pictures.labels[held]
-        return {
-            "val_loss": calibration.log_loss_from_logits(logits, pictures.labels[held]),
-            "val_accuracy": float(hit.mean()),
-            "val_confidence": float(probs.max(axis=1).mean()),
-        }
-
-    history = training.fit_minibatches(
-        network, x, pictures.labels[train], recipe, training.crop_and_flip, watch,
-        Path(folder) / f"{run}-{name}.pt", seed, device,
-    )  # fmt: skip
-    return network, history
+    standardise = channels(pictures.images[parts[0]])
+    network = _BUILD[name](classes=len(pictures.names), seed=seed, **standardise)
+    checkpoint = Path(folder) / f"{run}-{name}.pt"
+    return network, fit(network, recipe, pictures, parts, checkpoint, seed, device)
 
 
 def _outputs(network, held, test, corrupted):
@@ -161,22 +148,6 @@ def _scores(logits, labels, recipe, history):
             "brier": calibration.brier_score(probs, labels),
             "ece_15_bins": calibration.expected_calibration_error(probs, labels, bins=15),
         },
-        "history": [
-            {key: value if key == "epoch" else round(value, 5) for key, value in row.items()}
-            for row in history
-        ],
+        "history": rounded(history),
         "hours": round(sum(row["seconds"] for row in history) / 3600, 3),
     }
-
-
-def _half(outputs):
-    """Logits in half precision, each row shifted so that its largest is 0 (softmax is the same).
-
-    The predicted class is kept apart, since rounding can tie.
-    """
-    stored = {}
-    for name, logits in outputs.items():
-        shifted = logits - logits.max(axis=-1, keepdims=True)
-        stored[name] = shifted.clip(min=np.finfo(np.float16).min).astype(np.float16)
-        stored[name.replace("logits", "predicted")] = logits.argmax(axis=-1).astype(np.uint8)
-    return stored

@@ -224,3 +224,39 @@ def reliability_diagram(ax, table, band=None):
     loc = min(hidden, key=lambda corner: hidden[corner].sum())  # over the fewer bins
     ax.legend(loc=loc, fontsize="small", handlelength=1.4)
     return ax
+
+
+def risk_coverage(ax, curve, label, **style):
+    """Draw the risk of the surest cases against the share that is answered.
+
+    Parameters
+    ----------
+    ax : Axes
+    curve : selective.RiskCoverage
+    label : str
+
+    Returns
+    -------
+    Axes
+    """
+    ax.plot(curve.coverage, curve.risk, label=label, **style)
+    ax.set(xlabel="coverage", ylabel="risk of what is answered")
+    return ax
+
+
+def detection(ax, found, label, **style):
+    """Draw the share of novel cases flagged against that of known ones.
+
+    Parameters
+    ----------
+    ax : Axes
+    found : ood.Detection
+    label : str
+
+    Returns
+    -------
+    Axes
+    """
+    ax.plot(*found.curve, label=label, **style)
+    ax.set(xlabel="known cases flagged", ylabel="novel cases flagged")
+    return ax

@@ -12,7 +12,7 @@ import torch
 from numpy.testing import assert_allclose
 from scipy.special import log_softmax, softmax
 
-from mcunc import experiments, networks, recorded, training
+from mcunc import _cifar_run, experiments, networks, recorded, training
 from mcunc.corruption import STRENGTHS, corrupt
 from mcunc.data import Pictures
 from mcunc.experiments import run_calibration
@@ -174,13 +174,13 @@ def test_the_network_standardises_with_the_training_pictures(run, tmp_path, fini
 def test_the_predicted_class_is_that_before_rounding():
     """Half precision cannot tell 1 from 1.0001; differences beyond its range stay finite."""
     logits = np.array([[1, 1.0001, 0], [5, -1e5, 0]], dtype=np.float32)
-    stored = experiments._half({"test_logits": logits})
+    stored = _cifar_run.half({"test_logits": logits})
     assert stored["test_predicted"].tolist() == [1, 0]
     assert stored["test_logits"][0, 0] == np.float16(-1e-4)
     assert np.isfinite(stored["test_logits"]).all()
-    tied = experiments._half({"test_logits": np.array([[30, 10, 10.001]], dtype=np.float32)})
+    tied = _cifar_run.half({"test_logits": np.array([[30, 10, 10.001]], dtype=np.float32)})
     assert tied["test_logits"].tolist() == [[0, -20, -20]]
-    near = experiments._half({"test_logits": np.array([[0, 1e-8]], dtype=np.float32)})
+    near = _cifar_run.half({"test_logits": np.array([[0, 1e-8]], dtype=np.float32)})
     assert near["test_logits"].tolist() == [[0, 0]]
     assert near["test_predicted"].tolist() == [1]
 

@@ -455,6 +455,12 @@ def test_tuning_is_given_network_and_device(monkeypatch, capsys):
     assert capsys.readouterr().out == "('googlenet', 1, 'x', 'cuda')\n"
 
 
+def test_trucks_are_given_seed_folder_and_device(monkeypatch, capsys):
+    monkeypatch.setattr(mcunc.experiments, "run_trucks", lambda *given_: given_)
+    assert main(["run", "trucks", "--seed", "3", "--folder", "x", "--device", "cuda"]) == 0
+    assert capsys.readouterr().out == "(3, 'x', 'cuda')\n"
+
+
 def test_repeated_birds_are_given_network_splits_and_device(monkeypatch, capsys):
     monkeypatch.setattr(mcunc.experiments, "run_repeated", lambda *given_: given_)
     said = "run birds-repeated --network googlenet --splits 2 --folder x --device cuda"

@@ -34,6 +34,8 @@ ORDER = [
         "calibration",
         "predictive",
         "recalibration",
+        "selective",
+        "ood",
     ),
     *(
         "corruption",
@@ -62,6 +64,8 @@ ORDER = [
         "_birds_trials",
         "_uci_run",
         "_posterior_run",
+        "_cifar_run",
+        "_trucks_run",
         "experiments",
         "__main__",
     ),
@@ -78,7 +82,7 @@ ARRAYS_ONLY = {
         "recalibration",
         "corruption",
     ),
-    *("recorded", "birdwatch"),
+    *("recorded", "birdwatch", "selective", "ood"),
 }
 PUBLIC = [name for name in ORDER if not name.startswith("_")]
 

@@ -15,6 +15,8 @@ from numpy.testing import assert_allclose
 
 from mcunc import plot
 from mcunc.calibration import bin_table
+from mcunc.ood import detection
+from mcunc.selective import risk_coverage
 
 X = np.linspace(0, 1, 5)
 ENDS = np.column_stack([X - 1, X + 1])
@@ -31,6 +33,8 @@ CALLS = {
     "activation_map": lambda ax: plot.activation_map(ax, np.ones((8, 8, 3)), ENDS, 2.0),
     "confidence_histogram": lambda ax: plot.confidence_histogram(ax, TABLE),
     "reliability_diagram": lambda ax: plot.reliability_diagram(ax, TABLE),
+    "risk_coverage": lambda ax: plot.risk_coverage(ax, risk_coverage(X, [0, 0, 1, 1, 0]), "a"),
+    "detection": lambda ax: plot.detection(ax, detection(X, X + 0.5), "a"),
 }
 
 
@@ -238,3 +242,18 @@ def test_legends_hide_no_data(right):
         assert not any(legend.overlaps(bar) for bar in bars if bar.height > 1)
     low, high = axes[1].transData.inverted().transform(legend)[:, 1]
     assert not low <= right / 50 <= high
+
+
+def test_a_risk_coverage_curve_ends_at_full_coverage():
+    _, ax = plt.subplots()
+    plot.risk_coverage(ax, risk_coverage(X, [0, 0, 1, 1, 0]), "by confidence")
+    x, y = ax.lines[0].get_data()
+    assert_allclose(x, [0.2, 0.4, 0.6, 0.8, 1])
+    assert_allclose(y, [0, 1 / 2, 2 / 3, 1 / 2, 2 / 5])
+    assert ax.lines[0].get_label() == "by confidence"
+
+
+def test_detection_goes_from_nothing_flagged_to_all():
+    _, ax = plt.subplots()
+    plot.detection(ax, detection([0, 1], [1, 2]), "a score")
+    assert_allclose(ax.lines[0].get_xydata(), [[0, 0], [0, 0.5], [0.5, 1], [1, 1]])

@@ -1,0 +1,65 @@
+"""Training on CIFAR, and what runs keep of it: shared by those of chapters 1 and 7."""
+
+import numpy as np
+from scipy.special import softmax
+
+from mcunc import calibration, training
+
+
+def channels(images):
+    """Means and standard deviations of the channels of (N, 3, H, W) bytes, in [0, 1]."""
+    return {key: getattr(images, key)(axis=(0, 2, 3)) / 255 for key in ("mean", "std")}
+
+
+def fit(network, recipe, pictures, parts, checkpoint, seed, device, masks=None, setting=None):
+    """Train a network on the first of two parts, and watch it on the second.
+
+    Parameters
+    ----------
+    network : ImageClassifier, trained in place
+    recipe : training.Recipe
+    pictures : data.Pictures
+    parts : pair of index arrays, to train on and held out
+    checkpoint, seed, device, masks, setting : as `training.fit_minibatches`
+
+    Returns
+    -------
+    list of dict, the history
+    """
+    train, held = parts
+
+    def watch(network):
+        logits = training.predict_logits(network, pictures.images[held])
+        probs = softmax(logits, axis=1)
+        hit = probs.argmax(axis=1) == pictures.labels[held]
+        return {
+            "val_loss": calibration.log_loss_from_logits(logits, pictures.labels[held]),
+            "val_accuracy": float(hit.mean()),
+            "val_confidence": float(probs.max(axis=1).mean()),
+        }
+
+    return training.fit_minibatches(
+        network, pictures.images[train], pictures.labels[train], recipe, training.crop_and_flip,
+        watch, checkpoint, seed, device, masks, setting,
+    )  # fmt: skip
+
+
+def half(outputs):
+    """Logits in half precision, each row shifted so that its largest is 0 (softmax is the same).
+
+    The predicted class is kept apart, since rounding can tie.
+    """
+    stored = {}
+    for name, logits in outputs.items():
+        shifted = logits - logits.max(axis=-1, keepdims=True)
+        stored[name] = shifted.clip(min=np.finfo(np.float16).min).astype(np.float16)
+        stored[name.replace("logits", "predicted")] = logits.argmax(axis=-1).astype(np.uint8)
+    return stored
+
+
+def rounded(history):
+    """A history with five digits, for the record."""
+    return [
+        {key: value if key == "epoch" else round(value, 5) for key, value in row.items()}
+        for row in history
+    ]

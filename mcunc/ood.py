@@ -1,0 +1,203 @@
+r"""Telling cases of another kind from those a model knows: scores and how they are judged.
+
+A *novelty score* is the larger, the stranger a case: predictive entropy, mutual information, the
+negative of a confidence, a distance.  *Known* are cases of the kind the model was trained on,
+*novel* are others.
+
+Introduced in chapter 7.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.stats import rankdata
+
+from mcunc._checks import as_array, as_classes, as_columns, as_design, check_fraction
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    r"""How well a novelty score tells novel cases from known ones.
+
+    Attributes
+    ----------
+    known, novel : (m,) and (n,) arrays, the scores, rising
+    known_placement : (m,) array
+        For each known case the share of novel ones above it, equal ones counted half.
+    novel_placement : (n,) array, for each novel case the share of known ones below it
+        Both in the order in which the scores were given.
+    """
+
+    known: np.ndarray
+    novel: np.ndarray
+    known_placement: np.ndarray
+    novel_placement: np.ndarray
+
+    @property
+    def auroc(self):
+        """Chance that a novel case has a larger score than a known one, equal ones counted half.
+
+        The area under the receiver operating characteristic; 0.5 is none, 1 a perfect order.
+        """
+        return float(self.novel_placement.mean())
+
+    @property
+    def auroc_error(self):
+        r"""Standard error of `auroc` over both kinds of cases.
+
+        :math:`\sqrt{s^2_{known}/m + s^2_{novel}/n}` of the placements (DeLong, DeLong &
+        Clarke-Pearson 1988).  For the difference of two scores on the same cases take the
+        differences of their placements: `auroc_difference`.
+        """
+        return _error(self.known_placement, self.novel_placement)
+
+    def novel_accepted(self, known_accepted=0.95):
+        """Share of novel cases that pass where this share of the known ones must (FPR95).
+
+        The threshold is the least score that at least so many known cases do not exceed; whatever
+        is equal to it passes, of both kinds.
+        """
+        share = check_fraction("known_accepted", known_accepted)
+        place = int(np.ceil(share * len(self.known) - 1e-9)) - 1
+        passed = np.searchsorted(self.novel, self.known[place], side="right")
+        return float(passed / len(self.novel))
+
+    @cached_property
+    def curve(self):
+        """The receiver operating characteristic.
+
+        Returns
+        -------
+        (2, G + 2) array: shares of known and of novel cases that are flagged, as the threshold
+        falls past every score, from (0, 0) to (1, 1); straight lines between are right for ties.
+        """
+        thresholds = np.unique(np.concatenate([self.known, self.novel]))[::-1]
+        flagged = [
+            1 - np.searchsorted(of, thresholds, side="left") / len(of)
+            for of in (self.known, self.novel)
+        ]
+        return np.column_stack([[0.0, 0.0], flagged])
+
+
+def detection(known, novel):
+    """Judge a novelty score.
+
+    Parameters
+    ----------
+    known, novel : (m,) and (n,) arrays, scores of cases of either kind, two or more of each
+
+    Returns
+    -------
+    Detection
+
+    Raises
+    ------
+    ValueError
+        For fewer cases, NaN, or arrays with more axes than one.
+
+    Introduced in chapter 7.
+    """
+    known, novel = (
+        as_array(name, value, ndim=1) for name, value in (("known", known), ("novel", novel))
+    )
+    for name, of in (("known", known), ("novel", novel)):
+        if len(of) < 2:
+            raise ValueError(f"{name}: a single case has no spread; pass two or more")
+    m, n = len(known), len(novel)
+    # Among all cases together less among its own kind: how many of the other kind are below.
+    ranks = rankdata(np.concatenate([known, novel]))
+    below = (ranks[m:] - rankdata(novel)) / m
+    above = 1 - (ranks[:m] - rankdata(known)) / n
+    return Detection(np.sort(known), np.sort(novel), above, below)
+
+
+def auroc_difference(first, second):
+    """Difference of two AUROCs on the same cases, and its standard error.
+
+    Parameters
+    ----------
+    first, second : Detection, of the same cases in the same order
+
+    Returns
+    -------
+    difference, error : floats; DeLong, DeLong & Clarke-Pearson (1988), *Biometrics* 44, 837-845
+
+    Raises
+    ------
+    ValueError
+        Where the numbers of cases differ.
+    """
+    for name in ("known_placement", "novel_placement"):
+        if getattr(first, name).shape != getattr(second, name).shape:
+            raise ValueError("second: has other numbers of cases than first; compare the same ones")
+    apart = (
+        getattr(first, name) - getattr(second, name)
+        for name in ("known_placement", "novel_placement")
+    )
+    return first.auroc - second.auroc, _error(*apart)
+
+
+def _error(*placements):
+    return float(np.sqrt(sum(of.var(ddof=1) / len(of) for of in placements)))
+
+
+class Mahalanobis:
+    r"""Distance of features from the nearest class, as a novelty score.
+
+    :math:`\min_k (f - \mu_k)^\top \Sigma^{-1} (f - \mu_k)`, with the mean of each class and one
+    covariance for all.  Source: Lee, Lee, Lee & Shin (2018), *A simple unified framework for
+    detecting out-of-distribution samples and adversarial attacks*.
+
+    Attributes
+    ----------
+    means_ : (K, D) array
+    factor_ : (D, D) lower triangular array, Cholesky factor of the covariance
+    """
+
+    def fit(self, features, labels):
+        """Learn means and covariance.
+
+        Parameters
+        ----------
+        features : (N, D) array, of the training cases, N above K + D
+        labels : (N,) integers 0 … K - 1, each class with two cases or more
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For arrays that do not match, a class of fewer cases, or a covariance that cannot be
+            inverted.
+        """
+        features = as_design("features", features)
+        labels = as_classes("labels", labels, len(features), len(features))
+        counts = np.bincount(labels)
+        if counts.min() < 2:
+            raise ValueError("labels: every class from 0 on needs two cases or more")
+        means = np.stack([features[labels == k].mean(axis=0) for k in range(len(counts))])
+        centred = features - means[labels]
+        covariance = centred.T @ centred / (len(features) - len(counts))
+        try:
+            self.factor_ = np.linalg.cholesky(covariance)
+        except np.linalg.LinAlgError:
+            raise ValueError(
+                "features: their covariance cannot be inverted; drop columns that are constant or "
+                "follow from others, or pass more cases"
+            ) from None
+        self.means_ = means
+        return self
+
+    def score(self, features):
+        """(N,) array of squared distances of (N, D) features."""
+        if not hasattr(self, "means_"):
+            raise ValueError("fit: has not been called yet")
+        features = as_columns("features", features, self.means_.shape[1])
+        white, centres = (
+            solve_triangular(self.factor_, of.T, lower=True).T for of in (features, self.means_)
+        )
+        return np.stack([((white - centre) ** 2).sum(axis=1) for centre in centres]).min(axis=0)

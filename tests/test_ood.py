@@ -1,0 +1,165 @@
+"""Detection of other kinds of cases against scikit-learn, scipy, direct counts and simulation."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.spatial.distance import cdist
+from sklearn.metrics import roc_auc_score, roc_curve
+from strategies import GARBAGE, finite_or_named
+
+from mcunc.ood import Mahalanobis, auroc_difference, detection
+
+TIED = st.lists(st.integers(-3, 3).map(float), min_size=2, max_size=12)
+
+
+def labelled(known, novel):
+    """As scikit-learn takes them."""
+    return np.r_[np.zeros(len(known)), np.ones(len(novel))], np.r_[known, novel]
+
+
+# Values from elsewhere ------------------------------------------------------------------------
+
+
+@given(TIED, TIED)
+def test_auroc_is_that_of_scikit_learn_with_ties(known, novel):
+    assert detection(known, novel).auroc == pytest.approx(
+        roc_auc_score(*labelled(known, novel)), abs=1e-12
+    )
+
+
+@given(TIED, TIED)
+def test_the_curve_goes_through_the_points_of_scikit_learn(known, novel):
+    flagged = detection(known, novel).curve
+    theirs = roc_curve(*labelled(known, novel), drop_intermediate=False)
+    assert_allclose(flagged, theirs[:2], atol=1e-12)
+    assert np.trapezoid(flagged[1], flagged[0]) == pytest.approx(
+        detection(known, novel).auroc, abs=1e-12
+    )
+
+
+@given(TIED, TIED)
+def test_placements_are_the_pairs_counted_one_by_one(known, novel):
+    above = np.sign(np.subtract.outer(novel, known)) / 2 + 0.5
+    found = detection(known, novel)
+    assert_allclose(found.novel_placement, above.mean(axis=1), atol=1e-12)
+    assert_allclose(found.known_placement, above.mean(axis=0), atol=1e-12)
+
+
+def test_two_certain_opposite_scores():
+    assert detection([0.1, 0.2], [0.3, 0.4]).auroc == 1
+    assert detection([0.3, 0.4], [0.1, 0.2]).auroc == 0
+    assert detection([1.0, 1.0], [1.0, 1.0]).auroc == 0.5
+
+
+def test_the_standard_error_is_the_spread_over_samples():
+    """Of two hundred repeated samples, and that of the difference of two scores likewise."""
+    rng = np.random.default_rng(0)
+    areas, errors, gaps, gap_errors = [], [], [], []
+    for _ in range(400):
+        known, novel = rng.normal(size=(2, 60)), rng.normal(1, 1.3, size=(2, 40))
+        second = [0.6 * of[0] + 0.8 * of[1] for of in (known, novel)]
+        one, two = detection(known[0], novel[0]), detection(*second)
+        areas.append(one.auroc)
+        errors.append(one.auroc_error)
+        gap, error = auroc_difference(one, two)
+        assert gap == one.auroc - two.auroc
+        gaps.append(gap)
+        gap_errors.append(error)
+    assert np.std(areas) == pytest.approx(np.mean(errors), rel=0.1)
+    assert np.std(gaps) == pytest.approx(np.mean(gap_errors), rel=0.1)
+
+
+def test_a_score_differs_from_itself_by_nothing():
+    found = detection([0.0, 1.0, 2.0], [1.0, 3.0])
+    assert auroc_difference(found, found) == (0.0, 0.0)
+
+
+# FPR95 ----------------------------------------------------------------------------------------
+
+
+def test_of_a_hundred_known_ninety_five_pass():
+    known = np.arange(1, 101)
+    found = detection(known, [94.0, 95.0, 95.5, 96.0])
+    assert found.novel_accepted() == 0.5  # what is at most 95 passes
+    assert found.novel_accepted(0.955) == 1.0
+    assert detection(known, [200.0, 300.0]).novel_accepted() == 0
+
+
+@given(TIED, TIED, st.sampled_from([0.1, 0.5, 0.9, 0.95]))
+def test_the_threshold_is_the_least_that_lets_enough_known_cases_pass(known, novel, share):
+    known, novel = np.array(known), np.array(novel)
+    enough = [t for t in np.unique(known) if np.mean(known <= t) >= share - 1e-12]
+    assert detection(known, novel).novel_accepted(share) == np.mean(novel <= enough[0])
+
+
+# Distances ------------------------------------------------------------------------------------
+
+
+def test_the_distance_is_that_of_scipy():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 200)
+    features = rng.normal(size=(200, 4)) @ rng.normal(size=(4, 4)) + 2 * labels[:, None]
+    fit = Mahalanobis().fit(features, labels)
+    means = np.stack([features[labels == k].mean(axis=0) for k in range(3)])
+    pooled = sum(np.cov(features[labels == k].T) * ((labels == k).sum() - 1) for k in range(3)) / (
+        200 - 3
+    )
+    new = rng.normal(size=(20, 4))
+    expected = cdist(new, means, "mahalanobis", VI=np.linalg.inv(pooled)).min(axis=1) ** 2
+    assert_allclose(fit.score(new), expected, rtol=1e-9)
+
+
+def test_the_distance_does_not_change_with_units_or_axes():
+    rng = np.random.default_rng(1)
+    labels, features, new = (
+        rng.integers(0, 2, 90),
+        rng.normal(size=(90, 3)),
+        rng.normal(size=(5, 3)),
+    )
+    turn = rng.normal(size=(3, 3))
+    one = Mahalanobis().fit(features, labels).score(new)
+    other = Mahalanobis().fit(features @ turn + 7, labels).score(new @ turn + 7)
+    assert_allclose(one, other, rtol=1e-8)
+
+
+# Bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: detection([1.0], [1.0, 2.0]), "known: a single case"),
+        (lambda: detection([1.0, 2.0], [1.0]), "novel: a single case"),
+        (lambda: detection([1.0, np.nan], [1.0, 2.0]), "known: contains NaN"),
+        (lambda: detection([1.0, 2.0], [1.0, 2.0]).novel_accepted(1.0), "known_accepted: must lie"),
+        (
+            lambda: auroc_difference(detection([1, 2], [1, 2]), detection([1, 2], [1, 2, 3])),
+            "second: has other numbers",
+        ),
+        (lambda: Mahalanobis().score(np.ones((2, 2))), "fit: has not been called"),
+        (lambda: Mahalanobis().fit(np.ones((4, 1)), [0, 0, 1, 1]), "features: their covariance"),
+        (lambda: Mahalanobis().fit(np.ones((3, 1)), [0, 0, 2]), "labels: every class"),
+        (lambda: Mahalanobis().fit(np.ones((3, 1)), [0, 0]), "labels: has 2 values"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        call()
+
+
+def test_features_of_another_width_are_refused():
+    fit = Mahalanobis().fit(
+        np.random.default_rng(0).normal(size=(9, 2)), [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    )
+    with pytest.raises(ValueError, match=r"^features: has 3 columns, the fit has 2"):
+        fit.score(np.ones((2, 3)))
+    assert_array_equal(fit.score(fit.means_), 0)
+
+
+@given(GARBAGE, GARBAGE)
+def test_anything_at_all_is_finite_or_a_named_error(one, other):
+    area = finite_or_named(lambda: detection(one, other).auroc, ["known", "novel"])
+    assert area is None or 0 <= area <= 1
+    finite_or_named(lambda: Mahalanobis().fit(one, other).means_, ["features", "labels"])
