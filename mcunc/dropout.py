@@ -439,8 +439,8 @@ class _Masks:
     def __call__(self, site, x, p, whole_channels):
         """`x` with what is dropped at 0 and the rest divided by 1 - p."""
         if self._is_ready(site, x, p, whole_channels):
-            self._note(site, x, p, whole_channels)
-            return (x * self.ready[site][1]).to(x.dtype)
+            self.asked[site], factor = self.ready[site]
+            return (x * factor).to(x.dtype)
         kept = self.kept(site, x, p, whole_channels)
         if self.forced is None:
             self._note(site, x, p, whole_channels)
