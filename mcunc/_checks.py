@@ -96,6 +96,14 @@ def check_choice(name, value, choices):
     return value
 
 
+def share_of(share, n):
+    """How many of n cases are at least this share: its product rounded up, one or more.
+
+    0.07 · 100 is 7.000000000000001 in floating point, and 7 cases are meant.
+    """
+    return max(1, int(np.ceil(share * n * (1 - 1e-12))))
+
+
 def check_folder(value):
     """Return `value` if it can be the path of a folder."""
     if not isinstance(value, (str, os.PathLike)):

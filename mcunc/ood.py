@@ -12,9 +12,17 @@ from functools import cached_property
 
 import numpy as np
 from scipy.linalg import solve_triangular
+from scipy.spatial.distance import cdist
 from scipy.stats import rankdata
 
-from mcunc._checks import as_array, as_classes, as_columns, as_design, check_fraction
+from mcunc._checks import (
+    as_array,
+    as_columns,
+    as_design,
+    as_outcomes,
+    check_finite_result,
+    share_of,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,18 +57,22 @@ class Detection:
 
         :math:`\sqrt{s^2_{known}/m + s^2_{novel}/n}` of the placements (DeLong, DeLong &
         Clarke-Pearson 1988).  For the difference of two scores on the same cases take the
-        differences of their placements: `auroc_difference`.
+        differences of their placements: `auroc_difference`.  Where all novel cases are above all
+        known ones it is 0, which is no certainty about others.
         """
         return _error(self.known_placement, self.novel_placement)
 
     def novel_accepted(self, known_accepted=0.95):
-        """Share of novel cases that pass where this share of the known ones must (FPR95).
+        """Share of novel cases that pass where this share of the known ones must.
 
-        The threshold is the least score that at least so many known cases do not exceed; whatever
-        is equal to it passes, of both kinds.
+        FPR95 of Liang, Li & Srikant (2018), to whom known is positive; others take novel as
+        positive, which gives another number.  The threshold is the least score that at least so
+        many known cases do not exceed; whatever is equal to it passes, of both kinds.
         """
-        share = check_fraction("known_accepted", known_accepted)
-        place = int(np.ceil(share * len(self.known) - 1e-9)) - 1
+        share = float(as_array("known_accepted", known_accepted, ndim=0))
+        if not 0 < share <= 1:
+            raise ValueError(f"known_accepted: must be above 0 and at most 1, got {share:g}")
+        place = share_of(share, len(self.known)) - 1
         passed = np.searchsorted(self.novel, self.known[place], side="right")
         return float(passed / len(self.novel))
 
@@ -70,8 +82,9 @@ class Detection:
 
         Returns
         -------
-        (2, G + 2) array: shares of known and of novel cases that are flagged, as the threshold
-        falls past every score, from (0, 0) to (1, 1); straight lines between are right for ties.
+        (2, G + 1) array for G different scores: shares of known and of novel cases that are
+        flagged, as the threshold falls past every score, from (0, 0) to (1, 1); straight lines
+        between are right for ties.
         """
         thresholds = np.unique(np.concatenate([self.known, self.novel]))[::-1]
         flagged = [
@@ -147,8 +160,9 @@ class Mahalanobis:
     r"""Distance of features from the nearest class, as a novelty score.
 
     :math:`\min_k (f - \mu_k)^\top \Sigma^{-1} (f - \mu_k)`, with the mean of each class and one
-    covariance for all.  Source: Lee, Lee, Lee & Shin (2018), *A simple unified framework for
-    detecting out-of-distribution samples and adversarial attacks*.
+    covariance for all.  The plain score of Lee, Lee, Lee & Shin (2018), *A simple unified framework
+    for detecting out-of-distribution samples and adversarial attacks*, who go on to disturb the
+    inputs and to add up layers, and whose covariance has the divisor N, not N - K.
 
     Attributes
     ----------
@@ -161,7 +175,7 @@ class Mahalanobis:
 
         Parameters
         ----------
-        features : (N, D) array, of the training cases, N above K + D
+        features : (N, D) array, of the training cases
         labels : (N,) integers 0 … K - 1, each class with two cases or more
 
         Returns
@@ -175,21 +189,18 @@ class Mahalanobis:
             inverted.
         """
         features = as_design("features", features)
-        labels = as_classes("labels", labels, len(features), len(features))
+        given = as_outcomes("labels", labels, len(features))
+        labels = given.clip(0, len(features)).astype(int)
         counts = np.bincount(labels)
-        if counts.min() < 2:
-            raise ValueError("labels: every class from 0 on needs two cases or more")
-        means = np.stack([features[labels == k].mean(axis=0) for k in range(len(counts))])
-        centred = features - means[labels]
-        covariance = centred.T @ centred / (len(features) - len(counts))
-        try:
-            self.factor_ = np.linalg.cholesky(covariance)
-        except np.linalg.LinAlgError:
-            raise ValueError(
-                "features: their covariance cannot be inverted; drop columns that are constant or "
-                "follow from others, or pass more cases"
-            ) from None
-        self.means_ = means
+        if (labels != given).any() or counts.min() < 2:
+            raise ValueError("labels: must be 0, 1, … K - 1, each class with two cases or more")
+        with np.errstate(over="ignore", invalid="ignore"):
+            means = np.stack([features[labels == k].mean(axis=0) for k in range(len(counts))])
+            centred = features - means[labels]
+            covariance = centred.T @ centred / (len(features) - len(counts))
+            size = np.square(features).mean(axis=0)
+        check_finite_result("features", means, covariance, size)
+        self.factor_, self.means_ = _factor(covariance, size), means
         return self
 
     def score(self, features):
@@ -200,4 +211,22 @@ class Mahalanobis:
         white, centres = (
             solve_triangular(self.factor_, of.T, lower=True).T for of in (features, self.means_)
         )
-        return np.stack([((white - centre) ** 2).sum(axis=1) for centre in centres]).min(axis=0)
+        with np.errstate(over="ignore"):
+            found = cdist(white, centres, "sqeuclidean").min(axis=1)
+        check_finite_result("features", found)
+        return found
+
+
+def _factor(covariance, size):
+    """Cholesky factor; refused where a column follows from others, or is constant for its size."""
+    try:
+        factor = np.linalg.cholesky(covariance)
+        left = np.diag(factor) ** 2  # of each column's variance, beside the columns before it
+    except np.linalg.LinAlgError:
+        left = np.zeros(len(covariance))
+    if (left <= 1e-10 * np.diag(covariance) + 1e-20 * size).any():
+        raise ValueError(
+            "features: their covariance cannot be inverted; drop columns that are constant or "
+            "follow from others, or pass more cases"
+        )
+    return factor

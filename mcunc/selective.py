@@ -12,7 +12,14 @@ from functools import cached_property
 
 import numpy as np
 
-from mcunc._checks import as_array, as_labels, as_outcomes, check_choice, check_finite_result
+from mcunc._checks import (
+    as_array,
+    as_labels,
+    as_outcomes,
+    check_choice,
+    check_finite_result,
+    share_of,
+)
 
 RULES = ("mean", "trapezoid", "normalised")
 
@@ -63,9 +70,10 @@ class RiskCoverage:
         Parameters
         ----------
         rule : {"mean", "trapezoid", "normalised"}
-            "mean": :math:`\frac1N \sum_k r_k` (Geifman, Uziel & El-Yaniv 2019).  "trapezoid":
-            between coverage 1/N and 1 by the trapezoidal rule.  "normalised": that divided by
-            the width 1 - 1/N, a mean risk again.
+            "mean": :math:`\frac1N \sum_k r_k` (Geifman, Uziel & El-Yaniv 2019, who take equal
+            confidences each at their threshold, not at the mean over orders).  "trapezoid":
+            between coverage 1/N and 1 by the trapezoidal rule.  "normalised": that divided by the
+            width 1 - 1/N, a mean risk again.
 
         Returns
         -------
@@ -80,9 +88,9 @@ class RiskCoverage:
     def generalised_area(self):
         r"""Area under the generalised risk (AUGRC): coverage times risk, from coverage 0 to 1.
 
-        The chance that a case is answered and wrong, where the threshold is drawn at random.  For
-        errors, with E their share and A the area under the receiver operating characteristic of
-        confidence for right against wrong, it is :math:`E(1-E)(1-A) + E^2/2`.
+        For errors it is the chance that a case is answered and wrong, where the coverage is drawn
+        evenly from 0 to 1; with E their share and A the area under the receiver operating
+        characteristic of confidence for right against wrong, :math:`E(1-E)(1-A) + E^2/2`.
         Source: Traub et al. (2024), *Overcoming common flaws in the evaluation of selective
         classification systems*.
         """
@@ -95,13 +103,14 @@ class RiskCoverage:
         return float(self.risk[self._cases(coverage) - 1])
 
     def threshold_at(self, coverage):
-        """Least confidence among them.  Accepting it also accepts what is equal to it."""
+        r"""Least confidence of the :math:`\lceil cN \rceil` surest; accepts what is equal, too."""
         return float(self.confidence[self._cases(coverage) - 1])
 
     def coverage_at(self, risk):
-        """The largest coverage that a threshold reaches with at most this risk; 0.0 for none.
+        """The largest coverage that a threshold reaches with at most this risk.
 
-        Found on the same cases it promises too much for new ones: choose a threshold on others.
+        0.0 where no threshold does, for which there is no `threshold_at`.  Found on the same cases
+        it promises too much for new ones: choose a threshold on others.
         """
         risk = float(as_array("risk", risk, ndim=0))
         fit = np.flatnonzero(self.reachable & (self.risk <= risk))
@@ -111,8 +120,7 @@ class RiskCoverage:
         share = float(as_array("coverage", coverage, ndim=0))
         if not 0 < share <= 1:
             raise ValueError(f"coverage: must be above 0 and at most 1, got {coverage!r}")
-        # 0.07 * 100 is 7.000000000000001, and 7 cases are meant.
-        return max(1, int(np.ceil(share * len(self.total) - 1e-9)))
+        return share_of(share, len(self.total))
 
 
 def risk_coverage(confidence, loss):
@@ -132,7 +140,8 @@ def risk_coverage(confidence, loss):
     Raises
     ------
     ValueError
-        For arrays of different lengths, empty ones, NaN, or a negative loss.
+        For arrays of different lengths, empty ones, NaN and infinity, a negative loss, or losses
+        whose sum is too large for float64.
 
     Source: El-Yaniv & Wiener (2010), *On the foundations of noise-free selective classification*.
     Introduced in chapter 7.
@@ -174,7 +183,7 @@ class AccuracyUncertainty:
 
     Attributes
     ----------
-    threshold : (G,) array, rising; certain is what has at most this uncertainty
+    threshold : (G,) array; certain is what has at most this uncertainty
     right_certain, right_uncertain, wrong_certain, wrong_uncertain : (G,) arrays of counts
     """
 
@@ -215,7 +224,7 @@ def accuracy_versus_uncertainty(uncertainty, right, thresholds=None):
     ----------
     uncertainty : (N,) array, the larger, the less sure
     right : (N,) array of zeros and ones, or false and true
-    thresholds : (G,) array, optional; every uncertainty that occurs, where it is not given
+    thresholds : (G,) array, optional; every uncertainty that occurs, rising, where it is not given
 
     Returns
     -------
@@ -232,8 +241,9 @@ def accuracy_versus_uncertainty(uncertainty, right, thresholds=None):
     """
     uncertainty = as_array("uncertainty", uncertainty, ndim=1)
     right = as_labels("right", right, len(uncertainty)).astype(bool)
-    given = uncertainty if thresholds is None else as_array("thresholds", thresholds, ndim=1)
-    threshold = np.unique(given)
+    threshold = np.unique(uncertainty)
+    if thresholds is not None:
+        threshold = as_array("thresholds", thresholds, ndim=1)
     hits, misses = np.sort(uncertainty[right]), np.sort(uncertainty[~right])
     certain = [np.searchsorted(of, threshold, side="right") for of in (hits, misses)]
     return AccuracyUncertainty(

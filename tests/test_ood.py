@@ -54,7 +54,7 @@ def test_two_certain_opposite_scores():
 
 
 def test_the_standard_error_is_the_spread_over_samples():
-    """Of two hundred repeated samples, and that of the difference of two scores likewise."""
+    """Of four hundred repeated samples, and that of the difference of two scores likewise."""
     rng = np.random.default_rng(0)
     areas, errors, gaps, gap_errors = [], [], [], []
     for _ in range(400):
@@ -71,6 +71,34 @@ def test_the_standard_error_is_the_spread_over_samples():
     assert np.std(gaps) == pytest.approx(np.mean(gap_errors), rel=0.1)
 
 
+def test_the_standard_error_is_that_of_leaving_cases_out():
+    """Pseudo-values, m A - (m - 1) A without case i, for either kind: the same by algebra."""
+    rng = np.random.default_rng(3)
+    known, novel = rng.integers(0, 5, (2, 9)), rng.integers(1, 7, (2, 6))
+
+    def pseudo(kind, score):
+        pair = [known[score], novel[score]]
+        whole, n = detection(*pair).auroc, len(pair[kind])
+        found = []
+        for i in range(n):
+            rest = [np.delete(of, i) if k == kind else of for k, of in enumerate(pair)]
+            found.append(n * whole - (n - 1) * detection(*rest).auroc)
+        return np.array(found)
+
+    def error(values):
+        return sum(of.var(ddof=1) / len(of) for of in values) ** 0.5
+
+    each = [[pseudo(kind, score) for kind in (0, 1)] for score in (0, 1)]
+    one, two = (detection(known[score], novel[score]) for score in (0, 1))
+    assert one.auroc_error == pytest.approx(error(each[0]), rel=1e-12)
+    apart = error(a - b for a, b in zip(*each, strict=True))
+    assert auroc_difference(one, two)[1] == pytest.approx(apart, rel=1e-12)
+
+
+def test_complete_separation_claims_an_error_of_nothing():
+    assert detection([1, 2, 3], [4, 5]).auroc_error == 0
+
+
 def test_a_score_differs_from_itself_by_nothing():
     found = detection([0.0, 1.0, 2.0], [1.0, 3.0])
     assert auroc_difference(found, found) == (0.0, 0.0)
@@ -85,6 +113,8 @@ def test_of_a_hundred_known_ninety_five_pass():
     assert found.novel_accepted() == 0.5  # what is at most 95 passes
     assert found.novel_accepted(0.955) == 1.0
     assert detection(known, [200.0, 300.0]).novel_accepted() == 0
+    assert found.novel_accepted(1.0) == 1
+    assert detection(known, [1.0, 2.0]).novel_accepted(1e-12) == 0.5  # the least of all scores
 
 
 @given(TIED, TIED, st.sampled_from([0.1, 0.5, 0.9, 0.95]))
@@ -118,7 +148,7 @@ def test_the_distance_does_not_change_with_units_or_axes():
         rng.normal(size=(90, 3)),
         rng.normal(size=(5, 3)),
     )
-    turn = rng.normal(size=(3, 3))
+    turn = rng.normal(size=(3, 3)) * [1, 1e-6, 1e6]  # in units that are far apart, too
     one = Mahalanobis().fit(features, labels).score(new)
     other = Mahalanobis().fit(features @ turn + 7, labels).score(new @ turn + 7)
     assert_allclose(one, other, rtol=1e-8)
@@ -133,14 +163,17 @@ def test_the_distance_does_not_change_with_units_or_axes():
         (lambda: detection([1.0], [1.0, 2.0]), "known: a single case"),
         (lambda: detection([1.0, 2.0], [1.0]), "novel: a single case"),
         (lambda: detection([1.0, np.nan], [1.0, 2.0]), "known: contains NaN"),
-        (lambda: detection([1.0, 2.0], [1.0, 2.0]).novel_accepted(1.0), "known_accepted: must lie"),
+        (lambda: detection([1.0, 2.0], [1.0, 2.0]).novel_accepted(1.1), "known_accepted: must be"),
+        (lambda: detection([1.0, 2.0], [1.0, 2.0]).novel_accepted(0.0), "known_accepted: must be"),
         (
             lambda: auroc_difference(detection([1, 2], [1, 2]), detection([1, 2], [1, 2, 3])),
             "second: has other numbers",
         ),
         (lambda: Mahalanobis().score(np.ones((2, 2))), "fit: has not been called"),
         (lambda: Mahalanobis().fit(np.ones((4, 1)), [0, 0, 1, 1]), "features: their covariance"),
-        (lambda: Mahalanobis().fit(np.ones((3, 1)), [0, 0, 2]), "labels: every class"),
+        (lambda: Mahalanobis().fit(np.ones((3, 1)), [0, 0, 2]), "labels: must be 0, 1"),
+        (lambda: Mahalanobis().fit(np.ones((4, 1)), [0, 0, -1, -1]), "labels: must be 0, 1"),
+        (lambda: Mahalanobis().fit(np.ones((4, 1)), [0, 0, 0.5, 0.5]), "labels: must be 0, 1"),
         (lambda: Mahalanobis().fit(np.ones((3, 1)), [0, 0]), "labels: has 2 values"),
     ],
 )
@@ -158,8 +191,26 @@ def test_features_of_another_width_are_refused():
     assert_array_equal(fit.score(fit.means_), 0)
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("kind", ["sum", "constant", "few", "huge"])
+def test_a_covariance_that_cannot_be_inverted_is_refused(kind, seed):
+    rng = np.random.default_rng(seed)
+    features, labels = rng.normal(size=(40, 3)), np.arange(40) % 2
+    if kind == "sum":
+        features = np.column_stack([features, features[:, 0] + features[:, 1]])
+    elif kind == "constant":
+        features[:, 1] = 0.1
+    elif kind == "few":
+        features, labels = rng.normal(size=(5, 4)), np.array([0, 0, 0, 1, 1])
+    else:
+        features *= 1e200
+    with pytest.raises(ValueError, match=r"^features: "):
+        Mahalanobis().fit(features, labels)
+
+
 @given(GARBAGE, GARBAGE)
 def test_anything_at_all_is_finite_or_a_named_error(one, other):
     area = finite_or_named(lambda: detection(one, other).auroc, ["known", "novel"])
     assert area is None or 0 <= area <= 1
-    finite_or_named(lambda: Mahalanobis().fit(one, other).means_, ["features", "labels"])
+    means = finite_or_named(lambda: Mahalanobis().fit(one, other).means_, ["features", "labels"])
+    assert means is None or np.isfinite(means).all()
