@@ -336,8 +336,8 @@ def test_public_addresses_are_those_of_pyproject():
 
 
 def examples():
-    """Every Python block of the front pages, with the output printed below it, if any."""
-    for name in ("README.md", "book/index.md"):
+    """Every Python block of the front pages and the guide, with the output below it, if any."""
+    for name in ("README.md", "book/index.md", "book/reference/which.md"):
         text = (ROOT / name).read_text(encoding="utf-8")
         blocks = re.findall(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", text, re.DOTALL)
         for number, (code, output) in enumerate(blocks):
