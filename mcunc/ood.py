@@ -4,7 +4,7 @@ A *novelty score* is the larger, the stranger a case: predictive entropy, mutual
 negative of a confidence, a distance.  *Known* are cases of the kind the model was trained on,
 *novel* are others.
 
-Introduced in chapter 7.
+Introduced in chapters 6 and 7.
 """
 
 from dataclasses import dataclass
@@ -110,7 +110,7 @@ def detection(known, novel):
     ValueError
         For fewer cases, NaN, or arrays with more axes than one.
 
-    Introduced in chapter 7.
+    Introduced in chapter 6.
     """
     known, novel = (
         as_array(name, value, ndim=1) for name, value in (("known", known), ("novel", novel))
