@@ -15,6 +15,7 @@ from mcunc import _parallel, calibration, data, networks, predictive, recorded, 
 from mcunc._changes import changes, restore
 from mcunc._checks import check_choice, check_count, check_folder, check_fraction, check_positive
 from mcunc._heads_run import Standardiser, fit_heads
+from mcunc._inputs import gpu_of
 from mcunc.dropout import keyed_masks, sample_logits, with_dropout
 
 CLASSES, DRAWS = 200, 50
@@ -251,12 +252,6 @@ class Run:
             f"--epochs {recipe.epochs} --rate {recipe.learning_rate:g} "
             f"--decay {recipe.weight_decay:g}{' --inner' if self.inner else ''} --seed {self.seed}"
         )
-
-
-def gpu_of(device):
-    """Name of the GPU, for a record."""
-    device = torch.device(device)
-    return {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
 
 
 def recipe_of(network, epochs=None, rate=None, decay=None):
