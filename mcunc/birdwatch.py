@@ -21,7 +21,7 @@ harmless, jittering its colours is not.  The hue runs along a line, -130 to 200 
 colour circle, not around it: no two hues share a colour, and six standard deviations fit on
 either side, so that nothing is truncated or wrapped.
 
-Introduced in chapter 1 of the book; every later chapter opens with these birds.
+Introduced in chapter 1 of the book, whose running example they are.
 """
 
 import os
