@@ -245,7 +245,11 @@ def _parser():
     run.add_argument("--folder", default="runs", help="checkpoints and results (default: runs)")
     run.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     birds = run.add_argument_group("of birds alone")
-    birds.add_argument("--network", default="efficientnet_lite0", help="or googlenet, …_imagenet")
+    birds.add_argument(
+        "--network",
+        default="efficientnet_lite0",
+        help="or googlenet, …_imagenet, and for birds-repeated …-equal, …-96",
+    )
     birds.add_argument("--arm", default="standard", help="or head, last, everywhere: dropout")
     birds.add_argument("--drop", type=float, default=0.2, help="probability (default: 0.2)")
     birds.add_argument("--epochs", type=int, help="(default: that of the network)")
@@ -255,7 +259,7 @@ def _parser():
     birds.add_argument(
         "--inner", action="store_true", help="choose settings: leave the tenth alone"
     )
-    birds.add_argument("--splits", type=int, help="of birds-repeated (default: 8 or 4)")
+    birds.add_argument("--splits", type=int, help="of birds-repeated (default: its own)")
     uci = run.add_argument_group("of uci alone")
     uci.add_argument("--set", nargs="+", default=SETS, metavar="SET", help="(default: all six)")
     uci.add_argument(

@@ -45,10 +45,27 @@ TRIALS = {
 
 
 class Contest(NamedTuple):
-    """Settings tried on the inner split of one split, and the number of splits that judge."""
+    """Settings tried on the inner split of one split, or a pair; and how many splits judge.
+
+    Attributes
+    ----------
+    trials : tuple of Trial, the best of either arm judged; none where `pair` is given
+    splits : int
+    pair : tuple of Trial, standard and dropout, that no trial here chose
+    network : str, optional, where the contest has a name of its own
+    """
 
     trials: tuple
     splits: int
+    pair: tuple = ()
+    network: str | None = None
+
+
+def _beside_masks(decay, size, splits):
+    """Masks at every layer of GoogLeNet against none, all else alike."""
+    arms = ("standard", 0.1), ("everywhere", 0.02)
+    pair = tuple(Trial(*arm, 0.05, decay, 60, size) for arm in arms)
+    return Contest((), splits, pair, "googlenet")
 
 
 CONTESTS = {
@@ -61,10 +78,13 @@ CONTESTS = {
     ),
     "googlenet": Contest(
         (
-            *(Trial("standard", 0.1, 0.05, decay, 60, 224) for decay in (5e-4, 2e-3)),
+            *(Trial("standard", 0.1, 0.05, decay, 60, 224) for decay in (5e-4, 2e-3, 5e-3)),
             *(Trial("everywhere", drop, 0.05, 5e-4, 60, 224) for drop in (0.02, 0.05)),
+            Trial("everywhere", 0.02, 0.05, 2e-3, 60, 224),
         ), 4,
     ),
+    "googlenet-equal": _beside_masks(2e-3, 224, splits=4),
+    "googlenet-96": _beside_masks(5e-4, 96, splits=1),
 }  # fmt: skip
 PLACE = ("git_revision", "python", "versions", "cpu_cores", "gpu")  # of a run's record
 WAYS = ("standard", "off", "passes")
@@ -110,19 +130,23 @@ def run_tuning(network="efficientnet_lite0", seed=0, folder="runs", device="cpu"
 
 
 def run_repeated(network="efficientnet_lite0", splits=None, seed=0, folder="runs", device="cpu"):
-    """The best settings of either arm, trained and judged on many splits: chapter 6.
+    """The best settings of either arm, or a given pair, judged on many splits: chapter 6.
 
     Settings are tried on the inner split of split `seed`, and those of the lowest log loss (of
     passes where there is dropout) taken for that split and those after it; photographs that judge
-    on those were therefore among the ones of the trials.  A dozen trainings and more: for a GPU.  A
-    run that lies finished in the folder is not made again, so that processes of ``run birds``, each
-    with runs of its own, can share the work.  The book's record of GoogLeNet has one split.
+    on those were therefore among the ones of the trials.  "googlenet-equal" and "googlenet-96" try
+    nothing: their pairs have the same decay, 0.002 at 224 pixels and 0.0005 at 96.  All but the
+    last are many trainings: for a GPU.  A run that lies finished in the folder is not made again,
+    so that processes of ``run birds``, each with runs of its own, can share the work.  The book's
+    record of "googlenet" has one split.
 
     The result has for every way ("standard"; "off" and "passes" of the dropout network) arrays of
     splits by cases: ``<way>_right``, ``_loss``, ``_brier``, ``_confidence``, ``_entropy``,
     ``_tempered_loss`` (`recalibration.cross_fitted`), and ``<way>_temperature``, its mean;
     ``information``, of the passes; ``loss_of_draws`` by number of passes; and for either network
     ``history`` and the loss and accuracy on the training photographs, whole and without masks.
+    ``tried_loss``, ``tried_off_loss`` and ``tried_off_accuracy`` are the ends of the trials,
+    where there are any.
 
     Parameters
     ----------
@@ -148,15 +172,16 @@ def run_repeated(network="efficientnet_lite0", splits=None, seed=0, folder="runs
     check_choice("network", network, tuple(CONTESTS))
     seed = check_count("seed", seed, minimum=0)
     check_folder(folder)
-    trials, default = CONTESTS[network]
-    splits = check_count("splits", default if splits is None else splits)
+    contest, trials = CONTESTS[network], CONTESTS[network].trials
+    splits = check_count("splits", contest.splits if splits is None else splits)
     path = Path(folder) / recorded.file_name(f"birds-repeated-{network}", seed)
+    kind = contest.network or network
     with _parallel.joined(device) as device:
-        tried = [_made(network, trial, True, seed, folder, device) for trial in trials]
-        ends = _ends(trials, tried)
-        pair = best_of_arms(trials, ends["loss"])
+        tried = [_made(kind, trial, True, seed, folder, device) for trial in trials]
+        ends = _ends(trials, tried) if trials else {}
+        pair = contest.pair or best_of_arms(trials, ends["loss"])
         judged = [
-            [_made(network, trial, False, seed + split, folder, device) for trial in pair]
+            [_made(kind, trial, False, seed + split, folder, device) for trial in pair]
             for split in range(splits)
         ]
         made = [*tried, *(run for runs in judged for run in runs)]
@@ -164,7 +189,7 @@ def run_repeated(network="efficientnet_lite0", splits=None, seed=0, folder="runs
         if _parallel.place()[0] == 0:
             name = f"birds-repeated --splits {splits}"
             record = _record(name, network, seed, trials, made)
-            record["chosen"] = [trial._asdict() for trial in pair]
+            record["given" if contest.pair else "chosen"] = [trial._asdict() for trial in pair]
             said = [_said(*runs) for runs in judged]
             arrays = {key: np.stack([of[key] for of in said]) for key in said[0]}
             arrays |= {f"tried_{key}": value for key, value in ends.items()}
@@ -200,11 +225,17 @@ def _made(network, trial, inner, seed, folder, device):
 
 
 def _check_alike(made, folder):
-    """Of the same photographs, with the same libraries, on processors or the same kind of GPU."""
+    """Of the same photographs, with the same libraries, on processors or the same kind of GPU.
+
+    The version of mcunc may differ, which is None in a source tree that was never installed.
+    """
     for key, what in (
         ("data", "photographs"), ("kind", "photographs"), ("versions", "libraries"), ("gpu", "GPUs")
     ):  # fmt: skip
-        if len({str(run.record.get(key)) for run in made}) > 1:
+        of = [run.record.get(key) for run in made]
+        if key == "versions":
+            of = [versions | {"mcunc": None} for versions in of]
+        if len(set(map(str, of))) > 1:
             raise ValueError(f"folder: runs in {folder} are of different {what}")
 
 
@@ -220,16 +251,21 @@ def _ends(trials, made):
 
 
 def _record(run, network, seed, trials, made):
-    """Where the runs were made, which may be elsewhere than they are put together."""
+    """Where the runs were made, which may be elsewhere than they are put together.
+
+    The place is that of the first of them, the git revisions are those of all.
+    """
     command, first = f"python -m mcunc run {run} --network {network} --seed {seed}", made[0].record
     if "gpu" in first:
         command += " --device cuda"
+    revisions = dict.fromkeys(run.record["git_revision"] for run in made)
     return {key: first[key] for key in PLACE if key in first} | {
+        "git_revision": " ".join(filter(None, revisions)) or None,
         "command": command, "seed": seed,
         "hours": round(sum(run.record["hours"] for run in made), 2),
         "data": first["data"], "kind": first["kind"],
         "tried": [trial._asdict() for trial in trials],
-        "recipe": {k: v for k, v in asdict(recipe_of(network)).items() if k not in VARIED},
+        "recipe": {k: v for k, v in first["recipe"].items() if k not in VARIED},
     }  # fmt: skip
 
 

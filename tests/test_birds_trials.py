@@ -1,13 +1,17 @@
 """Settings tried, chosen, and judged over splits, on a few made-up pictures."""
 
+import json
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from small_birds import RECIPE
 
-from mcunc import _birds_run, _birds_trials, data, recorded, training
+from mcunc import _birds_run, _birds_trials, data, experiments, recorded, training
+from mcunc.__main__ import main
 from mcunc._birds_run import SETTINGS, Setting
-from mcunc._birds_trials import Contest, Trial
+from mcunc._birds_trials import CONTESTS, Contest, Trial
+from mcunc.recalibration import TemperatureScaling, cross_fitted
 
 
 def test_trials_are_compared_by_what_they_said_of_the_inner_split(few, tmp_path, monkeypatch):
@@ -72,7 +76,7 @@ def test_one_process_of_several_writes_the_tuning(few, tmp_path, monkeypatch):
 
 ALL_TRIALS = [
     *_birds_trials.TRIALS.items(),
-    *((name, contest.trials) for name, contest in _birds_trials.CONTESTS.items()),
+    *((name, contest.trials) for name, contest in CONTESTS.items() if not contest.pair),
 ]
 
 
@@ -83,6 +87,20 @@ def test_both_arms_are_tried_as_often(name, trials):
         assert arms.count("standard") == len(arms) / 2
         assert len(set(arms)) == 2
     assert SETTINGS[name].recipe.learning_rate in {trial.rate for trial in trials}
+
+
+@pytest.mark.parametrize(
+    ("name", "decay", "size", "splits"),
+    [("googlenet-equal", 2e-3, 224, 4), ("googlenet-96", 5e-4, 96, 1)],
+)
+def test_a_given_pair_differs_in_the_masks_alone(name, decay, size, splits):
+    contest = CONTESTS[name]
+    standard, dropped = contest.pair
+    assert standard._replace(arm="everywhere", drop=0.02) == dropped
+    assert (standard.arm, dropped.decay, dropped.size) == ("standard", decay, size)
+    assert (contest.trials, contest.splits, contest.network) == ((), splits, "googlenet")
+    setting = SETTINGS[contest.network].recipe
+    assert (dropped.rate, dropped.epochs) == (setting.learning_rate, setting.epochs)
 
 
 @pytest.fixture
@@ -125,12 +143,20 @@ def test_the_best_of_either_arm_is_judged_on_every_split(contest, few, tmp_path)
             )
             hit = probs.argmax(axis=1) == label
             np.testing.assert_array_equal(run[f"{way}_right"][split], hit)
+            assert_allclose(
+                run[f"{way}_entropy"][split], -(probs * one["off_log_probs"]).sum(axis=1), atol=0.01
+            )
+            scaled, _ = cross_fitted(TemperatureScaling(), one["off_log_probs"], label)
+            assert_allclose(
+                np.exp(-run[f"{way}_tempered_loss"][split]), scaled[np.arange(10), label], atol=0.01
+            )
             outcome = np.eye(5)[label]
             assert_allclose(
                 run[f"{way}_brier"][split], ((probs - outcome) ** 2).sum(axis=1), atol=0.01
             )
             assert run["learned_accuracy"][split, i] == one["learned_accuracy"]
             np.testing.assert_array_equal(run["history"][split, i], one["history"])
+        np.testing.assert_array_equal(run["information"][split], one["mutual_information"])
         loss = -one["log_probs"][np.arange(10), label]
         assert_allclose(run["passes_loss"][split], loss, atol=0.01)
         assert_allclose(run["loss_of_draws"][split, -1], loss.mean(), atol=0.01)
@@ -156,6 +182,49 @@ def test_repeated_runs_that_are_there_are_not_made_again(contest, tmp_path, monk
 
 
 @toy
+def test_a_given_pair_is_judged_without_trials(few, tmp_path, monkeypatch):
+    pair = Trial("standard", 0.1, 0.05, 0.1, 1, 32), Trial("last", 0.4, 0.05, 0.1, 1, 32)
+    monkeypatch.setattr(_birds_trials, "CONTESTS", {"tiny-equal": Contest((), 2, pair, "tiny")})
+    path = _birds_trials.run_repeated("tiny-equal", folder=tmp_path)
+    run = recorded.load(path)
+    assert path.name == "birds-repeated-tiny-equal.npz"
+    made = {name.stem for name in tmp_path.glob("birds-tiny-*.npz")}
+    arms = "standard-32-1-0.05", "last-0.4-32-1-0.05"
+    assert made == {f"birds-tiny-{arm}-decay0.1-seed{i}" for arm in arms for i in (0, 1)}
+    assert [Trial(**trial) for trial in run.record["given"]] == list(pair)
+    assert "chosen" not in run.record
+    assert run.record["tried"] == []
+    assert not any(name.startswith("tried") for name in run.arrays)
+    assert "--splits 2 --network tiny-equal --seed 0" in run.record["command"]
+    for split in (0, 1):
+        ends = [
+            recorded.load(tmp_path / f"birds-tiny-{arm}-decay0.1-seed{split}.npz")["history"][-1]
+            for arm in arms
+        ]
+        for way, end in zip(("standard", "off"), ends, strict=True):
+            assert_allclose(run[f"{way}_loss"][split].mean(), end[2], atol=0.01)
+
+
+@toy
+def test_runs_of_other_libraries_are_not_set_side_by_side(contest, tmp_path):
+    """But mcunc may be installed in one place and a source tree in another."""
+    expected = recorded.load(_birds_trials.run_repeated("tiny", folder=tmp_path)).record
+    (one, *_) = sorted(tmp_path.glob("*last-*-seed2.json"))
+    record = json.loads(one.read_text())
+    record["git_revision"] = "f" * 40
+    record["versions"]["mcunc"] = "0.0.1" if record["versions"]["mcunc"] is None else None
+    one.write_text(json.dumps(record))
+    again = recorded.load(_birds_trials.run_repeated("tiny", folder=tmp_path)).record
+    before = expected["git_revision"]
+    assert again["git_revision"] == " ".join([*([before] if before else []), "f" * 40])
+    assert again["versions"] == expected["versions"]
+    record["versions"]["numpy"] = "0.0.1"
+    one.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"^folder: runs .* are of different libraries"):
+        _birds_trials.run_repeated("tiny", folder=tmp_path)
+
+
+@toy
 def test_one_process_of_several_writes_the_repeated_runs(contest, tmp_path, monkeypatch):
     _birds_trials.run_repeated("tiny", folder=tmp_path)
     (tmp_path / "birds-repeated-tiny.npz").unlink()
@@ -166,17 +235,32 @@ def test_one_process_of_several_writes_the_repeated_runs(contest, tmp_path, monk
     assert waited
 
 
-def test_the_recorded_splits_are_of_the_recorded_runs():
-    """One pair ships whole, beside what was put together."""
-    run = recorded.load("birds-repeated-googlenet")
-    pair = []
-    for trial in run.record["chosen"]:
-        trial = Trial(**trial)
-        recipe = _birds_run.recipe_of("googlenet", trial.epochs, trial.rate, trial.decay)
-        name = _birds_run.Run("googlenet", trial.arm, trial.drop, 224, recipe, False, 0).name
-        pair.append(recorded.load(name))
-    assert _birds_trials.best_of_arms(
-        [Trial(**trial) for trial in run.record["tried"]], run["tried_loss"]
-    ) == tuple(Trial(**trial) for trial in run.record["chosen"])
-    for name, array in _birds_trials._said(*pair).items():
-        assert_allclose(run.arrays[name][0], array, rtol=1e-4, err_msg=name)
+@pytest.mark.parametrize("network", CONTESTS)
+def test_the_recorded_splits_agree_with_what_the_training_watched(network, monkeypatch, capsys):
+    """Losses and accuracies come twice: of each photograph, and from the end of each history."""
+    run = recorded.load(f"birds-repeated-{network}")
+    splits = len(run["cases"])
+    np.testing.assert_array_equal(run["cases"], recorded.load("birds-heads")["cases"][:splits])
+    for i, way in enumerate(("standard", "off")):
+        loss, accuracy = run["history"][:, i, -1, 2:].T
+        assert_allclose(run[f"{way}_loss"].mean(axis=1), loss, rtol=1e-3)
+        assert_allclose(run[f"{way}_right"].mean(axis=1), accuracy, rtol=1e-6)
+    assert_allclose(run["passes_loss"].mean(axis=1), run["loss_of_draws"][:, -1], rtol=1e-3)
+    if CONTESTS[network].pair:
+        assert run.record["given"] == [trial._asdict() for trial in CONTESTS[network].pair]
+    else:
+        tried = [Trial(**trial) for trial in run.record["tried"]]
+        assert tuple(tried) == CONTESTS[network].trials
+        pair = _birds_trials.best_of_arms(tried, run["tried_loss"])
+        assert run.record["chosen"] == [trial._asdict() for trial in pair]
+    monkeypatch.setattr(experiments, "run_repeated", lambda *given_: given_)
+    assert main(run.record["command"].split()[3:]) == 0
+    device = "cuda" if "gpu" in run.record else "cpu"
+    assert capsys.readouterr().out == f"{(network, splits, 0, 'runs', device)}\n"
+
+
+def test_both_records_of_googlenet_have_the_same_standard_network():
+    one, two = (recorded.load(f"birds-repeated-googlenet{which}") for which in ("", "-equal"))
+    for name in ("loss", "right", "entropy", "tempered_loss"):
+        np.testing.assert_array_equal(one[f"standard_{name}"][0], two[f"standard_{name}"][0])
+        assert (one[f"off_{name}"][0] != two[f"off_{name}"][0]).any()
