@@ -36,6 +36,7 @@ ORDER = [
         "recalibration",
         "selective",
         "ood",
+        "comparison",
     ),
     *(
         "corruption",
@@ -82,7 +83,7 @@ ARRAYS_ONLY = {
         "recalibration",
         "corruption",
     ),
-    *("recorded", "birdwatch", "selective", "ood"),
+    *("recorded", "birdwatch", "selective", "ood", "comparison"),
 }
 PUBLIC = [name for name in ORDER if not name.startswith("_")]
 
