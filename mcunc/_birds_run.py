@@ -15,7 +15,6 @@ from mcunc import _parallel, calibration, data, networks, predictive, recorded, 
 from mcunc._changes import changes, restore
 from mcunc._checks import check_choice, check_count, check_folder, check_fraction, check_positive
 from mcunc._heads_run import Standardiser, fit_heads
-from mcunc._inputs import gpu_of
 from mcunc.dropout import keyed_masks, sample_logits, with_dropout
 
 CLASSES, DRAWS = 200, 50
@@ -262,18 +261,9 @@ def recipe_of(network, epochs=None, rate=None, decay=None):
 
 
 def _record(run, history, device):
-    """Command and settings of a run, and the GPU where there was one.
-
-    Several processes are named in the command: BatchNorm that learns sees in each its own part of
-    a batch, and what they reach together is not what one reaches alone.
-    """
-    processes = _parallel.place()[1]
-    start = "python" if processes == 1 else f"torchrun --nproc-per-node {processes}"
-    command = f"{start} -m mcunc run birds {run.options}"
-    if device != "cpu":
-        command += f" --device {device.partition(':')[0]}"  # "cuda:1" is that of one process
+    """Command and settings of a run, and the GPU where there was one."""
     seconds = sum(row["seconds"] for row in history)
-    return recorded.provenance(command, run.seed) | gpu_of(device) | {
+    return _parallel.provenance(f"birds {run.options}", run.seed, device) | {
         "hours": round(seconds / 3600, 2 if device == "cpu" else 4),
         "network": run.network, "arm": run.arm, "drop": run.drop, "size": run.size,
         "recipe": asdict(run.recipe), "ramp": SETTINGS[run.network].ramp, "draws": DRAWS,

@@ -29,12 +29,6 @@ def as_cases(x):
     return x.detach()
 
 
-def gpu_of(device):
-    """Name of the GPU, for a record."""
-    device = torch.device(device)
-    return {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
-
-
 def batches(x, batch_size, network):
     """Yield the number of the first case and the input of each batch, on the network's device.
 

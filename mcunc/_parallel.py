@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import distributed
 
+from mcunc import recorded
+
 
 @contextmanager
 def joined(device="cpu"):
@@ -33,6 +35,22 @@ def place():
     if not distributed.is_initialized():
         return 0, 1
     return distributed.get_rank(), distributed.get_world_size()
+
+
+def provenance(run, seed, device):
+    """`recorded.provenance` of a run on a device, with the name of its GPU where it has one.
+
+    Several processes are named in the command: BatchNorm that learns sees in each its own part of
+    a batch, and what they reach together is not what one reaches alone.
+    """
+    device, processes = torch.device(device), place()[1]
+    start = "python" if processes == 1 else f"torchrun --nproc-per-node {processes}"
+    command = f"{start} -m mcunc run {run}"
+    if device.type == "cpu":
+        return recorded.provenance(command, seed)
+    command += f" --device {device.type}"  # "cuda:1" is that of one process
+    about = recorded.provenance(command, seed)
+    return about | {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else about
 
 
 def part(count):

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from mcunc import calibration, data, networks, predictive, recorded, training
+from mcunc import _parallel, calibration, data, networks, predictive, recorded, training
 from mcunc._checks import check_count, check_folder
 from mcunc._cifar_run import channels, fit, half, rounded
-from mcunc._inputs import gpu_of
 from mcunc.corruption import corrupt
 from mcunc.dropout import keyed_masks, sample_logits, with_dropout
 from mcunc.ood import Mahalanobis
@@ -148,10 +147,7 @@ def run_trucks(seed=0, folder="runs", device="cpu"):
         "test_labels": labels.astype(np.uint8), "corrupted_cases": some.astype(np.uint16),
         "val_labels": train.labels[parts[1]].astype(np.uint8),
     }  # fmt: skip
-    command = f"python -m mcunc run trucks --seed {seed}"
-    if device != "cpu":
-        command += f" --device {device.partition(':')[0]}"
-    record = recorded.provenance(command, seed) | gpu_of(device) | {
+    record = _parallel.provenance(f"trucks --seed {seed}", seed, device) | {
         "data": train.source, "held_out": HELD_OUT, "recipe": asdict(RECIPE), "p": DROP,
         "layers": MASKED, "draws": DRAWS, "members": MEMBERS,
         "corruptions": [list(of) for of in CORRUPTIONS], "networks": {},

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import softmax
 
-from mcunc import calibration, data, networks, recorded, training
+from mcunc import _parallel, calibration, data, networks, recorded, training
 from mcunc._birds_run import fine_tuned, run_birds, run_pretrained
 from mcunc._birds_trials import run_repeated, run_tuning
 from mcunc._birdwatch_run import as_bytes, excess_loss, held_out, load_network, run_birdwatch
@@ -84,6 +84,7 @@ def run_calibration(dataset="cifar10", seed=0, folder="runs", device="cpu"):
     check_choice("dataset", dataset, ("cifar10", "cifar100"))
     seed = check_count("seed", seed, minimum=0)
     check_folder(folder)
+    training.check_device(device)
     train, test = data.cifar(int(dataset.removeprefix("cifar")))
     name = f"calibration-{dataset}-seed{seed}"
     fitted, held = data.stratified_split(train.labels, VALIDATION)
@@ -94,9 +95,7 @@ def run_calibration(dataset="cifar10", seed=0, folder="runs", device="cpu"):
         "test_labels": test.labels.astype(np.uint8),
         "corrupted_cases": corrupted.astype(np.uint16),
     }
-    record = recorded.provenance(
-        f"python -m mcunc run calibration --data {dataset} --seed {seed}", seed
-    )
+    record = _parallel.provenance(f"calibration --data {dataset} --seed {seed}", seed, device)
     record |= {"data": train.source, "corruptions": list(STRENGTHS), "networks": {}}
     for network, recipe in RECIPES.items():
         print(f"{name}: {network}", file=sys.stderr, flush=True)

@@ -111,3 +111,14 @@ def test_alone_nothing_is_joined_and_nothing_waits(monkeypatch):
         _parallel.add_up([tensor])
         _parallel.wait()
         assert tensor.tolist() == [1, 1]
+
+
+def test_a_record_names_device_and_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    plain = _parallel.provenance("trucks --seed 2", 2, "cpu")
+    assert plain["command"] == "python -m mcunc run trucks --seed 2"
+    assert plain["seed"] == 2
+    assert "gpu" not in plain
+    there = _parallel.provenance("trucks --seed 2", 2, "cuda:3")
+    assert there["command"] == "python -m mcunc run trucks --seed 2 --device cuda"
+    assert there["gpu"] == "GPU 3"

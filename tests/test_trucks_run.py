@@ -125,12 +125,16 @@ def test_what_is_kept_is_what_the_networks_say(finished, name):
         found = run[f"standard{member}_{name}_logits"].astype(float)
         assert_allclose(softmax(found, 1), softmax(logits, 1), atol=2e-3)
         assert_array_equal(run[f"standard{member}_{name}_predicted"], logits.argmax(1))
+        assert (f"standard{member}_{name}_top" in run.arrays) == (member == 0)
         if member == 0:
             energy = run[f"standard0_{name}_top"] + logsumexp(found, axis=1)
             assert_allclose(energy, logsumexp(logits, axis=1), atol=2e-3)  # the shift tells less
-    summary = summarise_classes(
-        logits=sample_logits(network_of(folder, "dropout"), pictures[name], 3)
-    )
+    dropped, kept = network_of(folder, "dropout"), f"dropout_off_{name}_logits"
+    assert (kept in run.arrays) == (name in ("test", "truck", "val"))
+    if kept in run.arrays:
+        logits = training.predict_logits(dropped, pictures[name])
+        assert_allclose(softmax(run[kept].astype(float), 1), softmax(logits, 1), atol=2e-3)
+    summary = summarise_classes(logits=sample_logits(dropped, pictures[name], 3))
     found = softmax(run[f"dropout_{name}_logits"].astype(float), axis=1)
     assert_allclose(found, summary.mean, atol=2e-3)
     for key in ("expected_entropy", "mutual_information"):
