@@ -211,7 +211,7 @@ def _one_run(given, seed, device):
     if given.name == "birds":
         return runs.run_birds(
             given.network, given.arm, given.drop, given.epochs, given.size, given.rate,
-            given.decay, given.inner, seed, given.folder, device,
+            given.decay, given.inner, seed, given.folder, device, given.split,
         )  # fmt: skip
     if given.name == "birds-tuning":
         return runs.run_tuning(given.network, seed, given.folder, device)
@@ -259,6 +259,7 @@ def _parser():
     birds.add_argument(
         "--inner", action="store_true", help="choose settings: leave the tenth alone"
     )
+    birds.add_argument("--split", type=int, help="seed of the split alone (default: the seed)")
     birds.add_argument("--splits", type=int, help="of birds-repeated (default: its own)")
     uci = run.add_argument_group("of uci alone")
     uci.add_argument("--set", nargs="+", default=SETS, metavar="SET", help="(default: all six)")

@@ -143,7 +143,7 @@ def fine_tuned(run):
 
 def run_birds(
     network="efficientnet_lite0", arm="standard", drop=0.2, epochs=None, size=None, rate=None,
-    decay=None, inner=False, seed=0, folder="runs", device="cpu",
+    decay=None, inner=False, seed=0, folder="runs", device="cpu", split=None,
 ):  # fmt: skip
     """Train a network on nine tenths of CUB-200 and ask it about the rest.
 
@@ -163,6 +163,9 @@ def run_birds(
     seed : int, of split, initial weights, order and augmentation
     folder : path, takes the checkpoint and the result
     device : {"cpu", "cuda"}
+    split : int, optional
+        Seed of the split alone.  Networks with different seeds and the same split are trained on
+        the same photographs, as the members of a deep ensemble are.
 
     Returns
     -------
@@ -180,6 +183,7 @@ def run_birds(
     check_choice("network", network, tuple(SETTINGS))
     check_choice("arm", arm, ARMS)
     drop, seed = check_fraction("drop", drop), check_count("seed", seed, minimum=0)
+    split = seed if split is None else check_count("split", split, minimum=0)
     drop = 0.0 if arm == "standard" else drop
     check_folder(folder)
     training.check_device(device)
@@ -187,11 +191,11 @@ def run_birds(
     size = check_count("size", setting.size if size is None else size, minimum=32)
     rate = None if rate is None else check_positive("rate", rate)
     decay = None if decay is None else check_positive("decay", decay)
-    run = Run(network, arm, drop, size, recipe_of(network, epochs, rate, decay), inner, seed)
+    run = Run(network, arm, drop, size, recipe_of(network, epochs, rate, decay), inner, seed, split)
     pictures = data.cub200(2010, size)
-    train, test = data.cub200_split(pictures.labels, seed)
+    train, test = data.cub200_split(pictures.labels, split)
     if inner:
-        train, test = (train[part] for part in data.cub200_split(pictures.labels[train], seed))
+        train, test = (train[part] for part in data.cub200_split(pictures.labels[train], split))
     path = Path(folder) / f"{run.name}.npz"
     with _parallel.joined(device) as place:
         model = network_of(network, arm, drop, len(pictures.names), seed)
@@ -231,6 +235,7 @@ class Run:
     recipe: training.Recipe
     inner: bool
     seed: int
+    split: int
 
     @property
     def name(self):
@@ -240,6 +245,8 @@ class Run:
         name += f"-{self.size}-{recipe.epochs}-{recipe.learning_rate:g}"
         if recipe.weight_decay != SETTINGS[self.network].recipe.weight_decay:
             name += f"-decay{recipe.weight_decay:g}"
+        if self.split != self.seed:
+            name += f"-split{self.split}"
         return name + ("-inner" if self.inner else "") + f"-seed{self.seed}"
 
     @property
@@ -250,6 +257,7 @@ class Run:
             f"--network {self.network} --arm {self.arm}{drop} --size {self.size} "
             f"--epochs {recipe.epochs} --rate {recipe.learning_rate:g} "
             f"--decay {recipe.weight_decay:g}{' --inner' if self.inner else ''} --seed {self.seed}"
+            f"{f' --split {self.split}' if self.split != self.seed else ''}"
         )
 
 
@@ -266,7 +274,8 @@ def _record(run, history, device):
     return _parallel.provenance(f"birds {run.options}", run.seed, device) | {
         "hours": round(seconds / 3600, 2 if device == "cpu" else 4),
         "network": run.network, "arm": run.arm, "drop": run.drop, "size": run.size,
-        "recipe": asdict(run.recipe), "ramp": SETTINGS[run.network].ramp, "draws": DRAWS,
+        "split": run.split, "recipe": asdict(run.recipe), "ramp": SETTINGS[run.network].ramp,
+        "draws": DRAWS,
         "history": HISTORY,
     }  # fmt: skip
 

@@ -208,7 +208,7 @@ def best_of_arms(trials, loss):
 def _made(network, trial, inner, seed, folder, device):
     """One run, made now or before."""
     recipe = recipe_of(network, trial.epochs, trial.rate, trial.decay)
-    run = Run(network, trial.arm, trial.drop, trial.size, recipe, inner, seed)
+    run = Run(network, trial.arm, trial.drop, trial.size, recipe, inner, seed, seed)
     path = Path(folder) / f"{run.name}.npz"
     there = path.with_suffix(".json").exists()  # which is written after the other
     _parallel.wait()  # for every process to have looked

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax
 from small_birds import RECIPE
 
@@ -82,7 +82,7 @@ def test_the_run_from_end_to_end(arm, few, tmp_path):
 
 def test_the_command_tells_processes_and_device(few, monkeypatch):
     """BatchNorm that learns sees in each process its own part of a batch."""
-    run = _birds_run.Run("tiny", "standard", 0.3, 32, RECIPE, inner=False, seed=1)
+    run = _birds_run.Run("tiny", "standard", 0.3, 32, RECIPE, inner=False, seed=1, split=1)
     assert " run birds --network tiny " in _birds_run._record(run, [], "cpu")["command"]
     monkeypatch.setattr(_birds_run._parallel, "place", lambda: (0, 3))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
@@ -113,6 +113,19 @@ def test_the_inner_split_leaves_the_tenth_alone(few, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*-weights*"))
     inner = recorded.load(run_birds("tiny", "head", inner=True, folder=tmp_path, epochs=1))
     assert set(inner.arrays) == {"cases", "history", "loss_of_draws"}
+
+
+def test_members_of_an_ensemble_share_the_split_and_nothing_else(few, tmp_path):
+    runs = [
+        recorded.load(run_birds("tiny", folder=tmp_path, epochs=1, seed=seed, split=2))
+        for seed in (2, 3)
+    ]
+    assert_array_equal(runs[0]["cases"], runs[1]["cases"])
+    assert not np.allclose(runs[0]["off_log_probs"], runs[1]["off_log_probs"], atol=0.01)
+    assert " --split" not in runs[0].record["command"]  # seed 2 splits that way by itself
+    assert " --seed 3 --split 2" in runs[1].record["command"]
+    own = recorded.load(run_birds("tiny", folder=tmp_path, epochs=1, seed=3))
+    assert set(own["cases"].tolist()) != set(runs[1]["cases"].tolist())
 
 
 def test_a_standard_run_has_no_probability_to_drop(few, tmp_path):

@@ -134,7 +134,8 @@ def test_the_best_of_either_arm_is_judged_on_every_split(contest, few, tmp_path)
         for i, way in enumerate(("standard", "off")):
             trial = chosen[i]
             recipe = _birds_run.recipe_of("tiny", trial.epochs, trial.rate, trial.decay)
-            name = _birds_run.Run("tiny", trial.arm, trial.drop, 32, recipe, False, 4 + split).name
+            of_split = (False, 4 + split, 4 + split)
+            name = _birds_run.Run("tiny", trial.arm, trial.drop, 32, recipe, *of_split).name
             one = recorded.load(tmp_path / f"{name}.npz")
             probs = np.exp(one["off_log_probs"])
             assert_allclose(run[f"{way}_confidence"][split], probs.max(axis=1), atol=0.01)

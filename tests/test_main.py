@@ -499,7 +499,7 @@ def test_processes_of_torchrun_meet_once_for_all_seeds(monkeypatch, capsys):
         yield f"{device}:1"
 
     monkeypatch.setattr(_parallel, "joined", joined)
-    monkeypatch.setattr(mcunc.experiments, "run_birds", lambda *given_: given_[-3::2])
+    monkeypatch.setattr(mcunc.experiments, "run_birds", lambda *given_: (given_[8], given_[10]))
     assert main(["run", "birds", "--seed", "0", "1", "2", "--device", "cuda"]) == 0
     assert met == ["cuda"]
     assert capsys.readouterr().out.splitlines() == [f"({seed}, 'cuda:1')" for seed in range(3)]
@@ -518,8 +518,8 @@ def test_the_run_on_birds_is_given_all_that_was_said(monkeypatch, capsys):
     monkeypatch.setattr(mcunc.experiments, "run_birds", lambda *given_: given_)
     said = (
         "run birds --network googlenet --arm last --drop 0.1 --epochs 3 --size 96 "
-        "--rate 0.02 --decay 0.003 --inner --seed 4"
+        "--rate 0.02 --decay 0.003 --inner --seed 4 --split 7"
     )
     assert main([*said.split(), "--folder", "x", "--device", "cuda"]) == 0
-    expected = ("googlenet", "last", 0.1, 3, 96, 0.02, 0.003, True, 4, "x", "cuda")
+    expected = ("googlenet", "last", 0.1, 3, 96, 0.02, 0.003, True, 4, "x", "cuda", 7)
     assert capsys.readouterr().out == f"{expected}\n"
