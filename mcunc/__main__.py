@@ -18,6 +18,7 @@ SETS = ["yacht", "energy", "concrete", "wine-quality-red", "kin8nm", "power-plan
 SHARED = ("birds", "birds-tuning", "birds-repeated")
 RUNS = {  # beside "calibration", "birds" and "uci", which have choices of their own, and "trucks"
     "posterior": "run_posterior",
+    "dropout-sisters": "run_sisters",
     "dropout-spread": "run_spread",
     "birdwatch-dropout": "run_birdwatch",
     "birds-pretrained": "run_pretrained",

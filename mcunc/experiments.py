@@ -15,6 +15,7 @@ from mcunc._checks import check_choice, check_count, check_folder
 from mcunc._cifar_run import channels, fit, half, rounded
 from mcunc._heads_run import run_heads
 from mcunc._posterior_run import run_posterior
+from mcunc._sisters_run import run_sisters
 from mcunc._spread import run_spread
 from mcunc._trucks_run import run_trucks
 from mcunc._uci_run import run_uci
@@ -34,6 +35,7 @@ __all__ = [
     "run_posterior",
     "run_pretrained",
     "run_repeated",
+    "run_sisters",
     "run_spread",
     "run_trucks",
     "run_tuning",

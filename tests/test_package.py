@@ -57,6 +57,7 @@ ORDER = [
         "photograph",
         "plot",
         "reporting",
+        "_sisters_run",
         "_spread",
         "_birdwatch_run",
         "_heads_run",
