@@ -1,6 +1,7 @@
 # The two commands are `make book` and `make test`; `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help env book test unit notebooks-check pages colab serve notebooks lint bench lock clean
+.PHONY: help env book test unit notebooks-check portable pages colab serve notebooks lint bench \
+	lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ PAGE := _build/html/index.html
 SOURCES := _config.yml _toc.yml $(CHAPTERS) $(wildcard book/*.* book/reference/* mcunc/*.* \
 	book/_static/*.*)
 # Each notebook kernel on one thread: two run side by side, and sums come out in one order.
-export OMP_NUM_THREADS := 1
+export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # CPU=1 leaves the CUDA libraries out; README.md says how to point pip at the CPU build of torch.
 LOCKED := $(if $(CPU),grep -vE '^(nvidia-|cuda-|triton)' requirements.lock,cat requirements.lock)
@@ -51,6 +52,10 @@ unit: env
 notebooks-check: env
 	$(BIN)/pytest -q -n 2 --dist loadfile --nbval --nbval-current-env \
 		--nbval-cell-timeout=300 --nbval-sanitize-with tests/nbval.cfg $(CHAPTERS) book/template/*.ipynb
+
+# PORTABLE="--settings aten-avx2 --checks unit" tries a part of it.
+portable: env ## unit tests and chapters, computed as other processors would
+	@$(BIN)/python tests/portable.py $(PORTABLE)
 
 pages: env $(PAGE)
 	$(BIN)/pytest -q tests/test_pages.py
