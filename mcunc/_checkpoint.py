@@ -40,10 +40,11 @@ def resume(path, run, network, optimiser):
         return []
     remedy = "delete it or name another file"
     wanted = {"setting": None} | run
+    unknown = {key: run.get(key) for key in ("augment", "masks")}  # to those written before
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         weights, steps, history = (saved[key] for key in ("network", "optimiser", "history"))
-        found = {"setting": None} | saved["run"]
+        found = {"setting": None} | unknown | saved["run"]
         found = {key: found[key] for key in wanted}
     except Exception as error:  # damage makes torch stumble in many ways, with advice that misleads
         raise ValueError(

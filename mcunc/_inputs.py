@@ -1,5 +1,6 @@
 """What functions that run a network do with its inputs and its mode."""
 
+from collections.abc import Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,34 +18,110 @@ def as_network(network):
     return network
 
 
-def as_cases(x):
+def as_cases(x, name="x"):
     """Return `x` as a tensor (N, ...) with at least one case."""
     try:
         if not torch.is_tensor(x):
             x = torch.from_numpy(np.require(x, requirements=["C", "W"]))  # copied where it is not
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"x: expected a tensor or an array of numbers ({error})") from None
+        raise ValueError(f"{name}: expected a tensor or an array of numbers ({error})") from None
     if x.ndim < 2 or x.numel() == 0:
-        raise ValueError(f"x: expected at least one case (N, ...), got shape {tuple(x.shape)}")
+        raise ValueError(f"{name}: expected at least one case (N, ...), got shape {tuple(x.shape)}")
     return x.detach()
 
 
 def batches(x, batch_size, network):
-    """Yield the number of the first case and the input of each batch, on the network's device.
+    """Yield the number of the first case and the input of each batch, as `as_input` makes it.
 
-    Bytes of pictures come as numbers in [0, 1], floating-point numbers in the type of the weights.
-    By default a batch holds about two million, and eight times as many on a GPU.
+    By default a batch holds about two million numbers, and eight times as many on a GPU.
     """
     device = device_of(network)
     if batch_size is None:
         batch_size = max(1, _NUMBERS.get(device.type, 2**21) * len(x) // x.numel())
     batch_size = check_count("batch_size", batch_size)
-    dtype = next((w.dtype for w in network.parameters() if w.is_floating_point()), None)
     for start in range(0, len(x), batch_size):
-        batch = x[start : start + batch_size].to(device)
-        if batch.ndim == 4 and batch.dtype == torch.uint8:
-            batch = batch.float() / 255
-        yield start, batch.to(dtype) if batch.is_floating_point() and dtype else batch
+        yield start, as_input(x[start : start + batch_size], network)
+
+
+def as_input(batch, network):
+    """What a network is fed, on its device: the one rule for every function that runs one.
+
+    Pictures (B, C, H, W) of uint8 become numbers from 0 to 1.  Floating-point numbers become the
+    type of the network's weights.  Other integers, such as those of words, stay as they are.
+    """
+    batch = batch.to(device_of(network))
+    if batch.ndim == 4 and batch.dtype == torch.uint8:
+        batch = batch.float() / 255
+    dtype = next((w.dtype for w in network.parameters() if w.is_floating_point()), None)
+    return batch.to(dtype) if batch.is_floating_point() and dtype else batch
+
+
+def forward(network, x, name="x", convert=False):
+    """The network's output for an input, and the memory format of pictures that it bears.
+
+    Channels last halves the time of a convolution on a CPU, but ``view`` fails on what comes of it.
+
+    Parameters
+    ----------
+    network : callable tensor -> anything; a module in evaluation mode, since it may run twice
+    x : tensor (B, ...)
+    name : str, of the argument that `x` comes from
+    convert : bool, to bring the network's weights into the format too
+    """
+    formats = (torch.channels_last, torch.contiguous_format)
+    for layout in formats if x.ndim == 4 else formats[1:]:
+        if convert:
+            network.to(memory_format=layout)
+        try:
+            return network(x.contiguous(memory_format=layout)), layout
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+            cause = error
+    cure = "" if x.is_floating_point() else "; convert it to floats unless the network counts words"
+    raise ValueError(
+        f"{name}: the network does not take {tuple(x.shape)} {str(x.dtype)[6:]} ({cause}){cure}"
+    ) from cause
+
+
+def logits_in(output, cases):
+    """The logits (B, K) in what a network returned for B cases.
+
+    A tensor; what is called "logits" in a dictionary or an object; or the only tensor (B, K) of a
+    tuple or a dictionary.  One logit for each case may come as (B,), and the logits of a single
+    case as (K,).
+    """
+    named = getattr(output, "logits", None)
+    if isinstance(output, Mapping):
+        named, parts = output.get("logits", named), list(output.values())
+    else:
+        parts = list(output) if isinstance(output, (tuple, list)) else [output]
+    parts = [part for part in (parts if named is None else [named]) if torch.is_tensor(part)]
+    if len(parts) == 1 and (cases == 1 or parts[0].numel() == cases) and parts[0].ndim < 2:
+        parts = [parts[0].reshape(cases, -1)]
+    rows = [p.flatten(1) for p in parts if p.ndim >= 2 and p.shape[2:].numel() == 1]
+    rows = [p for p in rows if len(p) == cases and p.numel() and p.is_floating_point()]
+    if len(rows) != 1:
+        found = tuple(output.shape) if torch.is_tensor(output) else type(output).__name__
+        if isinstance(output, Mapping):
+            found = f"{found} of {', '.join(map(str, output))}"
+        raise ValueError(
+            f"network: must return logits (B, K), one row per picture, not {found}; wrap it in a "
+            "module that does"
+        )
+    return rows[0]
+
+
+def check_finite(network, x, logits, name="x"):
+    """Refuse logits that are not numbers, and name the cause; -inf may mask some of the classes."""
+    if not x.isfinite().all():
+        raise ValueError(f"{name}: contains NaN or infinity")
+    if logits.amax(dim=1).isfinite().all():
+        return
+    state = network.state_dict().items()
+    bad = [key for key, value in state if torch.is_tensor(value) and not value.isfinite().all()]
+    cause = f"; so does its {', '.join(bad[:3])}" if bad else " from finite weights and inputs"
+    raise ValueError(f"network: returns NaN or infinity{cause}")
 
 
 def device_of(network):

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 _LARGEST_FILE = 20_000_000  # bytes of a photograph; those of CUB-200 stay below a million
 _LARGEST_OTHER = 1_000_000_000  # bytes of anything else; CUB-200-2011 has a list of 100 million
-_LARGEST_PICTURE = 50_000_000  # pixels; a small file can claim to hold far more
+_LARGEST_PICTURE = 120_000_000  # pixels decoded; a small file can claim to hold far more
 _SPECIES = re.compile(r"\d{3}\.\w+")
 
 
@@ -21,19 +21,33 @@ def to_square(image, size):
     What a full photograph loses at its ends, a square one has lost already.
     """
     width, height = image.size
-    if width * height > _LARGEST_PICTURE:
-        raise ValueError(f"{width} × {height} pixels are more than {_LARGEST_PICTURE:,}")
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
     # A JPEG can be decoded at an eighth, a quarter or half of its size, which saves most of the
     # time; twice the size that is asked for leaves enough to scale well.
     full = image.size
     image.draft("RGB", (2 * size * width // side, 2 * size * height // side))
+    if image.width * image.height > _LARGEST_PICTURE:
+        raise ValueError(f"{width} × {height} pixels are more than {_LARGEST_PICTURE:,}; shrink it")
     shrink = image.size[0] / full[0], image.size[1] / full[1]
     box = (
         left * shrink[0], top * shrink[1], (left + side) * shrink[0], (top + side) * shrink[1],
     )  # fmt: skip
-    return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box))
+    return np.asarray(_in_colour(image).resize((size, size), Image.Resampling.BICUBIC, box))
+
+
+def _in_colour(image):
+    """A Pillow image of any mode in RGB: on white where it is transparent, 16 bits as 8."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        deep = np.asarray(image)
+        deep = np.where(deep == image.info.get("transparency", -1), 65535, deep)  # which is white
+        image = Image.fromarray(np.rint(deep / 257).astype(np.uint8))
+    elif image.mode[0] in "IF":
+        raise ValueError(f"mode {image.mode}: which number is white? Pass uint8, 0 to 255")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def read_species(path, size, count, species):

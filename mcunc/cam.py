@@ -11,18 +11,27 @@ Maps here are raw, in units of the logit; `normalise` and `enlarge` make picture
 Introduced in chapter 6.
 """
 
-import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mcunc._checks import as_array, as_classes, check_count
-from mcunc._inputs import as_cases, as_network, batches, device_of, evaluating
-from mcunc._replay import noise
+from mcunc._inputs import (
+    as_cases,
+    as_network,
+    batches,
+    check_finite,
+    device_of,
+    evaluating,
+    forward,
+    logits_in,
+)
 from mcunc.dropout import _check_draws, _Masks, sample_outputs
 
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
@@ -54,7 +63,7 @@ def class_activation_maps(network, x, classes=None, batch_size=None):
     network : networks.ImageClassifier whose head is one linear layer, with or without dropout
         before it, behind an average over the picture; it runs in evaluation mode and is left in
         its own.
-    x : (N, 3, H, W) tensor or array in [0, 1], or uint8
+    x : (N, C, H, W) tensor or array, as in `training.predict_logits`
     classes : int or (N,) integers, optional
         The class of each map; by default the one predicted.
     batch_size : int, optional
@@ -164,24 +173,31 @@ def sample_maps(
     return np.concatenate(parts, axis=1)
 
 
-def grad_cam(network, x, classes=None, layer="features", batch_size=None):
-    """Maps by Grad-CAM (Selvaraju et al. 2017), for networks without the head that CAM needs.
+def grad_cam(network, x, classes=None, layer="features", batch_size=None, reshape=None):
+    r"""Maps by Grad-CAM (Selvaraju et al. 2017), for networks without the head that CAM needs.
 
-    The work is done by the package grad-cam, on a copy, since it changes the mode and the
-    gradients of what it works on.  It keeps the positive part, scales each map to [0, 1] and
-    enlarges it: sizes cannot be compared between maps, so that means and standard deviations over
-    passes must be taken from `sample_maps`.  For a head as in `class_activation_maps` it is
-    the positive part of that map, up to scale.
+    The map of a class is the positive part of :math:`\sum_k \bar g_k A_k(x, y)`, with A the output
+    of a layer and :math:`\bar g_k` the mean over x and y of the logit's derivative by
+    :math:`A_k(x, y)`.  It is scaled to [0, 1], enlarged, and scaled again: sizes cannot be compared
+    between maps, so that means and standard deviations over passes must be taken from
+    `sample_maps`.  For a head as in `class_activation_maps` it is the positive part of that map,
+    up to scale.
 
     Parameters
     ----------
-    network : torch.nn.Module, (B, 3, H, W) -> (B, K)
-    x : (N, 3, H, W) tensor or array in [0, 1], or uint8
+    network : torch.nn.Module, (B, C, H, W) -> (B, K), or what else `training.predict_logits` takes
+        It runs in evaluation mode and is left in its own.
+    x : (N, C, H, W) tensor or array, as in `training.predict_logits`
     classes : int or (N,) integers, optional
         The class of each map; by default the one predicted.
     layer : str
         Name in ``network.named_modules()`` of the part whose output is mapped.
     batch_size : int, optional
+    reshape : callable tensor -> (B, C, h, w) tensor, optional
+        What makes maps of the layer's output where it is of another form.  Vision transformers
+        return (B, tokens, C): with one class token and 14 × 14 patches,
+        ``lambda a: a[:, 1:].unflatten(1, (14, 14)).permute(0, 3, 1, 2)``.  Swin transformers return
+        (B, h, w, C): ``lambda a: a.permute(0, 3, 1, 2)``.
 
     Returns
     -------
@@ -190,26 +206,31 @@ def grad_cam(network, x, classes=None, layer="features", batch_size=None):
     Raises
     ------
     ValueError
-        For pictures or classes that do not fit, or a layer that is not in the network.
+        For pictures or classes that do not fit, a layer that is not in the network, that the logits
+        do not depend on, or whose output is not (B, C, h, w).  Outputs of four axes are taken for
+        (B, h, w, C) if their second and third axis are more nearly in the proportion of the
+        picture's sides than the third and fourth; where both are, if the layer has linear
+        layers or LayerNorm and no convolution.
     """
-    from pytorch_grad_cam import GradCAM  # slow to import
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-    as_network(network)
-    copied = copy.deepcopy(network).eval().requires_grad_(True)
-    parts = dict(copied.named_modules())
-    if not isinstance(layer, str) or layer not in parts:
+    part = dict(as_network(network).named_modules()).get(layer) if isinstance(layer, str) else None
+    if part is None:
         raise ValueError(f"layer: the network has no part {layer!r}; name one of its modules")
-    _, probe, _ = next(_batches(network, x, None, 1, check=False))
-    with torch.no_grad():
-        count = copied(probe).shape[1]
+    if not (reshape is None or callable(reshape)):
+        raise ValueError(f"reshape: expected a callable or None, got {reshape!r}")
     maps = []
-    with torch.enable_grad(), GradCAM(copied, [parts[layer]]) as cam:
-        for _, batch, chosen in _batches(network, x, classes, batch_size, check=False):
-            _check_classes(chosen, count)
-            targets = None if chosen is None else list(map(ClassifierOutputTarget, chosen.tolist()))
-            maps.append(torch.from_numpy(cam(batch, targets)))
-    return _numpy(maps)
+    for _, batch, chosen in _batches(network, x, classes, batch_size, check=False):
+        output, gradient = _with_gradient(network, batch, chosen, layer, part)
+        if reshape is None:
+            _refuse_other_layouts(output, batch, layer, part)
+        else:
+            output, gradient = _reshaped(reshape, output), _reshaped(reshape, gradient)
+        if not gradient.any():
+            raise ValueError(
+                f"layer: the logits do not depend on the maps of {layer!r}; take an earlier layer"
+            )
+        maps.append(_maps(output, gradient.mean(dim=(2, 3))).clamp(min=0))
+    large = enlarge(normalise(_numpy(maps)), batch.shape[2:])
+    return normalise(large).astype(np.float32)
 
 
 def normalise(maps, shared=False):
@@ -354,6 +375,10 @@ def _only_before_head(network):
 
 
 def _check_network(network):
+    if isinstance(network, torch.jit.ScriptModule):
+        raise ValueError(
+            "network: is scripted, so that its parts are hidden; pass the module before"
+        )
     parts = [getattr(network, name, None) for name in ("features", "pooling", "head")]
     if not all(isinstance(part, nn.Module) for part in parts):
         raise ValueError(
@@ -372,28 +397,108 @@ def _check_network(network):
         raise ValueError("network: has dropout in its pooling; put it at the start of the head")
 
 
+class _Draws(TorchDispatchMode):
+    """Notes whether this thread draws random numbers, whatever others do to torch's generators."""
+
+    drawn = False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            names = [argument.name for argument in func._schema.arguments]
+            given = {a.name: a.default_value for a in func._schema.arguments}
+            given |= dict(zip(names, args, strict=False)) | (kwargs or {})
+            off = ("dropout_p", "dropout", "p", "train", "training")  # attention without dropout
+            self.drawn |= not any(given.get(name) in (0, False) for name in off if name in given)
+        return func(*args, **(kwargs or {}))
+
+
 def _forward(network, batch, chosen):
     """Features (N, C, h, w), logits (N, K) and the classes of one deterministic pass."""
-    with evaluating(network):
-        before = noise(batch.device)
-        features = _features(network, batch)
-        if noise(batch.device) != before:
-            raise ValueError(
-                "network: draws at random in evaluation mode, perhaps by a call of "
-                "torch.nn.functional.dropout; use nn.Dropout, which can be switched off to choose "
-                "the class"
-            )
-        logits = network.head(network.pooling(features))
-        linear = _linear(network)
-        if features.ndim != 4 or features.shape[1] != linear.in_features:
-            raise ValueError(
-                "network: its features must be maps (N, C, h, w), C inputs of the head"
-            )
+
+    def both(x):
+        features = _features(network, x)
+        return features, network.head(network.pooling(features))
+
+    with evaluating(network), _Draws() as draws:
+        (features, logits), _ = forward(both, batch)
+    if draws.drawn:
+        raise ValueError(
+            "network: draws at random in evaluation mode, perhaps by a call of "
+            "torch.nn.functional.dropout; use nn.Dropout, which can be switched off to choose "
+            "the class"
+        )
+    linear = _linear(network)
+    if features.ndim != 4 or features.shape[1] != linear.in_features:
+        raise ValueError("network: its features must be maps (N, C, h, w), C inputs of the head")
+    check_finite(network, batch, logits)
+    with torch.no_grad():
         exact = F.linear(features.mean(dim=(2, 3)), linear.weight, linear.bias)
-        if not torch.allclose(exact, logits, rtol=1e-3, atol=1e-3 * float(logits.abs().max())):
-            raise ValueError("network: its pooling is no average over the picture; see grad_cam")
+    if not torch.allclose(exact, logits, rtol=1e-3, atol=1e-3 * float(logits.abs().max())):
+        raise ValueError("network: its pooling is no average over the picture; see grad_cam")
     _check_classes(chosen, logits.shape[1])
     return features, logits, logits.argmax(dim=1) if chosen is None else chosen
+
+
+def _with_gradient(network, batch, chosen, layer, part):
+    """The output of a part of the network and the derivative of the classes' logits by it."""
+    seen = []
+
+    def keep(module, given, output):
+        parts = output.values() if isinstance(output, Mapping) else output
+        parts = [output] if torch.is_tensor(output) else parts
+        seen[:] = [next(filter(torch.is_tensor, parts), None)]
+        return output.clone() if torch.is_tensor(output) else None  # against changes in place
+
+    hook = part.register_forward_hook(keep)
+    try:
+        with evaluating(network), torch.enable_grad():
+            output, _ = forward(network, batch.detach().requires_grad_().clone())
+    finally:
+        hook.remove()
+    logits = logits_in(output, len(batch))
+    check_finite(network, batch, logits)
+    _check_classes(chosen, logits.shape[1])
+    chosen = logits.argmax(dim=1) if chosen is None else chosen
+    gradient = None
+    if seen and seen[0] is not None and seen[0].requires_grad and logits.requires_grad:
+        score = logits.gather(1, chosen[:, None]).sum()
+        (gradient,) = torch.autograd.grad(score, seen[0], allow_unused=True)
+    if gradient is None:
+        raise ValueError(
+            f"layer: nothing leads from the output of {layer!r} to the logits, or it is inside a "
+            "scripted module, where it cannot be seen; name another, of the module before scripting"
+        )
+    return seen[0].detach(), gradient
+
+
+def _refuse_other_layouts(output, batch, layer, part):
+    """Refuse what is not (B, C, h, w); see `grad_cam`."""
+    shape = tuple(output.shape)
+    if output.ndim != 4 or len(output) != len(batch):
+        raise ValueError(
+            f"layer: {layer!r} returns {shape}, not (B, C, h, w); pass reshape, which makes such "
+            "maps of it, or name a layer that returns them"
+        )
+    sides = [shape[1:3], shape[2:4], batch.shape[2:4]]
+    *found, expected = (math.log(height / width) for height, width in sides)
+    first, last = (abs(one - expected) for one in found)
+    kinds = [type(module) for module in part.modules()]
+    dense = {nn.Linear, nn.LayerNorm} & set(kinds) and nn.Conv2d not in kinds
+    if first < last or (first == last and dense):
+        raise ValueError(
+            f"layer: {layer!r} returns {shape}, which looks like (B, h, w, C); pass "
+            "reshape=lambda a: a.permute(0, 3, 1, 2), or reshape=lambda a: a if it is (B, C, h, w)"
+        )
+
+
+def _reshaped(reshape, output):
+    maps = reshape(output)
+    if not (torch.is_tensor(maps) and maps.ndim == 4 and len(maps) == len(output)):
+        shape = tuple(maps.shape) if torch.is_tensor(maps) else type(maps).__name__
+        raise ValueError(
+            f"reshape: must make (B, C, h, w) of {tuple(output.shape)}, and makes {shape}"
+        )
+    return maps
 
 
 def _check_classes(chosen, count):
@@ -409,8 +514,11 @@ def _batches(network, x, classes, batch_size, check=True):
     if check:
         _check_network(network)
     x = as_cases(x)
-    if x.ndim != 4 or x.shape[1] != 3 or not (x.is_floating_point() or x.dtype == torch.uint8):
-        raise ValueError(f"x: expected pictures (N, 3, H, W), got {tuple(x.shape)} {x.dtype}")
+    if x.ndim != 4 or not (x.is_floating_point() or x.dtype == torch.uint8):
+        raise ValueError(
+            "x: expected pictures (N, C, H, W), uint8 or floats in [0, 1], got "
+            f"{tuple(x.shape)} {str(x.dtype)[6:]}"
+        )
     if not torch.isfinite(x).all():
         raise ValueError("x: contains NaN or infinity")
     if classes is not None:
@@ -420,7 +528,7 @@ def _batches(network, x, classes, batch_size, check=True):
     device = device_of(network)
     for start, batch in batches(x, batch_size, network):
         chosen = None if classes is None else classes[start : start + len(batch)].to(device)
-        yield start, batch.to(memory_format=torch.channels_last), chosen
+        yield start, batch, chosen
 
 
 def _as_maps(maps):

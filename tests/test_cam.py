@@ -1,6 +1,8 @@
 """Maps take the logit apart; their samples follow the closed form; Grad-CAM agrees."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -9,10 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from scipy import stats
 from strategies import GARBAGE, SAMPLING, finite_or_named
 from torch import nn
 from torch.nn import functional as F
+from torchvision import models
 
 from mcunc.cam import (
     class_activation_maps,
@@ -208,6 +213,202 @@ def test_grad_cam_for_other_networks():
         grad_cam(network, X)
 
 
+def by_the_package(network, x, layer, reshape=None, classes=1):
+    """pytorch_grad_cam's own maps, of a copy, since it changes what it works on."""
+    network = copy.deepcopy(network).eval().requires_grad_(True)
+    part = dict(network.named_modules())[layer]
+    with GradCAM(network, [part], reshape_transform=reshape) as cam:
+        return cam(x, [ClassifierOutputTarget(classes)] * len(x))
+
+
+def vit():
+    torch.manual_seed(1)
+    network = models.VisionTransformer(32, 8, 3, 2, 16, 32, num_classes=4)
+    nn.init.normal_(network.heads.head.weight)  # torchvision begins with zeros
+    return network.eval()
+
+
+def swin(size=4):
+    torch.manual_seed(1)
+    return models.SwinTransformer([4, 4], 8, [2, 2], [1, 2], [size, size], num_classes=4).eval()
+
+
+def patches(a):
+    return a[:, 1:].unflatten(1, (4, 4)).permute(0, 3, 1, 2)
+
+
+def to_front(a):
+    return a.permute(0, 3, 1, 2)
+
+
+BLOCK = "encoder.layers.encoder_layer_1"
+
+
+@pytest.mark.parametrize(
+    ("network", "layer", "reshape"),
+    [
+        (NETWORK, "features", None),
+        (NETWORK, "features.3", None),  # whose ReLU may work in place
+        (NETWORK, "features.0", None),  # 8 channels of 8 x 8
+        (swin(), "features", to_front),
+        (swin(), "features.1", to_front),
+        (swin(), "permute", None),
+        (vit(), f"{BLOCK}", patches),
+        (vit(), f"{BLOCK}.ln_1", patches),
+        (vit(), "conv_proj", None),
+    ],
+)
+def test_grad_cam_is_that_of_the_package(network, layer, reshape):
+    x = pictures(size=32)
+    expected = by_the_package(network, x, layer, reshape)
+    np.testing.assert_allclose(grad_cam(network, x, 1, layer, 2, reshape), expected, atol=2e-3)
+
+
+def test_grad_cam_by_its_formula():
+    """Two channels of three pixels, before a ReLU that works in place, and one logit."""
+    network = nn.Sequential(
+        nn.Conv2d(2, 2, 1, bias=False), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(6, 1)
+    )
+    network[0].weight.data = torch.eye(2).reshape(2, 2, 1, 1)
+    network[3].weight.data = torch.tensor([[1.0, 3, 2, -1, -1, 5]])
+    x = torch.tensor([[[[1.0, 2, 4]], [[3, -1, -2]]]])
+    # Derivatives 1, 3, 2 and, where it is rectified, 0: -1, 0, 0.  Their means are 2 and -1/3.
+    expected = np.array([2 * 1 - 3 / 3, 2 * 2 + 1 / 3, 2 * 4 + 2 / 3])
+    found = grad_cam(network, x, layer="0")[0, 0]
+    np.testing.assert_allclose(found, (expected - 1) / (expected[2] - 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("network", "layer", "shape"),
+    [
+        (swin(), "features", r"\(2, 4, 4, 16\), which looks like \(B, h, w, C\)"),
+        (swin(), "features.1", r"\(2, 8, 8, 8\), which looks like"),
+        (swin(), "norm", r"\(2, 4, 4, 16\), which looks like"),
+        (vit(), BLOCK, r"\(2, 17, 16\), not \(B, C, h, w\); pass reshape"),
+        (NETWORK, "pooling", r"\(2, 6\), not \(B, C, h, w\); pass reshape"),
+    ],
+)
+def test_layers_of_another_layout_are_refused(network, layer, shape):
+    with pytest.raises(ValueError, match=f"^layer: {layer!r} returns {shape}"):
+        grad_cam(network, pictures(2, 32), layer=layer)
+
+
+def test_oblong_pictures_tell_the_layout_too():
+    x = torch.rand(2, 3, 64, 32)
+    with pytest.raises(
+        ValueError, match=r"returns \(2, 8, 4, 16\), which looks like \(B, h, w, C\)"
+    ):
+        grad_cam(swin(), x, layer="features")
+    conv = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.ReLU(), *average(), nn.Linear(8, 4)).eval()
+    np.testing.assert_allclose(grad_cam(conv, x, 1, "0"), by_the_package(conv, x, "0"), atol=1e-4)
+
+
+@pytest.mark.parametrize("reshape", [3, lambda a: a, lambda a: a.sum(), lambda a: None])
+def test_a_reshape_that_makes_no_maps_is_refused(reshape):
+    with pytest.raises(ValueError, match=r"^reshape: "):
+        grad_cam(vit(), pictures(2, 32), layer=BLOCK, reshape=reshape)
+
+
+def test_layers_on_which_nothing_depends_are_refused():
+    with pytest.raises(ValueError, match=r"^layer: the logits do not depend on the maps of"):
+        # The head sees the class token of the last block alone.
+        grad_cam(vit(), pictures(2, 32), layer="encoder.layers.encoder_layer_2", reshape=patches)
+    network = small()
+    network.unused = nn.Linear(1, 1)
+    with pytest.raises(ValueError, match=r"^layer: nothing leads from the output of 'unused'"):
+        grad_cam(network, X, layer="unused")
+
+
+class Wrapped(nn.Module):
+    def __init__(self, wrap, layer=None):
+        super().__init__()
+        self.network, self.wrap = copy.deepcopy(NETWORK), wrap
+
+    def forward(self, x):
+        return self.wrap(self.network(x))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda z: {"logits": z, "loss": z.mean()},
+        lambda z: SimpleNamespace(logits=z, hidden_states=None),
+        lambda z: (z, z[:, :, None, None] * torch.ones(3)),
+        lambda z: z.squeeze(),
+    ],
+)
+def test_logits_are_found_for_grad_cam(wrap):
+    expected = grad_cam(NETWORK, X)
+    np.testing.assert_allclose(grad_cam(Wrapped(wrap), X, layer="network.features"), expected)
+    one_by_one = grad_cam(Wrapped(wrap), X, layer="network.features", batch_size=1)
+    np.testing.assert_allclose(one_by_one, expected, atol=1e-5)
+
+
+def test_a_single_logit_has_a_map():
+    network = Wrapped(lambda z: z[:, 2])
+    found = grad_cam(network, X, layer="network.features")
+    np.testing.assert_allclose(found, grad_cam(NETWORK, X, 2), atol=1e-6)
+    with pytest.raises(ValueError, match="classes: go up to 1"):
+        grad_cam(network, X, 1, layer="network.features")
+
+
+class Tuple(nn.Module):
+    """A layer that returns attention beside its maps, as those of transformers do."""
+
+    def forward(self, x):
+        return x * 1, None
+
+
+def test_a_layer_may_return_its_maps_first_of_several():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network, self.layer = NETWORK, Tuple()
+
+        def forward(self, x):
+            features, _ = self.layer(self.network.features((x - 0.5) / 0.5))
+            return self.network.head(self.network.pooling(features))
+
+    np.testing.assert_allclose(grad_cam(Net(), X, layer="layer"), grad_cam(NETWORK, X), atol=1e-6)
+
+
+class Flat(nn.Module):
+    """An average by `view`, which fails where the channels come last."""
+
+    def forward(self, x):
+        return x.view(*x.shape[:2], -1).mean(dim=2)
+
+
+def test_networks_that_call_view_have_maps():
+    network = small(pooling=Flat())
+    for found, expected in zip(
+        class_activation_maps(network, X), class_activation_maps(NETWORK, X), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(grad_cam(network, X), grad_cam(NETWORK, X), atol=1e-5)
+    dropping = with_dropout(small(pooling=Flat()), 0.3)
+    np.testing.assert_allclose(
+        sample_maps(dropping, X, draws=3), sample_maps(EVERYWHERE, X, draws=3)
+    )
+
+
+def test_grey_pictures_and_other_types_have_maps():
+    grey = ImageClassifier(nn.Conv2d(1, 6, 3), average(), nn.Linear(6, 4), (0.5,), (0.5,)).eval()
+    x = torch.rand(3, 1, 9, 9)
+    maps, logits = class_activation_maps(grey, x)
+    np.testing.assert_allclose(logits, grey(x).detach(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(grad_cam(grey, x, 1), by_the_package(grey, x, "features"), atol=1e-4)
+    double, _ = class_activation_maps(copy.deepcopy(grey).double(), x)
+    np.testing.assert_allclose(double, maps, rtol=1e-4, atol=1e-5)
+    half = copy.deepcopy(grey).bfloat16()
+    np.testing.assert_allclose(
+        class_activation_maps(half, x, 1)[0], class_activation_maps(grey, x, 1)[0], atol=0.05
+    )
+    assert grad_cam(half, x).dtype == np.float32
+    with pytest.raises(ValueError, match=r"^x: .* uint8 or floats .* int64"):
+        grad_cam(grey, (255 * x).long())
+
+
 # Maps as pictures -----------------------------------------------------------------------------
 
 MAPS = hnp.arrays(np.float64, (3, 4, 5), elements=st.floats(-1e6, 1e6))
@@ -280,6 +481,57 @@ def _arrays(found):
 # Refusals -------------------------------------------------------------------------------------
 
 
+class Interrupted(nn.Module):
+    """Maps, while another thread draws random numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3)
+
+    def forward(self, x):
+        with ThreadPoolExecutor(1) as other:
+            other.submit(torch.rand, 3).result()
+        return self.conv(x)
+
+
+def test_what_other_threads_draw_does_not_matter():
+    network = small(features=Interrupted())
+    maps, logits = class_activation_maps(network, X, 1)
+    bias = network.head.bias[1].item()
+    np.testing.assert_allclose(maps.mean(axis=(1, 2)) + bias, logits[:, 1], atol=1e-5)
+
+
+class Attention(nn.Module):
+    """Maps by attention over places, whose kernel could drop and here does not."""
+
+    def forward(self, x):
+        x = x[:, :, ::4, ::4]
+        places = x.flatten(2).transpose(1, 2)
+        return F.scaled_dot_product_attention(places, places, places).transpose(1, 2).view_as(x)
+
+
+def test_attention_does_not_draw():
+    assert class_activation_maps(small(nn.Linear(3, 2), features=Attention()), X)[0].shape[0] == 5
+
+
+class Noisy(nn.Module):
+    """Draws from a generator of its own."""
+
+    def forward(self, x):
+        generator = torch.Generator().manual_seed(0)
+        return x[:, :, ::4, ::4] + torch.randn(4, 4, generator=generator)
+
+
+def test_values_that_are_not_finite_are_named():
+    broken = small()
+    broken.features[0].weight.data[0] = np.nan
+    for call in (class_activation_maps, grad_cam):
+        with pytest.raises(ValueError, match=r"^network: returns NaN .* its features\.0\.weight"):
+            call(broken, X)
+        with pytest.raises(ValueError, match=r"^x: contains NaN or infinity"):
+            call(NETWORK, X * np.nan)
+
+
 class Silent(nn.Module):
     def forward(self, x):
         return F.dropout(x[:, :, ::4, ::4], 0.5, training=True)
@@ -296,6 +548,7 @@ class Silent(nn.Module):
         (small(pooling=nn.Sequential(*average(), nn.Dropout(0.5))), "dropout in its pooling"),
         (small(nn.Linear(96, 4), nn.Flatten()), "must be maps"),
         (small(nn.Linear(3, 2), features=Silent()), "draws at random in evaluation mode"),
+        (small(nn.Linear(3, 2), features=Noisy()), "draws at random in evaluation mode"),
     ],
 )
 def test_networks_of_another_form(network, message):

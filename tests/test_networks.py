@@ -2,7 +2,9 @@
 EfficientNet-Lite0 as published, whatever the wrapping."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -271,6 +273,54 @@ def test_the_seed_decides_a_classifier_and_the_global_generator_is_left_alone(na
     assert any(not torch.equal(one[key], other[key]) for key in one)
 
 
+def test_the_weights_are_those_of_torch_s_layers_built_one_by_one():
+    """After ``torch.manual_seed``: what was trained long ago began with these."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        layers = [nn.Conv2d(3, 6, 5), nn.Conv2d(6, 16, 5)]
+        layers += [nn.Linear(400, 120), nn.Linear(120, 84), nn.Linear(84, 10)]
+    expected = [value for layer in layers for value in layer.parameters()]
+    for value, found in zip(expected, lenet5(seed=7).parameters(), strict=True):
+        assert torch.equal(value, found)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "cifar_resnet", "small_inception", "mlp"])
+def test_threads_do_not_disturb_one_another(name, monkeypatch):
+    """Two threads build at once and wait for one another before each linear layer's weights.
+
+    There a third one seeds the global generator, which belongs to the whole process.
+    """
+    build = {"mlp": lambda seed: mlp([3, 4, 2], seed=seed)}.get(name) or getattr(networks, name)
+    expected = [build(seed=seed).state_dict() for seed in (1, 2)]
+    barrier, reset = Barrier(2, timeout=60), nn.Linear.reset_parameters
+
+    def reset_together(layer):
+        barrier.wait()
+        third.submit(torch.manual_seed, 3).result()
+        reset(layer)
+
+    monkeypatch.setattr(nn.Linear, "reset_parameters", reset_together)
+    with (
+        torch.random.fork_rng(devices=[]),
+        ThreadPoolExecutor(2) as pool,
+        ThreadPoolExecutor(1) as third,
+    ):
+        found = list(pool.map(lambda seed: build(seed=seed).state_dict(), (1, 2)))
+    for one, other in zip(found, expected, strict=True):
+        assert all(torch.equal(one[key], value) for key, value in other.items())
+
+
+def test_grey_pictures_need_one_mean():
+    grey = {"mean": (0.5,), "std": (0.25,)}
+    x = torch.rand(2, 1, 32, 32)
+    for network in (lenet5(3, **grey), cifar_resnet(8, 3, **grey), small_inception(3, **grey)):
+        assert network(x).shape == (2, 3)
+        with pytest.raises(ValueError, match=r"x: expected \(N, 1, H, W\), got \(2, 3, 32, 32\)"):
+            network(x.repeat(1, 3, 1, 1))
+    with pytest.raises(ValueError, match=r"x: expected \(N, 3, H, W\).*x\.repeat\(1, 3, 1, 1\)"):
+        lenet5()(x)
+
+
 def test_the_initial_convolutions_have_he_s_distribution():
     """He et al. (2015), equation 10: N(0, 2 / fan-in); deviations within 4.5 standard errors."""
     from scipy import stats
@@ -323,7 +373,7 @@ def test_other_depths_are_refused(depth):
         ({"std": (0.5, -1.0, 0.5)}, "std: .* cannot standardise"),
         ({"mean": (0.5, 1e300, 0.5)}, "mean: .* cannot standardise"),
         ({"mean": 0.5}, "mean: expected 1 axes"),
-        ({"std": (0.5, 0.5)}, "std: expected 3 numbers"),
+        ({"std": (0.5, 0.5)}, "std: has 2 numbers and mean 3"),
         ({"mean": (0.5, np.nan, 0.5)}, "mean: contains NaN"),
     ],
 )

@@ -4,7 +4,9 @@ import io
 import math
 import pickle
 import sys
+import tracemalloc
 from dataclasses import asdict, replace
+from functools import partial, wraps
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,8 +21,9 @@ from strategies import GARBAGE, arguments, finite_or_named
 from torch import nn
 
 from mcunc import training
+from mcunc.dropout import sample_logits
 from mcunc.linear import fit_least_squares
-from mcunc.networks import cifar_resnet
+from mcunc.networks import cifar_resnet, lenet5
 from mcunc.training import (
     Recipe,
     crop_and_flip,
@@ -236,6 +239,7 @@ def test_a_killed_run_resumes_to_the_same_bits(build, epoch, when, tmp_path, mon
 
     tick = after({"within": 3 * epoch - 1}.get(when, epoch), kill)
 
+    @wraps(crop_and_flip)  # its name too
     def augment(images, generator):
         if when == "within":
             tick()
@@ -330,6 +334,8 @@ def test_the_meaning_of_a_checkpoint_is_pinned(tmp_path):
         },
         "seed": 5,
         "data": sha256(IMAGES.tobytes() + LABELS.astype(np.int64).tobytes()).hexdigest(),
+        "augment": "mcunc.training.crop_and_flip",
+        "masks": False,
     }  # fmt: skip
     assert [list(row) for row in saved["history"]] == 2 * [
         ["epoch", "train_loss", "train_accuracy", "seconds"]
@@ -609,7 +615,8 @@ def test_a_loss_that_is_not_finite_leaves_the_last_step_and_the_last_epoch(tmp_p
 
         def forward(self, x):
             self.calls += self.training
-            weights.append(self.layers[1].weight.detach().clone())
+            if self.training:
+                weights.append(self.layers[1].weight.detach().clone())
             return self.layers(x) * (math.nan if self.calls == 5 else 1.0)
 
     network = Breaking()
@@ -647,13 +654,20 @@ def test_a_network_learns_what_can_be_learnt():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": LABELS + 1}, "labels: go up to 4, and the network has 4 classes"),
-        ({"labels": LABELS - 100}, "labels: must be classes 0, 1, …"),  # torch would ignore -100
-        ({"labels": LABELS.astype(float)}, "labels: expected 37 integers"),
-        ({"labels": LABELS[:-1]}, "labels: expected 37 integers"),
-        ({"images": IMAGES / 255}, "images: expected .* uint8, got .* float64"),
+        ({"labels": LABELS + 1}, "labels: run from 1 to 4; classes are 0 to 3"),
+        ({"labels": LABELS - 100}, "labels: run from -100 to -97"),  # torch would ignore -100
+        ({"labels": LABELS + 0.5}, "labels: must be whole numbers"),
+        ({"labels": LABELS[:-1]}, "labels: has 36 values for 37 cases"),
+        (
+            {"labels": np.full((37, 4), 0.25)},
+            r"labels: .*\(soft labels",
+        ),
+        ({"images": IMAGES.astype(int)}, "images: expected .*uint8 or floats .*, got .* int64"),
+        ({"images": np.full(IMAGES.shape, math.inf)}, "images: contains NaN or infinity"),
         ({"images": IMAGES[:0], "labels": LABELS[:0]}, "images: expected"),
-        ({"images": IMAGES.transpose(0, 2, 3, 1)}, "images: expected"),
+        ({"images": IMAGES[:, 0]}, r"images: .* grey pictures .* images\[:, None\]"),
+        ({"images": IMAGES.transpose(0, 2, 3, 1)}, r"images: .* images.transpose\(0, 3, 1, 2\)"),
+        ({"images": IMAGES[:, :1]}, r"images: the network does not take \(1, 1, 8, 8\)"),
         ({"network": nn.Flatten()}, "network: has no parameters"),
         ({"network": nn.Conv2d(3, 4, 1)}, r"network: must return logits \(B, K\)"),
         ({"watch": lambda network: 0.5}, "watch: must return a dict of numbers"),
@@ -829,7 +843,199 @@ def test_predict_logits_on_anything(given_):
     logits = finite_or_named(lambda: predict_logits(**given_), list(given_))
     if logits is not None:
         assert len(logits) == len(images)
-        assert np.isfinite(logits).all()
+        assert (logits < np.inf).all()  # none is NaN
+
+
+class Viewing(nn.Module):
+    """A network that calls `view`, which fails on the strides of channels last."""
+
+    def __init__(self, channels=3):
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(channels, 5, 3, padding=1), nn.Linear(5 * 64, 4)
+
+    def forward(self, x):
+        return self.linear(self.conv(x).view(len(x), -1))
+
+
+class Wrapped(nn.Module):
+    """A network whose output is made into something else."""
+
+    def __init__(self, network, wrap):
+        super().__init__()
+        self.network, self.wrap = network, wrap
+
+    def forward(self, x):
+        return self.wrap(self.network(x))
+
+
+def test_a_network_that_calls_view_is_run_and_trained():
+    network = Viewing()
+    with torch.no_grad():
+        assert_allclose(predict_logits(network, IMAGES), network(as_input(IMAGES)), atol=1e-5)
+    history = fit(network)
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    with torch.no_grad():  # the weights are such that the network still bears its pictures
+        assert_allclose(predict_logits(network, IMAGES), network(as_input(IMAGES)), atol=1e-5)
+    assert cifar_resnet(8).features[0].weight.is_contiguous()
+    fit(trained := normed(), recipe=replace(RECIPE, epochs=1))
+    assert trained.features[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_grey_pictures_are_run_and_trained():
+    """The class is the brightness, which a linear layer learns; LeNet takes the same pictures."""
+    labels = np.arange(60) % 2
+    images = (100 * labels + 50)[:, None, None, None] + RNG.integers(0, 50, (60, 1, 32, 32))
+    images = images.astype(np.uint8)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(1024, 2))
+    fit_minibatches(network, images, labels, Recipe(12, 20, 0.02), crop_and_flip)
+    assert (predict_logits(network, images).argmax(axis=1) == labels).all()
+    lenet = lenet5(2, mean=(0.5,), std=(0.5,))
+    fit_minibatches(lenet, images, labels, Recipe(1, 20, 0.02))
+    with torch.no_grad():
+        assert_allclose(predict_logits(lenet, images), lenet(as_input(images)), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float32])
+def test_pictures_of_any_type_meet_weights_of_any_type(dtype):
+    """Bytes are divided by 255, floats are not: both come to the weights in the weights' type."""
+    network = linear().to(dtype)
+    with torch.no_grad():
+        expected = network(as_input(IMAGES).to(dtype)).float()
+    for images in (IMAGES, IMAGES / 255, as_input(IMAGES), torch.from_numpy(IMAGES)):
+        logits = predict_logits(network, images)
+        assert logits.dtype == np.float32
+        assert_allclose(logits, expected, rtol=1e-6, atol=1e-6)
+    assert_allclose(  # rounded to the 8 bits of bfloat16, which numpy does not have
+        predict_logits(network, as_input(IMAGES).bfloat16()), expected, atol=0.1
+    )
+    assert_allclose(predict_logits(network, IMAGES), sample_free(network), rtol=1e-5, atol=1e-5)
+
+
+def sample_free(network):
+    """What the function for dropout makes of the same pictures, from dropout that does nothing."""
+    return sample_logits(nn.Sequential(nn.Dropout(1e-12), *network), IMAGES, 1)[0]
+
+
+def test_training_on_floats_is_training_on_bytes():
+    fit(of_bytes := linear())
+    fit_minibatches(of_floats := linear(), as_input(IMAGES), LABELS, RECIPE, crop_and_flip)
+    for name, value in of_bytes.state_dict().items():
+        assert_allclose(of_floats.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda labels: labels[:, None],
+        lambda labels: np.eye(4)[labels],
+        lambda labels: np.eye(4, dtype=bool)[labels],
+        lambda labels: labels.astype(float),
+        lambda labels: labels.tolist(),
+        lambda labels: torch.tensor(labels).bfloat16(),
+        lambda labels: torch.nn.functional.one_hot(torch.tensor(labels)),
+    ],
+)
+def test_labels_come_in_any_form_that_says_one_class_each(convert, tmp_path):
+    """The checkpoint tells that they are the same data."""
+    path = tmp_path / "run.pt"
+    history = fit_minibatches(linear(), IMAGES, LABELS, RECIPE, checkpoint=path)
+    assert fit_minibatches(linear(), IMAGES, convert(LABELS), RECIPE, checkpoint=path) == history
+
+
+class Output:
+    """As transformers and torchvision have them."""
+
+    def __init__(self, logits):
+        self.loss, self.logits = logits.mean(), logits
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        Output,
+        lambda z: {"logits": z, "features": z + 1},
+        lambda z: {"out": z},
+        lambda z: (z, z[:, :, None] + torch.ones(3)),
+        lambda z: [z],
+        lambda z: z[:, :, None, None],
+        lambda z: z.squeeze(),  # a picture alone loses its axis
+    ],
+)
+def test_logits_are_found_in_what_a_network_returns(wrap):
+    network = Wrapped(linear(), wrap)
+    expected = predict_logits(network.network, IMAGES)
+    for batch_size in (500, 12):  # 37 is 3 · 12 + 1
+        assert_allclose(predict_logits(network, IMAGES, batch_size), expected, rtol=1e-5, atol=1e-6)
+    fit(network, recipe=replace(RECIPE, batch_size=12))
+    fit(network.network.train(), recipe=RECIPE)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "found"),
+    [
+        (lambda z: (z, z), "tuple"),
+        (lambda z: {"a": z, "b": z}, "dict of a, b"),
+        (lambda z: None, "NoneType"),
+        (lambda z: z[:5], r"\(5, 4\)"),
+        (lambda z: z.argmax(dim=1), r"\(37,\)"),
+        (lambda z: z[:, :, None] + torch.ones(3), r"\(37, 4, 3\)"),
+    ],
+)
+def test_outputs_that_could_be_anything_are_refused(wrap, found):
+    message = rf"^network: must return logits \(B, K\), one row per picture, not {found}"
+    with pytest.raises(ValueError, match=message):
+        predict_logits(Wrapped(linear(), wrap), IMAGES)
+
+
+def test_one_logit_may_come_without_its_axis():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 1))
+    expected = predict_logits(network, IMAGES)
+    assert expected.shape == (37, 1)
+    found = predict_logits(Wrapped(network, lambda z: z[:, 0]), IMAGES, 12)
+    assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_masked_classes_may_be_minus_infinity():
+    mask = torch.tensor([0, 0, -math.inf, 0])
+    found = predict_logits(Wrapped(linear(), lambda z: z + mask), IMAGES)
+    assert np.isneginf(found[:, 2]).all()
+    assert np.isfinite(found[:, [0, 1, 3]]).all()
+
+
+def broken():
+    network = linear()
+    network[1].weight.data[0, 0] = math.nan
+    return network
+
+
+@pytest.mark.parametrize(
+    ("network", "images", "message"),
+    [
+        (broken(), IMAGES, r"network: returns NaN or infinity; so does its 1\.weight"),
+        (
+            Wrapped(linear(), lambda z: z * math.nan),
+            IMAGES,
+            "network: .* from finite weights",
+        ),
+        (linear(), np.full(IMAGES.shape, math.nan), "images: contains NaN or infinity"),
+        (linear(), IMAGES.astype(int), "images: the network does not take .* int64 .*convert it"),
+        (linear(), IMAGES[:, :2], r"images: the network does not take \(37, 2, 8, 8\)"),
+        (normed(), IMAGES[:, :1], r"images: .*x: expected \(N, 3, H, W\), got \(37, 1, 8, 8\)"),
+    ],
+)
+def test_the_cause_is_named_and_not_what_torch_says_alone(network, images, message):
+    with pytest.raises(ValueError, match="^" + message):
+        predict_logits(network, images)
+
+
+def test_running_out_of_memory_stays_what_it_is():
+    """So that a caller can go on with smaller batches."""
+
+    def full(z):
+        raise torch.cuda.OutOfMemoryError
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        predict_logits(Wrapped(linear(), full), IMAGES)
 
 
 # Augmentation ---------------------------------------------------------------------------------
@@ -903,6 +1109,23 @@ def test_kept_statistics_stay_and_scale_and_shift_are_trained():
     assert not torch.equal(norms[0].running_mean, before[0][0])
 
 
+@pytest.mark.parametrize(
+    "layer", [nn.BatchNorm2d(3), nn.InstanceNorm2d(3, track_running_stats=True)]
+)
+def test_frozen_statistics_are_not_unfrozen_in_silence(layer):
+    """In a network in training mode; one that is as a whole in evaluation mode is trained."""
+    network = nn.Sequential(layer, *linear()).train()
+    layer.eval()
+    before = layer.running_mean.clone()
+    with pytest.raises(ValueError, match=r"^network: 0 is in evaluation.*keep_statistics=True"):
+        fit(network)
+    assert torch.equal(layer.running_mean, before)
+    fit(network, recipe=replace(RECIPE, keep_statistics=True))
+    assert torch.equal(layer.running_mean, before)
+    fit(network.eval())
+    assert not torch.equal(layer.running_mean, before)
+
+
 def test_a_checkpoint_of_kept_statistics_is_of_another_recipe(tmp_path):
     network, path = cifar_resnet(8), tmp_path / "run.pt"
     fit_minibatches(network, IMAGES, LABELS, Recipe(1, 32, 0.1), checkpoint=path)
@@ -927,7 +1150,8 @@ def test_pictures_come_at_half_their_side_for_part_of_the_epochs():
             self.head = nn.Linear(3, 3)
 
         def forward(self, x):
-            seen.append(x.detach().clone())
+            if self.training:
+                seen.append(x.detach().clone())
             return self.head(x.mean(dim=(2, 3)))
 
     images = np.zeros((2, 3, 4, 4), np.uint8)
@@ -1026,6 +1250,63 @@ def test_mixed_precision_where_the_gpu_has_it(capability, expected, monkeypatch)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert training._has_bfloat16(torch.device("cuda")) is expected
     assert not training._has_bfloat16(torch.device("cpu"))
+
+
+class Shifted:
+    """An augmentation with a state, and without a name of its own."""
+
+    def __init__(self, by):
+        self.by = by
+
+    def __call__(self, images, generator):
+        return images.roll(self.by, 3)
+
+
+class Told(Shifted):
+    def __repr__(self):
+        return f"Told({self.by})"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        (crop_and_flip, None, False),
+        (None, crop_and_flip, False),
+        (crop_and_flip, zoom_and_flip, False),
+        (partial(zoom_and_flip, least=0.5), partial(zoom_and_flip, least=0.6), False),
+        (partial(zoom_and_flip, least=0.5), partial(zoom_and_flip, least=0.5), True),
+        (Shifted(1), Shifted(1), True),  # at other addresses
+        (Told(1), Told(2), False),
+    ],
+)
+def test_a_checkpoint_knows_its_augmentation(first, second, same, tmp_path):
+    path = tmp_path / "run.pt"
+    history = fit(linear(), path, augment=first)
+    if same:
+        assert fit(linear(), path, augment=second) == history
+    else:
+        with pytest.raises(ValueError, match=r"^checkpoint: .* is of another augment \("):
+            fit(linear(), path, augment=second)
+
+
+def test_a_checkpoint_that_notes_no_augmentation_goes_on(tmp_path):
+    """As all that were written before augmentations were noted."""
+    path = tmp_path / "run.pt"
+    history = fit(linear(), path)
+    saved = torch.load(path, weights_only=True)
+    del saved["run"]["augment"], saved["run"]["masks"]
+    torch.save(saved, path)
+    assert fit(linear(), path) == history
+
+
+def test_the_fingerprint_of_the_data_needs_no_copy_of_them():
+    images, labels = torch.zeros(10, 3, 512, 512, dtype=torch.uint8), torch.zeros(10).long()
+    tracemalloc.start()
+    found = training._fingerprint(images, labels)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == sha256(bytes(10 * 3 * 512 * 512 + 80)).hexdigest()
+    assert peak < 1e5
 
 
 def test_a_checkpoint_of_a_setting_is_not_continued_without(tmp_path):
