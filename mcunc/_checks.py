@@ -10,29 +10,75 @@ import numpy as np
 
 def as_array(name, value, ndim):
     """Return `value` as a non-empty finite float64 array with `ndim` axes (an int or a tuple)."""
+    array = _float64(name, value, ndim)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sound = np.isfinite(array.sum())  # one pass, no array; sums of finite values can overflow
+    if not sound:
+        _refuse_unless(name, np.isfinite(array), "NaN or infinity")
+    return array
+
+
+def _float64(name, value, ndim):
+    """`as_array` of what may hold NaN and infinity."""
     allowed = (ndim,) if isinstance(ndim, int) else tuple(ndim)
-    if np.ma.is_masked(value):
-        raise ValueError(f"{name}: has masked entries; remove or impute those rows first")
+    array = _loaded(name, value)
     try:
-        array = np.asarray(value)
-        if array.dtype.kind not in "biufO":  # strings and dates would be converted in silence
-            raise TypeError(f"dtype {array.dtype} is not supported; pass real numbers")
-        if array.dtype.kind == "O" and any(isinstance(v, (str, bytes)) for v in array.flat):
-            raise TypeError("strings are not supported; pass real numbers")
         with np.errstate(over="ignore", invalid="ignore"):
             array = array.astype(np.float64, copy=False)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name}: expected an array of numbers ({error})") from None
     if array.ndim not in allowed:
         wanted = " or ".join(map(str, allowed))
-        raise ValueError(f"{name}: expected {wanted} axes, got shape {array.shape}")
+        flat = allowed == (1,) and array.size == max(array.shape, default=0)
+        cure = f"; pass np.ravel({name})" if flat else ""
+        raise ValueError(f"{name}: expected {wanted} axes, got shape {array.shape}{cure}")
     if array.size == 0:
         raise ValueError(f"{name}: is empty (shape {array.shape}); pass at least one value")
-    with np.errstate(over="ignore", invalid="ignore"):
-        sound = np.isfinite(array.sum())  # one pass, no array; sums of finite values can overflow
-    if not (sound or np.isfinite(array).all()):
-        raise ValueError(f"{name}: contains NaN or infinity; remove or impute those rows first")
     return array
+
+
+def _loaded(name, value):
+    """`value` as a numpy array of numbers or objects: of lists, tables, tensors on any device."""
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name}: has masked entries; remove or impute those rows first")
+    try:
+        if hasattr(value, "detach") and hasattr(value, "cpu"):  # torch's, which is not imported
+            value = value.detach().cpu()
+            if "float8" in str(value.dtype) or "bfloat16" in str(value.dtype):  # numpy has neither
+                value = value.float()
+        array = np.asarray(value)
+        if array.dtype.kind not in "biufO":  # strings and dates would be converted in silence
+            raise TypeError(f"dtype {array.dtype} is not supported; pass real numbers")
+        if array.dtype.kind == "O":
+            if any(isinstance(v, (str, bytes)) for v in array.flat):
+                raise TypeError("strings are not supported; pass real numbers")
+            missing = [type(v).__name__ == "NAType" for v in array.flat]  # that of pandas
+            array = np.where(np.reshape(missing, array.shape), np.nan, array)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise ValueError(f"{name}: expected an array of numbers ({error})") from None
+    return array
+
+
+def _refuse_unless(name, sound, what):
+    """Refuse an array whose entries are not all sound, and say where."""
+    if sound.all():
+        return
+    rows = np.flatnonzero(~sound.reshape(len(sound), -1).all(axis=1)) if sound.ndim else [0]
+    which = f"row {rows[0]}" if len(rows) == 1 else f"{len(rows)} rows, the first is row {rows[0]}"
+    raise ValueError(
+        f"{name}: contains {what} (missing entries are NaN) in {which}, counted from 0; remove "
+        "or impute those rows first"
+    )
+
+
+def as_vector(name, value):
+    """Return `value` as a finite (n,) vector; one column, (n, 1), will do."""
+    return as_array(name, _column(_loaded(name, value)), ndim=1)
+
+
+def _column(array):
+    """The column of an array that has just one."""
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
 
 
 def as_design(name, value):
@@ -41,8 +87,8 @@ def as_design(name, value):
 
 
 def as_outcomes(name, value, length):
-    """Return `value` as a finite (length,) vector."""
-    array = as_array(name, value, ndim=1)
+    """Return `value` as a finite (length,) vector; one column will do."""
+    array = as_vector(name, value)
     if len(array) != length:
         raise ValueError(f"{name}: has {len(array)} values for {length} cases; they must match")
     return array
@@ -135,31 +181,161 @@ def _is_real(value):
 def as_classes(name, value, length, classes):
     """Return `value` as (length,) whole numbers from 0 to classes - 1, integers as they came.
 
-    Whole numbers held as floats are taken; True and False too, where there are two classes.
+    Whole numbers held as floats are taken, and one column, and one-hot rows; True and False too,
+    where there are two classes.
     """
-    array = np.asarray(value) if isinstance(value, np.ndarray) else as_array(name, value, 1)
-    if array.ndim != 1 or np.ma.is_masked(value) or array.dtype.kind not in "iu":
-        array = as_array(name, value, 1)  # converts, or refuses with a reason
-        given = np.asarray(value)
-        told = given.dtype.kind == "b" or (
-            given.dtype.kind == "O" and any(isinstance(v, (bool, np.bool_)) for v in given.flat)
+    array = _column(_loaded(name, value))
+    if array.ndim == 2 and array.shape[1] == classes:
+        array = _hot(name, as_array(name, array, 2))
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        loaded, array = array, as_array(name, array, 1)  # converts, or refuses with a reason
+        told = loaded.dtype.kind == "b" or (
+            loaded.dtype.kind == "O" and any(isinstance(v, (bool, np.bool_)) for v in loaded)
         )
         if told and classes > 2:
             raise ValueError(f"{name}: are true or false; pass the class of each case, 0, 1, …")
         if (array != np.floor(array)).any():
             raise ValueError(f"{name}: must be whole numbers, the class of each case: 0, 1, …")
     if len(array) != length:
-        raise ValueError(f"{name}: has {len(array)} values for {length} cases; they must match")
+        cure = "; are those arrays transposed? Then pass their .T" if len(array) == classes else ""
+        raise ValueError(
+            f"{name}: has {len(array)} values for {length} cases; they must match{cure}"
+        )
     if length and not (array.min() >= 0 and array.max() < classes):
         raise ValueError(
             f"{name}: run from {array.min():g} to {array.max():g}; classes are 0 to {classes - 1}, "
-            "one per column"
+            f"one per column{_range_cure(name, array, classes)}"
         )
     return array.astype(np.intp, copy=False) if array.dtype.kind == "f" else array
 
 
+def _hot(name, rows):
+    """The classes of one-hot rows."""
+    if not np.isin(rows, (0, 1)).all():
+        raise ValueError(
+            f"{name}: have a column per class and are not 0 or 1 (soft labels?); pass one class "
+            "per case"
+        )
+    if (rows.sum(axis=1) != 1).any():
+        raise ValueError(
+            f"{name}: have a column per class, with several classes or none in a row; pass one "
+            "class per case"
+        )
+    return rows.argmax(axis=1)
+
+
+def _range_cure(name, array, classes):
+    """What to do about labels out of range, where they look familiar."""
+    outside = np.unique(array[(array < 0) | (array >= classes)])
+    if classes == 2 and np.isin(array, (-1, 1)).all():
+        return f"; recode -1 and 1 as ({name} + 1) // 2"
+    if len(outside) == 1 and (outside[0] < 0 or outside[0] == 255):
+        return (
+            f"; if {outside[0]:g} marks cases to leave out, keep = {name} != {outside[0]:g} and "
+            f"pass logits[keep] and {name}[keep]"
+        )
+    return (
+        f"; if they count from 1, pass {name} - 1"
+        if (array.min(), *outside) == (1, classes)
+        else ""
+    )
+
+
+def as_logits(name, value, at_least=1):
+    """Return `value` as (N, K) float64 logits, K at least 2; -inf is a class masked out.
+
+    NaN, +inf, rows without a finite logit and other shapes are refused, and so are rows that look
+    like probabilities where there are `at_least` so many of them.
+    """
+    array = _loaded(name, value)
+    if array.ndim != 2 or array.shape[1] == 1:
+        raise ValueError(
+            f"{name}: expected 2 axes, (N, K), a column per class, got shape {array.shape}"
+            f"{_shape_cure(name, array)}"
+        )
+    array = _float64(name, array, 2)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sound = np.isfinite(array.sum())
+    if not sound:
+        _refuse_unless(name, array < np.inf, "NaN or +infinity")  # NaN is less than nothing
+        masked_out = (array == -np.inf).all(axis=1)
+        if masked_out.any():
+            raise ValueError(
+                f"{name}: every class of row {masked_out.argmax()} is -inf, masked out; leave at "
+                "least one finite logit, or remove the row"
+            )
+    refuse_probabilities(name, array, at_least)
+    return array
+
+
+def _shape_cure(name, array):
+    """How to put logits of another shape into rows of classes."""
+    if array.size and (array.ndim == 1 or array.shape[1:] == (1,)):
+        column = f"np.ravel({name})"
+        if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:
+            return (
+                f"; for p = {column}, probabilities of class 1, pass "
+                "np.log(np.column_stack([1 - p, p]))"
+            )
+        return f"; for log odds z = {column} of class 1 pass np.column_stack([np.zeros(len(z)), z])"
+    if array.ndim == 3:
+        return (
+            "; for positions of sequences, (N, L, K), keep = labels.ravel() >= 0 and pass "
+            f"{name}.reshape(-1, {name}.shape[-1])[keep] and labels.ravel()[keep]"
+        )
+    if array.ndim == 4:
+        return (
+            f"; for pixels, (N, K, H, W), keep = labels.ravel() != 255 (the value to leave out) "
+            f"and pass np.moveaxis({name}, 1, -1).reshape(-1, {name}.shape[1])[keep] and "
+            "labels.ravel()[keep]"
+        )
+    return ""
+
+
+def refuse_probabilities(name, array, at_least=1):
+    """Refuse (…, K) numbers that look like probabilities.
+
+    They do if all lie in [0, 1], up to rounding, and every row sums to 1 within 0.05.
+    """
+    rows = array.reshape(-1, array.shape[-1])
+    for start in range(0, len(rows), 1024):  # of logits, the first few rows tell
+        part = rows[start : start + 1024]
+        alike = part.min() >= -1e-6 and part.max() <= 1 + 1e-6
+        if not (alike and np.abs(part.sum(axis=1, dtype=np.float64) - 1).max() <= 0.05):
+            return
+    if len(rows) >= at_least:
+        raise ValueError(
+            f"{name}: every entry lies in [0, 1] and every row sums to 1 (within 0.05), so these "
+            "look like probabilities; pass np.log(probs), whose softmax is probs (if they are "
+            "logits all the same, subtract 1 from each: their softmax stays as it is)"
+        )
+
+
+def as_cases(logits, labels):
+    """(N, K) float64 logits and (N,) labels; none may be a class that its row masks out."""
+    logits = as_logits("logits", logits)
+    labels = as_classes("labels", labels, *logits.shape).astype(np.intp, copy=False)
+    lost = np.flatnonzero(logits[np.arange(len(labels)), labels] == -np.inf)
+    if len(lost):
+        raise ValueError(
+            f"logits: are -inf for the label itself in {len(lost)} rows, first in row {lost[0]} "
+            "(counted from 0), so the log loss is infinite; check the labels, or, if these are "
+            "logarithms of probabilities, pass np.log(np.maximum(probs, 1e-12))"
+        )
+    return logits, labels
+
+
+def check_unmasked(logits):
+    """Refuse masked classes where they have no use."""
+    if np.isneginf(logits).any():
+        raise ValueError(
+            "logits: hold -inf (classes masked out), to which no weight can be fitted; use "
+            "TemperatureScaling, or leave out the columns of those classes"
+        )
+
+
 def as_floats(name, value, ndim):
     """As `as_array`, but float16 and float32 stay what they are."""
+    value = _loaded(name, value)
     array = as_array(name, value, ndim)
-    dtype = np.asarray(value).dtype
-    return np.asarray(value) if dtype in (np.float16, np.float32) else array
+    return value if value.dtype in (np.float16, np.float32) else array

@@ -800,7 +800,7 @@ REFUSED = {
     "label negative": (GOOD, [0, -1], "labels: run from -1"),
     "label fraction": (GOOD, [0, 0.5], "labels: must be whole numbers"),
     "labels too few": (GOOD, [0], "labels: has 1 values for 2 cases"),
-    "one-hot": (GOOD, np.eye(2), "labels: expected 1 axes"),
+    "soft labels": (GOOD, GOOD, "labels: have a column per class .*soft"),
     "text": (np.array([["0.5", "0.5"]], object), [0], "probs: expected an array of numbers .*str"),
     "outcomes": (np.eye(3), [True, True, False], "labels: are true or false"),
     "objects": (np.eye(3), np.array([True, True, False], object), "labels: are true or false"),
