@@ -9,7 +9,10 @@ import numpy as np
 
 
 def as_array(name, value, ndim):
-    """Return `value` as a non-empty finite float64 array with `ndim` axes (an int or a tuple)."""
+    """Return `value` as a non-empty finite float64 array with `ndim` axes (an int or a tuple).
+
+    Where one axis is asked for, one column, (n, 1), will do.
+    """
     array = _float64(name, value, ndim)
     with np.errstate(over="ignore", invalid="ignore"):
         sound = np.isfinite(array.sum())  # one pass, no array; sums of finite values can overflow
@@ -21,7 +24,7 @@ def as_array(name, value, ndim):
 def _float64(name, value, ndim):
     """`as_array` of what may hold NaN and infinity."""
     allowed = (ndim,) if isinstance(ndim, int) else tuple(ndim)
-    array = _loaded(name, value)
+    array = _column(_loaded(name, value)) if allowed == (1,) else _loaded(name, value)
     try:
         with np.errstate(over="ignore", invalid="ignore"):
             array = array.astype(np.float64, copy=False)
@@ -71,11 +74,6 @@ def _refuse_unless(name, sound, what):
     )
 
 
-def as_vector(name, value):
-    """Return `value` as a finite (n,) vector; one column, (n, 1), will do."""
-    return as_array(name, _column(_loaded(name, value)), ndim=1)
-
-
 def _column(array):
     """The column of an array that has just one."""
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
@@ -87,8 +85,8 @@ def as_design(name, value):
 
 
 def as_outcomes(name, value, length):
-    """Return `value` as a finite (length,) vector; one column will do."""
-    array = as_vector(name, value)
+    """Return `value` as a finite (length,) vector."""
+    array = as_array(name, value, ndim=1)
     if len(array) != length:
         raise ValueError(f"{name}: has {len(array)} values for {length} cases; they must match")
     return array
@@ -251,13 +249,13 @@ def as_logits(name, value, at_least=1):
     if array.ndim != 2 or array.shape[1] == 1:
         raise ValueError(
             f"{name}: expected 2 axes, (N, K), a column per class, got shape {array.shape}"
-            f"{_shape_cure(name, array)}"
+            f"{shape_cure(name, array)}"
         )
     array = _float64(name, array, 2)
     with np.errstate(over="ignore", invalid="ignore"):
         sound = np.isfinite(array.sum())
     if not sound:
-        _refuse_unless(name, array < np.inf, "NaN or +infinity")  # NaN is less than nothing
+        _refuse_unless(name, array < np.inf, "NaN or infinity")  # NaN is not less than it
         masked_out = (array == -np.inf).all(axis=1)
         if masked_out.any():
             raise ValueError(
@@ -268,8 +266,8 @@ def as_logits(name, value, at_least=1):
     return array
 
 
-def _shape_cure(name, array):
-    """How to put logits of another shape into rows of classes."""
+def shape_cure(name, array):
+    """How to put logits, or probabilities, of another shape into rows of classes."""
     if array.size and (array.ndim == 1 or array.shape[1:] == (1,)):
         column = f"np.ravel({name})"
         if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:
@@ -293,17 +291,17 @@ def _shape_cure(name, array):
 
 
 def refuse_probabilities(name, array, at_least=1):
-    """Refuse (…, K) numbers that look like probabilities.
+    """Refuse (N, K) or (T, N, K) numbers that look like probabilities.
 
     They do if all lie in [0, 1], up to rounding, and every row sums to 1 within 0.05.
     """
-    rows = array.reshape(-1, array.shape[-1])
-    for start in range(0, len(rows), 1024):  # of logits, the first few rows tell
-        part = rows[start : start + 1024]
-        alike = part.min() >= -1e-6 and part.max() <= 1 + 1e-6
-        if not (alike and np.abs(part.sum(axis=1, dtype=np.float64) - 1).max() <= 0.05):
-            return
-    if len(rows) >= at_least:
+    for rows in array if array.ndim == 3 else [array]:
+        for start in range(0, len(rows), 1024):  # of logits, the first few rows tell
+            part = rows[start : start + 1024]
+            alike = part.min() >= -1e-6 and part.max() <= 1 + 1e-6
+            if not (alike and np.abs(part.sum(axis=1, dtype=np.float64) - 1).max() <= 0.05):
+                return
+    if array.size >= at_least * array.shape[-1]:
         raise ValueError(
             f"{name}: every entry lies in [0, 1] and every row sums to 1 (within 0.05), so these "
             "look like probabilities; pass np.log(probs), whose softmax is probs (if they are "
@@ -338,4 +336,4 @@ def as_floats(name, value, ndim):
     """As `as_array`, but float16 and float32 stay what they are."""
     value = _loaded(name, value)
     array = as_array(name, value, ndim)
-    return value if value.dtype in (np.float16, np.float32) else array
+    return value.reshape(array.shape) if value.dtype in (np.float16, np.float32) else array

@@ -27,6 +27,7 @@ from scipy.special import log_softmax
 
 from mcunc._checks import (
     as_array,
+    as_cases,
     as_classes,
     as_floats,
     as_labels,
@@ -34,9 +35,11 @@ from mcunc._checks import (
     check_count,
     check_finite_result,
     check_fraction,
+    shape_cure,
 )
 
 TOLERANCE = {"float16": 2e-3, "float32": 1e-4, "float64": 1e-5}  # of the sum of a row
+HAIR = 8  # units in the last place of 1 by which rounding may leave [0, 1]
 MOST_BINS = 100_000
 BLOCK = 2**16  # values worked on at a time, so that they stay in the processor's cache
 FEW_CLASSES = 24
@@ -319,6 +322,7 @@ def bin_edges(confidence, bins=15, spacing="width"):
     Parameters
     ----------
     confidence : (N,) array, probabilities in [0, 1]
+        What rounding left outside, by at most `HAIR` units in the last place of 1, is cut off.
         Gives the dtype of the edges and, for equal mass, their place.
     bins : int, M, at most 100,000
     spacing : {"width", "mass"}
@@ -480,7 +484,7 @@ def classwise_tables(probs, labels, bins=15, spacing="width"):
     labels = as_classes("labels", labels, *probs.shape)
     for _ in _blocks(probs, labels):
         pass  # this checks the rows
-    columns = (np.minimum(column, 1) for column in probs.T)
+    columns = (np.clip(column, 0, 1) for column in probs.T)
     return [_binned(column, labels == k, bins, spacing) for k, column in enumerate(columns)]
 
 
@@ -636,11 +640,12 @@ def log_loss(probs, labels):
 
 
 def log_loss_from_logits(logits, labels):
-    """Mean negative log-likelihood of softmax(logits), in nats; finite for finite logits.
+    """Mean negative log-likelihood of softmax(logits), in nats; always finite.
 
     Parameters
     ----------
-    logits : (N, K) array of finite numbers, K at least 2
+    logits : (N, K) array, K at least 2
+        -inf is a class masked out, of probability 0.
     labels : (N,) integers 0 … K - 1
 
     Returns
@@ -650,14 +655,12 @@ def log_loss_from_logits(logits, labels):
     Raises
     ------
     ValueError
-        For shapes that differ, NaN or infinity, labels out of range, and logits so far apart that
-        their difference leaves the range of float64.
+        For shapes that differ, NaN or +inf, labels out of range or masked out, rows that look like
+        probabilities, and logits so far apart that their difference leaves the range of float64.
 
     Introduced in chapter 1 of the book.
     """
-    logits = as_array("logits", logits, ndim=2)
-    _check_classes("logits", logits)
-    labels = as_classes("labels", labels, *logits.shape).astype(np.intp, copy=False)
+    logits, labels = as_cases(logits, labels)
     with np.errstate(over="ignore", invalid="ignore"):
         loss = -log_softmax(logits, axis=1)[np.arange(len(logits)), labels].mean()
     check_finite_result("logits", loss)
@@ -697,25 +700,35 @@ def brier_score(probs, labels):
 
 
 def _as_confidence(value):
-    """(N,) probabilities in their own dtype."""
+    """(N,) probabilities in their own dtype; what rounding left outside [0, 1] is cut off."""
     array = as_floats("confidence", value, ndim=1)
     low, high = array.min(), array.max()
-    if not (low >= 0 and high <= 1):
-        raise ValueError(f"confidence: runs from {low:g} to {high:g}; pass probabilities in [0, 1]")
-    return array
+    if low >= 0 and high <= 1:
+        return array
+    if low < -_slack(array) or high > 1 + _slack(array):
+        raise ValueError(
+            f"confidence: runs from {low:.9g} to {high:.9g}; pass probabilities in [0, 1]"
+        )
+    return np.clip(array, 0, 1)
+
+
+def _slack(array):
+    """How far rounding may have carried a probability out of [0, 1]."""
+    return HAIR * np.finfo(array.dtype).eps
 
 
 def _as_rows(probs):
     """(N, K) numbers in their own dtype; `_blocks` checks the rows while they are in cache."""
     ready = type(probs) is np.ndarray and probs.dtype.name in TOLERANCE and probs.size
-    array = probs if ready else as_floats("probs", probs, ndim=(1, 2))
+    array = probs if ready else as_floats("probs", probs, ndim=range(65))
     if array.ndim == 1:
         raise ValueError(
             f"probs: expected shape (N, K), got {array.shape}; for a binary forecast use "
             "bin_table(confidence, outcome).ece"
         )
     if array.ndim != 2:
-        raise ValueError(f"probs: expected 2 axes (N, K), got shape {array.shape}")
+        cure = shape_cure("probs", array)
+        raise ValueError(f"probs: expected 2 axes (N, K), got shape {array.shape}{cure}")
     _check_classes("probs", array)
     return array
 
@@ -731,13 +744,15 @@ def _blocks(probs, labels):
     labels = as_classes("labels", labels, *probs.shape)
     step = min(max(BLOCK // probs.shape[1], 1024), 8192)
     ones = np.ones(probs.shape[1], dtype=np.result_type(probs.dtype, np.float32))
-    tolerance = TOLERANCE[probs.dtype.name]
+    tolerance, slack = TOLERANCE[probs.dtype.name], _slack(probs)
     for start in range(0, len(probs), step):
         block = probs[start : start + step]
         with np.errstate(all="ignore"):
             error = np.abs(block @ ones - 1).max()  # a product with ones is the fastest sum
-        if not (block.min() >= 0 and error <= tolerance):  # NaN is neither
+        lowest = block.min()
+        if not (lowest >= -slack and error <= tolerance):  # NaN is neither
             _refuse(block, tolerance, start)
+        block = block if lowest >= 0 else np.maximum(block, 0)
         yield block, labels[start : start + step].astype(np.intp, copy=False)
 
 
@@ -748,14 +763,16 @@ def _refuse(block, tolerance, start):
     with np.errstate(all="ignore"):
         sums = block.sum(axis=1, dtype=np.float64)
     lowest = block.min(axis=1)
-    wrong = np.flatnonzero((lowest < 0) | (np.abs(sums - 1) > tolerance))
+    wrong = np.flatnonzero((lowest < -_slack(block)) | (np.abs(sums - 1) > tolerance))
     if len(wrong):
+        total, cure = sums[wrong[0]], "are these logits? Then pass their softmax"
         what = f"is negative ({lowest[wrong[0]]:g})"
         if lowest[wrong[0]] >= 0:
-            what = f"sums to {sums[wrong[0]]:.6g}, not 1"
-        raise ValueError(
-            f"probs: row {start + wrong[0]} {what}; are these logits? Then pass their softmax"
-        )
+            what = f"sums to {total:.6g}, not 1"
+            cure = (
+                "if rounding did that, divide each row by its sum" if 0.95 < total < 1.05 else cure
+            )
+        raise ValueError(f"probs: row {start + wrong[0]} {what}; {cure}")
 
 
 def _top(block, labels):
@@ -825,7 +842,7 @@ def _padded(values, length):
 
 def _cells(block, tables, width, spacing):
     """(n, K) place of each probability among K rows of `width` bins."""
-    columns = np.minimum(block, 1).T
+    columns = np.minimum(block, 1).T  # a block is at least 0
     index = [_index(c, t.edges, spacing) for c, t in zip(columns, tables, strict=True)]
     return np.stack(index, axis=1) + width * np.arange(len(tables))
 

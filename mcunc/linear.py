@@ -23,7 +23,6 @@ from mcunc._checks import (
     as_columns,
     as_design,
     as_outcomes,
-    as_vector,
     check_choice,
     check_count,
     check_finite_result,
@@ -316,7 +315,7 @@ def fit_heteroscedastic(X, y, Z, max_iterations=200, tolerance=1e-10):
         maximum nearest to least squares is returned; there can be others.)
     """
     fit = fit_least_squares(X, y)
-    X, y, Z = as_design("X", X), as_vector("y", y), as_design("Z", Z)
+    X, y, Z = as_design("X", X), as_array("y", y, ndim=1), as_design("Z", Z)
     max_iterations = check_count("max_iterations", max_iterations)
     tolerance = check_positive("tolerance", tolerance)
     if len(Z) != len(X):

@@ -23,7 +23,6 @@ from mcunc._checks import (
     as_columns,
     as_design,
     as_labels,
-    as_vector,
     check_count,
     check_finite_result,
     check_fraction,
@@ -215,7 +214,7 @@ def bootstrap_logistic(X, y, draws=1000, seed=0):
     draws = check_count("draws", draws)
     rng = np.random.default_rng(check_count("seed", seed, minimum=0))
     fit_logistic(X, y)
-    X, y = as_design("X", X), as_vector("y", y)
+    X, y = as_design("X", X), as_array("y", y, ndim=1)
     refits, separated, degenerate = [], 0, 0
     for _ in range(draws):
         rows = rng.integers(len(X), size=len(X))

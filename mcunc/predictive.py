@@ -37,7 +37,14 @@ from functools import cached_property
 import numpy as np
 from scipy.special import entr, softmax
 
-from mcunc._checks import as_array, as_floats, check_finite_result, check_positive
+from mcunc._checks import (
+    as_array,
+    as_floats,
+    as_logits,
+    check_finite_result,
+    check_positive,
+    refuse_probabilities,
+)
 from mcunc.calibration import TOLERANCE, _blocks, _check_classes
 
 GROUPS = 50  # of draws, for the jackknife
@@ -300,7 +307,8 @@ def summarise_classes(*, logits=None, probs=None):
     Parameters
     ----------
     logits : (T, N, K) array, K at least 2
-        Scores whose softmax is one draw of the predictive distribution.
+        Scores whose softmax is one draw of the predictive distribution; -inf is a class masked
+        out, of probability 0.
     probs : (T, N, K) array, K at least 2
         Distributions along the last axis.  They must be non-negative and sum to 1 as in
         `mcunc.calibration.top_label`; each is then divided by its sum, which takes off what
@@ -314,8 +322,9 @@ def summarise_classes(*, logits=None, probs=None):
     Raises
     ------
     ValueError
-        For both or neither, other than three axes, one class, NaN or infinity, negative numbers,
-        and distributions that do not sum to 1 (the row that is named is the case).
+        For both or neither, other than three axes, one class, NaN, infinity (but for masked
+        classes), logits that look like probabilities, negative numbers, and distributions that do
+        not sum to 1 (the row that is named is the case).
 
     Introduced in chapter 5 of the book.
     """
@@ -326,6 +335,8 @@ def summarise_classes(*, logits=None, probs=None):
         name, value, to_probs = "logits", logits, _softmax
     samples = _as_samples(name, value, {3: "(T, N, K)"})
     _check_classes(name, samples[0])
+    if name == "logits":
+        refuse_probabilities(name, samples)
 
     def with_entropy(block):
         p = to_probs(block)
@@ -430,7 +441,7 @@ def _slices(samples):
 
 def _softmax(logits):
     """(t, N, K) distributions in float64."""
-    return softmax(as_array("logits", logits, ndim=3), axis=-1)
+    return softmax([as_logits("logits", draw, at_least=np.inf) for draw in logits], axis=-1)
 
 
 def _normalised(probs):
@@ -438,7 +449,7 @@ def _normalised(probs):
     for draw in probs:
         for _ in _blocks(draw, np.zeros(len(draw), dtype=np.intp)):
             pass  # this checks the rows
-    probs = probs.astype(np.float64)
+    probs = np.maximum(probs.astype(np.float64), 0)
     return probs / probs.sum(axis=-1, keepdims=True)
 
 

@@ -829,6 +829,40 @@ def test_refused_predictions(function, probs, y, message):
             function(probs, y)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_what_rounding_left_outside_is_cut_off(dtype):
+    """Eight units in the last place of 1 are rounding; 9 are not."""
+    hair = dtype(8 * np.finfo(dtype).eps)
+    claims = np.array([-hair, 0.5, 1 + hair], dtype=dtype)
+    table = bin_table(claims, [0, 1, 1], bins=2)
+    same = bin_table(np.clip(claims, 0, 1), [0, 1, 1], bins=2)
+    assert_array_equal(table._sums(), same._sums())
+    rows = np.stack([1 - claims, claims], axis=1)
+    assert log_loss(rows, [0, 1, 1]) == pytest.approx(-np.log(0.5) / 3, abs=1e-2)
+    assert [t.count.sum() for t in classwise_tables(rows, [0, 1, 1])] == [3, 3]
+    for outside in (-9 * hair / 8, 1 + 10 * hair / 8):
+        with pytest.raises(ValueError, match="confidence: runs from"):
+            bin_table(np.array([0.5, outside], dtype=dtype), [0, 1])
+
+
+def test_rows_rounded_to_three_digits_are_told_from_logits():
+    with pytest.raises(ValueError, match=r"row 0 sums to 0.999, not 1; if rounding .* divide each"):
+        log_loss(np.full((2, 3), 0.333), [0, 1])
+
+
+def test_log_loss_takes_masked_classes():
+    """-inf is a class left out."""
+    logits = np.random.default_rng(0).normal(size=(50, 3))
+    masked = np.where(np.arange(3) == 1, -np.inf, logits)
+    labels = np.arange(50) % 2
+    expected = log_loss_from_logits(logits[:, [0, 2]], labels)
+    assert_allclose(log_loss_from_logits(masked, 2 * labels), expected)
+    with pytest.raises(ValueError, match=r"logits: .*label itself"):
+        log_loss_from_logits(masked, labels)
+    with pytest.raises(ValueError, match=r"logits: .*probabilities"):
+        log_loss_from_logits(np.round(softmax(logits, axis=1), 4), labels)
+
+
 @pytest.mark.parametrize(
     ("confidence", "outcome", "message"),
     [

@@ -114,7 +114,7 @@ def test_impossible_labels_are_refused():
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [(np.nan, "NaN or .infinity"), (np.inf, "NaN or .infinity"), (-np.inf, "every class of row 7")],
+    [(np.nan, "NaN or infinity"), (np.inf, "NaN or infinity"), (-np.inf, "every class of row 7")],
 )
 def test_other_infinities_are_refused(value, message):
     logits = masked()

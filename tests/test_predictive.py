@@ -453,7 +453,7 @@ def test_inputs_are_left_as_they_were():
     values, y = probs[..., 0].copy(), probs[0, :, 1].copy()
     before = probs.copy(), values.copy(), y.copy()
     summarise_classes(probs=probs)
-    summarise_classes(logits=probs)
+    summarise_classes(logits=3 * probs)
     summarise_values(values)
     log_predictive_density(values, y, 1.0)
     for now, then in zip((probs, values, y), before, strict=True):
@@ -540,7 +540,9 @@ REFUSED = {
     "float32": ({"probs": np.float32(GOOD * 1.001)}, "probs: row 0 sums to 1.001"),
     "NaN": ({"logits": np.where(GOOD > 0.5, np.nan, GOOD)}, "logits: contains NaN"),
     "NaN in float16": ({"probs": np.full((2, 2, 2), np.nan, np.float16)}, "probs: contains NaN"),
-    "infinity": ({"logits": np.full((60, 2, 2), -np.inf)}, "logits: contains NaN or infinity"),
+    "infinity": ({"logits": np.full((60, 2, 2), np.inf)}, "logits: contains NaN or infinity"),
+    "all masked": ({"logits": np.full((60, 2, 2), -np.inf)}, "logits: every class of row 0"),
+    "probabilities": ({"logits": np.float16(GOOD)}, r"logits: .*probabilities; pass np\.log"),
     "empty": ({"logits": np.ones((0, 4, 3))}, "logits: is empty"),
     "no cases": ({"probs": np.ones((4, 0, 3))}, "probs: is empty"),
     "text": ({"probs": [[["0.5", "0.5"]]]}, "probs: expected an array of numbers"),
@@ -552,6 +554,18 @@ REFUSED = {
 def test_refused_classes(given_, message):
     with pytest.raises(ValueError, match=message):
         summarise_classes(**given_)
+
+
+def test_masked_classes_have_probability_0():
+    """-inf is what -1e9 comes to, and both are what leaving out the column comes to."""
+    logits = np.random.default_rng(0).normal(size=(6, 4, 3))
+    mask = np.array([0, 1, 0, 0], dtype=bool)[:, None] & (np.arange(3) == 1)
+    masked = summarise_classes(logits=np.where(mask, -np.inf, logits))
+    assert_same(masked, summarise_classes(logits=np.where(mask, -1e9, logits)))
+    alone = summarise_classes(logits=logits[:, 1:2, [0, 2]])
+    assert_allclose(masked.predictive_entropy[1], alone.predictive_entropy[0])
+    assert_allclose(masked.mutual_information[1], alone.mutual_information[0])
+    assert masked.mean[1, 1] == 0
 
 
 def test_a_later_draw_is_checked_too():
