@@ -106,13 +106,13 @@ def test_temperature_is_the_minimum_of_a_fine_grid(n, k, factor, unit):
 
 
 def test_temperature_recovers_the_truth():
-    """Labels drawn from softmax(z/2): T is 2 within four standard errors."""
+    """Labels drawn from softmax(z/2): T is 2 within five standard errors (false alarm: 6e-7)."""
     logits, labels = network(20_000, 5, factor=2.0)
     probs = softmax(logits / 2, axis=1)
     variance = (probs * logits**2).sum(axis=1) - (probs * logits).sum(axis=1) ** 2
     error = 4 / np.sqrt(variance.sum())  # |dT| = T² dβ, and var(β) is the inverse information
     found = TemperatureScaling().fit(logits, labels).temperature_
-    assert abs(found - 2) < 4 * error
+    assert abs(found - 2) < 5 * error
 
 
 @given(st.integers(2, 12), st.integers(0, 40), st.integers(0, 40), st.floats(1e-3, 1e4))
