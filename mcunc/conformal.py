@@ -208,6 +208,11 @@ def _limit(scores, alpha):
 
 def _as_probs(value):
     """(N, K) distributions in float64."""
+    if getattr(value, "ndim", 2) == 1:
+        raise ValueError(
+            "probs: expected 2 axes, a column per class; for probabilities p of class 1 pass "
+            "np.column_stack([1 - p, p])"
+        )
     probs = _as_rows(value)
     for _ in _blocks(probs, np.zeros(len(probs), dtype=np.intp)):
         pass  # checks the rows

@@ -297,6 +297,7 @@ PROBS, LABELS = [[0.5, 0.5], [0.2, 0.8]], [0, 1]
         (lambda: calibrate([[2.0, 1.0], [0.0, 3.0]], LABELS), "probs: row 0 sums to 3"),
         (lambda: calibrate([[0.5], [1.0]], LABELS), "probs: has one column"),
         (lambda: calibrate([0.5, 0.8], LABELS), "probs: expected"),
+        (lambda: calibrate(np.array([0.5, 0.8]), LABELS), "probs: .* np.column_stack"),
         (lambda: calibrate(PROBS, [0, 2]), "labels: run from 0 to 2"),
         (lambda: calibrate(PROBS, [0]), "labels: has 1 values for 2 cases"),
         (lambda: calibrate(PROBS, LABELS, alpha=0), "alpha: must lie strictly"),
