@@ -45,11 +45,7 @@ def _loaded(name, value):
     if np.ma.is_masked(value):
         raise ValueError(f"{name}: has masked entries; remove or impute those rows first")
     try:
-        if hasattr(value, "detach") and hasattr(value, "cpu"):  # torch's, which is not imported
-            value = value.detach().cpu()
-            if "float8" in str(value.dtype) or "bfloat16" in str(value.dtype):  # numpy has neither
-                value = value.float()
-        array = np.asarray(value)
+        array = np.asarray(_detached(value))
         if array.dtype.kind not in "biufO":  # strings and dates would be converted in silence
             raise TypeError(f"dtype {array.dtype} is not supported; pass real numbers")
         if array.dtype.kind == "O":
@@ -60,6 +56,15 @@ def _loaded(name, value):
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError(f"{name}: expected an array of numbers ({error})") from None
     return array
+
+
+def _detached(value):
+    """A tensor of torch (which is not imported) on any device as one that numpy takes."""
+    if not (hasattr(value, "detach") and hasattr(value, "cpu")):
+        return value
+    value = value.detach().cpu()
+    kind = str(value.dtype)
+    return (value.float() if "bfloat16" in kind or "float8" in kind else value).numpy()
 
 
 def _refuse_unless(name, sound, what):
@@ -337,6 +342,26 @@ def check_unmasked(logits):
             "logits: hold -inf (classes masked out), to which no weight can be fitted; use "
             "TemperatureScaling, or leave out the columns of those classes"
         )
+
+
+def as_groups(name, value, length):
+    """(length,) whole numbers, one for each different id (whole numbers or strings), from 0."""
+    ids = _column(np.asarray(_detached(value), dtype=object))
+    if ids.ndim != 1 or np.ma.is_masked(value):
+        raise ValueError(f"{name}: expected one id for each case, got shape {ids.shape}")
+    if len(ids) != length:
+        raise ValueError(f"{name}: has {len(ids)} ids for {length} cases; they must match")
+    numbers = {}
+    try:
+        missing = [
+            i for i, v in enumerate(ids) if v is None or type(v).__name__ == "NAType" or v != v
+        ]
+        codes = [numbers.setdefault(v, len(numbers)) for v in ids]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: ids must be whole numbers or strings ({error})") from None
+    if missing:
+        raise ValueError(f"{name}: row {missing[0]} has no id; give each case one")
+    return np.array(codes, dtype=np.intp)
 
 
 def as_floats(name, value, ndim):

@@ -43,6 +43,8 @@ HAIR = 8  # units in the last place of 1 by which rounding may leave [0, 1]
 MOST_BINS = 100_000
 BLOCK = 2**16  # values worked on at a time, so that they stay in the processor's cache
 FEW_CLASSES = 24
+ONE_BY_ONE = 2**17  # cases up to which `calibration_null` draws each outcome of its own
+CELLS = 1024  # runs of neighbours, of which it draws the sums where there are more
 MOST_COUNTS = 2**22  # kept by `classwise_null` at a time
 
 
@@ -524,7 +526,9 @@ def calibration_null(confidence, bins=15, spacing="width", draws=1000, seed=0):
     """What these confidences would show if they were right.
 
     Each draw lets every case come true with its own claimed probability, so that counts in a bin
-    are sums of unequal Bernoulli variables, not binomial with the mean of the bin.
+    are sums of unequal Bernoulli variables, not binomial with the mean of the bin.  Of more than
+    131,072 cases, sorted, each run of about a thousandth is taken to be alike, and its sum to be
+    binomial: exact in the mean, and hardly too large in the variance.
 
     Parameters
     ----------
@@ -556,6 +560,17 @@ def calibration_null(confidence, bins=15, spacing="width", draws=1000, seed=0):
     index = _index(confidence, table.edges, spacing)
     confidence = confidence.astype(np.float64)
     outcome_sum = np.zeros((draws, len(table.count)), dtype=np.int64)
+    if len(confidence) > ONE_BY_ONE:
+        first = np.union1d(
+            np.linspace(0, len(confidence), CELLS, endpoint=False, dtype=np.intp),
+            np.flatnonzero(np.diff(index, prepend=-1)),
+        )
+        count = np.diff(first, append=len(confidence))
+        chance = np.clip(np.add.reduceat(confidence, first) / count, 0, 1)
+        hits = rng.binomial(count[:, None], chance[:, None], size=(len(first), draws))
+        start = np.flatnonzero(np.diff(index[first], prepend=-1))
+        outcome_sum[:, index[first[start]]] = np.add.reduceat(hits, start, axis=0).T
+        return CalibrationNull(table.edges, table.count, table.confidence_sum, outcome_sum)
     step = min(max(BLOCK // draws, 1), 255)  # so that the hits of a bin fit into a byte
     for start in range(0, len(confidence), step):
         part = slice(start, start + step)

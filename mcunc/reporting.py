@@ -11,9 +11,21 @@ mixed                   and it is not: errors in both directions, or too few cas
 unclear                 the ECE may be chance, but that difference, or the held-out gain of a
                         temperature, is beyond two standard errors
 none                    neither
+unrelated               labels do not seem to belong to the logits: accuracy is that of guessing,
+                        and the confidences claim far more
 ======================  ======================================================================
 
-Of 100 calibrated networks, 5 are called miscalibrated and about 3 more unclear.
+Of 100 calibrated networks, 5 are called miscalibrated and about 3 more unclear; "unrelated" is said
+of fewer than one in a million.
+
+Cases that belong together (pictures of one patient, frames of one film, pixels of one picture) are
+given as `groups`.  Standard errors are then robust to any dependence within groups: that of a mean
+of :math:`x_i` over G groups is the root of :math:`\frac{G}{G-1} \sum_g (\sum_{i \in g} (x_i - \bar
+x))^2 / N^2` (Liang & Zeger 1986, *Biometrika* 73, 13-22, with the usual factor for G).  The redraws
+assume more: a case comes true where a normal variable, of which a part is shared by its group, is
+below :math:`\Phi^{-1}(c_i)` (Emrich & Piedmonte 1991, *The American Statistician* 45, 302-304).
+The part, one correlation for all groups, is the one at which confidence less accuracy varies as
+much as its robust error says, or 0.
 
 Source: Guo, Pleiss, Sun & Weinberger (2017), *On Calibration of Modern Neural Networks*; the null
 after Bröcker & Smith (2007), *Weather and Forecasting* 22, 651-661.  Introduced in chapter 1 of
@@ -21,28 +33,28 @@ the book.
 """
 
 import re
-import warnings
 from dataclasses import dataclass
 from textwrap import wrap
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri
 
-from mcunc._checks import as_classes, as_floats, check_count, check_finite_result
-from mcunc.calibration import (
-    TOLERANCE,
-    BinTable,
-    CalibrationNull,
-    bin_table,
-    calibration_null,
-)
-from mcunc.recalibration import COLD, EQUAL, HOT, TemperatureScaling
+from mcunc._checks import as_cases, as_groups, check_count, check_finite_result
+from mcunc.calibration import BinTable, CalibrationNull, bin_index, bin_table, calibration_null
+from mcunc.recalibration import COLD, EQUAL, HOT, _best_temperature, _gaps
 
-FEWEST = 20  # cases, four in each fold; with fewer, next to nothing could be told from chance
+FEWEST = 20  # cases or groups, four a fold; with fewer, next to nothing could be told from chance
 FOLDS = 5
 MOST_BINS = 1000  # the redraws are kept, bin by bin
 DRAWS = 1000
 LEVEL = 0.05  # p-values up to here are a sign, as are differences ...
 CLEAR = 2.0  # ... beyond so many standard errors
+CHANCE = 3.0  # standard errors up to which labels are taken to be guesses
+RARE = 1e-6  # the most often that this may happen to a network whose confidences are right
+TERMS = 100  # of the series for the covariance of outcomes; at a correlation of 1 it is 5 % short
+MOST_ALIKE = 0.999  # a correlation of 1 would be divided by 0
+LEVELS = 64  # cells of a group's cases in one unit of a normal variable
 WIDTH = 84  # columns of the page
 BLOCK = 2**16  # values worked on at a time, so that they stay in the processor's cache
 
@@ -52,6 +64,7 @@ HEADLINES = {
     "mixed": "Miscalibrated, in no clear direction",
     "unclear": "Not settled by {cases:,} cases",
     "none": "No sign of miscalibration in {cases:,} cases",
+    "unrelated": "Labels do not seem to belong to these logits",
 }
 TROUBLES = {
     COLD: "No temperature is best: in every case (or all but) the label is the top class, so the "
@@ -65,20 +78,25 @@ TOO_FEW = (
     "No temperature can be judged: without one fifth of the cases none is best, since the others "
     "are nearly all right, or no better than guesses. It takes more cases."
 )
+UNRELATED = (
+    "No temperature is recommended: none mends labels that have nothing to do with the logits. "
+    "Check that both are in the same order, of cases and of classes. If they are, the network "
+    "knows nothing of these cases."
+)
 LEGEND = (
-    f"± is one standard error. Calibrated: if the confidences were right, from {DRAWS:,} redraws "
-    "of the labels."
+    f"± is {{errors}}. Calibrated: if the confidences were right, from {DRAWS:,} redraws of the "
+    "labels{alike}."
 )
 HELD_OUT = "Held out: T fitted without the fifth of the cases that it is judged on."
 CAUTION = (
-    "This holds for cases drawn like these, one independently of another, and on average over "
+    "This holds for {unit} drawn like these, one independently of another, and on average over "
     "them: not for each class, and not for each input."
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """Quality of one set of predictive distributions, beside what chance alone would show.
+    r"""Quality of one set of predictive distributions, beside what chance alone would show.
 
     Introduced in chapter 1 of the book.
 
@@ -88,12 +106,21 @@ class Reliability:
     brier : float, multi-class Brier score, from 0 to 2
     table : calibration.BinTable of the predicted class
     null : calibration.CalibrationNull of the same confidences and bins
+    excess_error : float
+        Standard error of `excess`: the larger of the one that these cases show, over groups if
+        there are any, and the one of a calibrated network with independent cases,
+        :math:`\sqrt{\sum c_i (1 - c_i)} / N`.  The first alone is far too small where every case
+        is right, the second where the confidences are near 1 and wrong.
+    correlation : float
+        Of the normal variables behind the redraws of two cases of one group; 0 without groups.
     """
 
     log_loss: float
     brier: float
     table: BinTable
     null: CalibrationNull
+    excess_error: float
+    correlation: float
 
     @property
     def confidence(self):
@@ -105,18 +132,6 @@ class Reliability:
         """Mean confidence less accuracy: above 0 where too much is claimed."""
         total = self.table.confidence_sum.sum() - self.table.outcome_sum.sum()
         return float(total / self.table.count.sum())
-
-    @property
-    def excess_error(self):
-        r"""Standard error of `excess`.
-
-        The larger of the one that these cases show, from :math:`\sum (o_i - c_i)^2`, and the one
-        of a calibrated network, :math:`\sqrt{\sum c_i (1 - c_i)} / N`.  The first alone is far
-        too small where every case is right, the second where the confidences are near 1 and wrong.
-        """
-        n = self.table.count.sum()
-        shown = (self.table.squared_sum.sum() / n - self.excess**2) / (n - 1)
-        return float(np.sqrt(max(shown, self.table.variance_sum.sum() / n**2)))
 
     @property
     def ece(self):
@@ -136,13 +151,14 @@ class Reliability:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Report:
-    """What `report` found; printing it shows one page of text, 84 columns at most.
+    r"""What `report` found; printing it shows one page of text, 84 columns at most.
 
     Introduced in chapter 1 of the book.
 
     Attributes
     ----------
     cases, classes : int
+    groups : int or None, number of groups
     absent : int, number of classes that are no case's label
     before : Reliability of softmax(logits)
     after : Reliability of softmax(logits / T), T fitted on the folds that a case is not in
@@ -151,19 +167,24 @@ class Report:
     fold_temperatures : (5,) array
         T fitted on all cases but a fold's; 1 likewise.
     gain : float, log loss before less held-out log loss after, in nats
+    accuracy_error : float
+        Standard error of the accuracy a: :math:`\sqrt{a (1 - a) / N}`, or over groups.
     gain_error : float, its standard error, paired over cases, the temperatures taken as they are
     trouble : str
-        Why no temperature is best, or none on all cases but a fold's; empty if all is well.  With
+        Why no temperature is best, or none on all cases but a fold's, or that the labels do not
+        seem to belong to the logits; empty if all is well.  With
         trouble, `after` and `gain` say little and are not printed.
     """
 
     cases: int
     classes: int
+    groups: int | None
     absent: int
     before: Reliability
     after: Reliability
     temperature: float
     fold_temperatures: np.ndarray
+    accuracy_error: float
     gain: float
     gain_error: float
     trouble: str
@@ -174,13 +195,10 @@ class Report:
         return float(self.before.table.outcome_sum.sum() / self.cases)
 
     @property
-    def accuracy_error(self):
-        r"""Standard error of the accuracy a, :math:`\sqrt{a (1 - a) / N}`."""
-        return float(np.sqrt(self.accuracy * (1 - self.accuracy) / self.cases))
-
-    @property
     def finding(self):
-        """One of over-confident, under-confident, mixed, unclear and none, as a string."""
+        """One of over-confident, under-confident, mixed, unclear, none and unrelated."""
+        if self.trouble == UNRELATED:
+            return "unrelated"
         leans = abs(self.before.excess) > CLEAR * self.before.excess_error
         if self.before.p_value > LEVEL:
             return "unclear" if leans or _helps(self) else "none"
@@ -203,6 +221,12 @@ class Report:
             f"the {ece} is more than chance explains: 95 of 100 calibrated networks with these "
             f"confidences would show less than {limit}"
         )
+        if self.finding == "unrelated":
+            claimed = f"{self.before.confidence:.2%}"
+            return _sentences(
+                f"accuracy is {self.accuracy:.2%}, no more than by guessing, while the confidences "
+                f"claim {claimed}"
+            )
         if self.finding == "none":
             bins = len(self.before.table.count)
             return _sentences(
@@ -218,14 +242,15 @@ class Report:
 
     def __str__(self):
         absent = f" ({self.absent:,} of them without a case)" if self.absent else ""
+        groups = f" in {self.groups:,} groups" if self.groups else ""
         paragraphs = [
             [self.headline, "-" * len(self.headline)],
             _wrapped(self.verdict),
             _wrapped(self.trouble),
-            [f"{self.cases:,} cases, {self.classes:,} classes{absent}", _accuracy(self)],
+            [f"{self.cases:,} cases{groups}, {self.classes:,} classes{absent}", _accuracy(self)],
             _rows(self),
-            _wrapped(f"{LEGEND} {HELD_OUT}" if not self.trouble else LEGEND),
-            _wrapped(CAUTION),
+            _wrapped(_legend(self)),
+            _wrapped(CAUTION.format(unit="groups" if self.groups else "cases")),
         ]
         return "\n\n".join("\n".join(lines) for lines in paragraphs if lines)
 
@@ -271,7 +296,7 @@ class Report:
         return figure
 
 
-def report(logits, labels, bins=15, seed=0):
+def report(logits, labels, bins=15, seed=0, groups=None):
     """Say how far a classifier's confidence can be trusted, and what a temperature would change.
 
     The temperature's gain is cross-validated: the cases are dealt into five folds, and each fold
@@ -281,11 +306,15 @@ def report(logits, labels, bins=15, seed=0):
     ----------
     logits : (N, K) array, N at least 20, K at least 2
         Scores whose softmax is the predictive distribution, in nats, for cases that the network
-        was not trained on.  Of probabilities pass the logarithm: softmax(log p) = p.
+        was not trained on; -inf is a class masked out.  Of probabilities pass the logarithm:
+        softmax(log p) = p.
     labels : (N,) integers 0 … K - 1
         Not every class need occur.
     bins : int, of equal width, at most 1,000
     seed : int, of the folds and of the redraws
+    groups : (N,) whole numbers or strings, optional
+        The patient, film or picture of each case, where cases of one are alike; 20 or more.
+        Standard errors, redraws and folds go by them: see the module.
 
     Returns
     -------
@@ -295,96 +324,177 @@ def report(logits, labels, bins=15, seed=0):
     Raises
     ------
     ValueError
-        For NaN or infinity (the logarithm of a probability of 0 among them), probabilities in
-        place of logits, shapes that differ, labels out of range, fewer than 20 cases or two
-        columns, and logits whose size leaves the range of float64.
+        For NaN or +inf, probabilities in place of logits, shapes that differ, labels out of range
+        or masked out, fewer than 20 cases or groups, fewer than two columns, and logits whose size
+        leaves the range of float64.
 
     Introduced in chapter 1 of the book.
     """
-    logits, labels = _checked(logits, labels)
+    logits, labels = as_cases(logits, labels)
     bins = check_count("bins", bins, maximum=MOST_BINS)
     seed = check_count("seed", seed, minimum=0)
     cases, classes = logits.shape
-    temperature, trouble = _best(logits, labels)
-    fold = np.random.default_rng(seed).permutation(cases) % FOLDS
-    fits = [_best(logits[fold != k], labels[fold != k]) for k in range(FOLDS)]
-    others = np.array([best for best, _ in fits])
-    trouble = trouble or (TOO_FEW if any(why for _, why in fits) else "")
-    before, loss = _reliability(logits, labels, np.ones(cases), bins, seed)
-    after, loss_after = _reliability(logits, labels, others[fold], bins, seed)
-    with np.errstate(over="ignore", invalid="ignore"):
-        gains = loss - loss_after
-        gain, gain_error = float(gains.mean()), float(gains.std(ddof=1) / np.sqrt(cases))
-    check_finite_result("logits", before.log_loss, after.log_loss, gain, gain_error)
-    absent = classes - len(np.unique(labels))
-    return Report(
-        cases, classes, absent, before, after, temperature, others, gain, gain_error, trouble
-    )
-
-
-def _checked(logits, labels):
-    """Logits in their own dtype and labels; anything else is refused with a remedy."""
-    try:
-        logits = as_floats("logits", logits, ndim=2)
-    except ValueError as error:
-        if "NaN or infinity" not in str(error) or float(np.asarray(logits).min()) != -np.inf:
-            raise
-        raise ValueError(
-            "logits: hold -inf, which is the logarithm of a probability of 0; pass the network's "
-            "own logits, or np.log(np.maximum(probs, 1e-12))"
-        ) from None
-    cases, classes = logits.shape
-    if classes < 2:
-        raise ValueError(
-            "logits: has 1 column, needs one per class; for log odds z pass "
-            "np.column_stack([np.zeros(len(z)), z])"
-        )
     if cases < FEWEST:
         raise ValueError(f"logits: {cases} cases are too few; bring at least {FEWEST}")
-    with np.errstate(over="ignore", invalid="ignore"):
-        error = np.abs(logits.sum(axis=1, dtype=np.float64) - 1).max()
-    if logits.min() >= 0 and error <= TOLERANCE[logits.dtype.name]:
-        raise ValueError(
-            "logits: no entry is negative and every row sums to 1, so these are probabilities; "
-            "pass np.log(probs), whose softmax is probs"
-        )
-    return logits, as_classes("labels", labels, cases, classes).astype(np.intp, copy=False)
-
-
-def _best(logits, labels):
-    """The temperature of greatest likelihood and ""; or 1 and why none is best."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # the page says it
-        fit = TemperatureScaling().fit(logits, labels)
-    return (1.0, TROUBLES[fit.trouble_]) if fit.trouble_ else (fit.temperature_, "")
-
-
-def _reliability(logits, labels, temperature, bins, seed):
-    """Reliability of softmax(logits / T), a T for each case, and the log loss of each case."""
-    step = max(BLOCK // logits.shape[1], 1)
-    parts = [slice(start, start + step) for start in range(0, len(labels), step)]
+    group = None if groups is None else _checked_groups(groups, cases)
+    many = cases if group is None else group.max() + 1
+    fold = np.random.default_rng(seed).permutation(many) % FOLDS
+    fold = fold if group is None else fold[group]
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused
-        judged = [_judged(logits[part], labels[part], temperature[part]) for part in parts]
-        confidence, outcome, loss, squared = map(np.concatenate, zip(*judged, strict=True))
-        log_loss = float(loss.mean())
+        gaps = _gaps(logits)
+        temperature, trouble = _best(gaps, labels, np.ones(cases, dtype=bool))
+        fits = [_best(gaps, labels, fold != k) for k in range(FOLDS)]
+        trouble = trouble or (TOO_FEW if any(why for _, why in fits) else "")
+        others = np.array([best for best, _ in fits])
+        top = logits.argmax(axis=1)
+        outcome = top == labels
+        before, loss = _reliability(gaps, labels, np.ones(cases), outcome, bins, seed, group)
+        after, loss_after = _reliability(gaps, labels, others[fold], outcome, bins, seed, group)
+        gains = loss - loss_after
+        gain, gain_error = float(gains.mean()), _error_of_mean(gains, group)
+    check_finite_result("logits", before.log_loss, after.log_loss, gain, gain_error)
+    trouble = UNRELATED if _unrelated(gaps, labels, top, group) else trouble
+    accuracy_error = np.sqrt(outcome.mean() * (1 - outcome.mean()) / cases)
+    if group is not None:
+        accuracy_error = _error_of_mean(outcome, group)
+    return Report(
+        cases, classes, None if group is None else int(many), classes - len(np.unique(labels)),
+        before, after, temperature, others, float(accuracy_error), gain, gain_error, trouble,
+    )  # fmt: skip
+
+
+def _checked_groups(groups, cases):
+    """The number of each case's group, of groups enough."""
+    group = as_groups("groups", groups, cases)
+    if group.max() + 1 < FEWEST:
+        raise ValueError(
+            f"groups: {group.max() + 1} groups are too few for errors over groups; bring at least "
+            f"{FEWEST}"
+        )
+    return group
+
+
+def _best(gaps, labels, picked):
+    """The temperature of greatest likelihood and ""; or 1 and why none is best."""
+    temperature, trouble = _best_temperature(gaps[picked], labels[picked])
+    check_finite_result("logits", temperature, np.divide(1.0, temperature))
+    return (1.0, TROUBLES[trouble]) if trouble else (temperature, "")
+
+
+def _reliability(gaps, labels, temperature, outcome, bins, seed, group):
+    """Reliability of softmax(logits / T), a T for each case, and the log loss of each case."""
+    step = max(BLOCK // gaps.shape[1], 1)
+    parts = [slice(start, start + step) for start in range(0, len(labels), step)]
+    judged = [_judged(gaps[part], labels[part], temperature[part]) for part in parts]
+    confidence, loss, squared = map(np.concatenate, zip(*judged, strict=True))
     table = bin_table(confidence, outcome, bins)
-    null = calibration_null(confidence, bins, draws=DRAWS, seed=seed)
-    return Reliability(log_loss, float(squared.mean()), table, null), loss
+    error, correlation = _error_of_mean(confidence - outcome, group), 0.0
+    if group is None:
+        null = calibration_null(confidence, bins, draws=DRAWS, seed=seed)
+    else:
+        surplus = (error * len(labels)) ** 2 - table.variance_sum.sum()
+        correlation = _correlation(confidence, group, surplus)
+        null = _grouped_null(confidence, group, correlation, table, seed)
+    error = max(error, float(np.sqrt(table.variance_sum.sum())) / len(labels))
+    scores = float(loss.mean()), float(squared.mean())
+    return Reliability(*scores, table, null, error, correlation), loss
 
 
-def _judged(logits, labels, temperature):
-    """Confidence, outcome, log loss and Brier score of each case."""
+def _judged(gaps, labels, temperature):
+    """Confidence, log loss and Brier score of each case."""
     rows = np.arange(len(labels))
-    top = logits.argmax(axis=1)  # of the logits, since probabilities can tie by rounding
-    gaps = logits.astype(np.float64)
-    gaps -= gaps[rows, top][:, None]
-    gaps /= temperature[:, None]
+    gaps = gaps / temperature[:, None]
     probs = np.exp(gaps)
     total = probs.sum(axis=1)
     probs /= total[:, None]
     probs[rows, labels] -= 1
     loss = np.log(total) - gaps[rows, labels]
-    return 1 / total, top == labels, loss, np.einsum("ij,ij->i", probs, probs)
+    return 1 / total, loss, np.einsum("ij,ij->i", probs, probs)
+
+
+def _error_of_mean(values, group):
+    """Standard error of a mean over cases, or over groups, G/(G - 1) being the only correction."""
+    sums = values - values.mean()
+    if group is not None:
+        sums = np.bincount(group, sums)
+    return float(np.sqrt(sums @ sums * len(sums) / (len(sums) - 1)) / len(values))
+
+
+def _correlation(confidence, group, surplus):
+    r"""The correlation of the normal variables at which outcomes of a group covary by `surplus`.
+
+    The sum of :math:`\mathrm{cov}(o_i, o_j)` over pairs of a group is a series in it, with
+    :math:`h_k = \varphi(a) He_{k-1}(a)/\sqrt{k!}` at :math:`a = \Phi^{-1}(c)`: the coefficients are
+    :math:`\sum_g (\sum_{i \in g} h_{ki})^2 - \sum_i h_{ki}^2` (Pearson's tetrachoric series).
+    """
+    if surplus <= 0:
+        return 0.0
+    a = _normal(confidence)
+    h, before, series = np.exp(-(a**2) / 2) / np.sqrt(2 * np.pi), 0.0, [-surplus]
+    for k in range(1, TERMS + 1):
+        sums = np.bincount(group, h)
+        series.append(sums @ sums - h @ h)
+        h, before = (a * h - (k - 1) / np.sqrt(k) * before) / np.sqrt(k + 1), h
+    least = np.polynomial.Polynomial(series)
+    return float(brentq(least, 0, MOST_ALIKE)) if least(MOST_ALIKE) > 0 else MOST_ALIKE
+
+
+def _normal(confidence):
+    """Where a standard normal variable is below with this probability, kept finite."""
+    return ndtri(np.minimum(confidence, 1 - 1e-16))
+
+
+def _grouped_null(confidence, group, correlation, table, seed):
+    """What these confidences show if they are right and cases of a group hang together.
+
+    Cases of a group and bin whose confidences are next to equal are drawn as one binomial number.
+    """
+    rng, groups = np.random.default_rng(seed), group.max() + 1
+    level = np.floor(LEVELS * _normal(confidence)).astype(np.intp)
+    level -= level.min()
+    key = (bin_index(confidence, table.edges) * groups + group) * (level.max() + 1) + level
+    cells, cell, count = np.unique(key, return_inverse=True, return_counts=True)
+    a = _normal(np.bincount(cell, confidence) / count)
+    bin_, mine = np.divmod(cells // (level.max() + 1), groups)
+    first = np.flatnonzero(np.diff(bin_, prepend=-1))
+    outcome_sum = np.zeros((DRAWS, len(table.count)), dtype=np.int64)
+    step = max(BLOCK // len(cells), 1)
+    for start in range(0, DRAWS, step):
+        shared = rng.standard_normal((min(step, DRAWS - start), groups))[:, mine]
+        chance = ndtr((a - np.sqrt(correlation) * shared) / np.sqrt(1 - correlation))
+        hits = np.add.reduceat(rng.binomial(count, chance), first, axis=1)
+        outcome_sum[start : start + step, bin_[first]] = hits
+    return CalibrationNull(table.edges, table.count, table.confidence_sum, outcome_sum)
+
+
+def _unrelated(gaps, labels, top, group):
+    r"""Whether the labels are guesses to the logits, though these claim to know far better.
+
+    Neither the count of correct predictions, nor the sum of :math:`p_{iy_i} - \bar p_{y_i}`, may be
+    beyond `CHANCE` errors of what a permutation of the labels gives.  And so few correct ones must
+    be `RARE` for labels drawn from the p, by Bernstein's inequality (groups: as if all cases of
+    one shared an outcome).  So a network that claims no more than guesses is spared.
+    """
+    cases, classes = gaps.shape
+    most = 1 if group is None else np.bincount(group).max()
+    share, predicted = (np.bincount(of, minlength=classes) / cases for of in (labels, top))
+    guess = predicted @ share
+    spread = guess - predicted @ share**2 - share @ predicted**2 + guess**2
+    limit = cases * guess + CHANCE * np.sqrt(most * cases * max(spread, 0))
+    if (top == labels).sum() > limit:
+        return False
+    probs = np.exp(gaps)
+    probs /= probs.sum(axis=1, keepdims=True)
+    lift = probs - probs.mean(axis=0)
+    spread = np.square(lift - (lift @ share)[:, None]) @ share
+    if lift[np.arange(cases), labels].sum() > CHANCE * np.sqrt(most * spread.sum()):
+        return False
+    confidence = probs[np.arange(cases), top]
+    claims = confidence - probs @ predicted
+    variance = confidence * (1 - 2 * predicted[top]) + probs @ predicted**2 - claims**2
+    away = claims.sum() + cases * guess - limit
+    # A count of predictions less their share among the labels: terms between -1 and 1.
+    return bool(away > 0 and away**2 / (variance.sum() + 2 * away / 3) > -2 * most * np.log(RARE))
 
 
 def _helps(report):
@@ -450,12 +560,21 @@ def _p_value(what):
 
 def _accuracy(report):
     """Accuracy with its standard error, or with a bound where that would be 0."""
-    bound = 1 - LEVEL ** (1 / report.cases)
+    bound = 1 - LEVEL ** (1 / (report.groups or report.cases))
     if report.accuracy == 1:
         return f"accuracy 100%; with 95% confidence above {1 - bound:.2%}"
     if report.accuracy == 0:
         return f"accuracy 0%; with 95% confidence below {bound:.2%}"
     return f"accuracy {100 * report.accuracy:.2f} ± {report.accuracy_error:.2%}"
+
+
+def _legend(report):
+    """What ± and calibrated mean, and held out if that is shown."""
+    legend = LEGEND.format(errors="one standard error", alike="")
+    if report.groups:
+        alike = f", alike within groups (correlation {report.before.correlation:.2f})"
+        legend = LEGEND.format(errors="one standard error over groups", alike=alike)
+    return legend if report.trouble else f"{legend} {HELD_OUT}"
 
 
 def _columns(report):
