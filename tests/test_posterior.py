@@ -1,7 +1,8 @@
 """Roads to samples: each against the posterior where it is known, and against other libraries.
 
-What is random is compared to within `ERRORS` standard errors of what is compared, where a normal
-variable is 2e-9 of the time; no test makes more than 200 such comparisons (4e-7).
+What is random is compared to within seven standard errors of what is compared, where a normal
+variable is but for 3e-12 of the time.  So there is room for effective sizes that are a quarter
+too large: 6.2 errors, 6e-10, and no test makes more than 200 such comparisons (1e-7).
 """
 
 import numpy as np
@@ -27,7 +28,7 @@ from mcunc.posterior import (
 )
 
 NOISE = 0.5
-ERRORS = 6
+ERRORS = 7
 LINEAR = RegressionModel((3, 1), NOISE, "none", weight_scale=2.0, bias_scale=1.5)
 SMALL = RegressionModel((1, 4, 1), 0.2)
 
@@ -131,10 +132,10 @@ def test_modes_and_laplace_are_exact_where_the_model_is_linear():
 
 
 def agrees(z, mean, variance, of_mean, of_sd):
-    """Whether draws (T, P) have the moments of a normal law; their number, to tell these by."""
+    """Whether draws (T, P) have the moments of a normal law, given how many tell each."""
     mean, variance, z = (torch.as_tensor(each).numpy() for each in (mean, variance, z))
     off = np.abs(z.mean(axis=0) - mean) / np.sqrt(variance / of_mean)
-    wide = np.abs(z.var(axis=0, ddof=1) / variance - 1) / np.sqrt(2 / of_sd)
+    wide = np.abs(z.std(axis=0, ddof=1) / np.sqrt(variance) - 1) * np.sqrt(2 * of_sd)
     return max(off.max(), wide.max()) < ERRORS
 
 
@@ -153,10 +154,10 @@ def test_anchored_ensembles_and_chains_draw_from_the_exact_posterior():
         LINEAR, x, noisy, LINEAR.draw_prior(members), anchors=LINEAR.draw_prior(members, 1),
         iterations=5,
     )  # fmt: skip
-    chains = sample_hmc(LINEAR, x, y, LINEAR.draw_prior(4), draws=500, warm_up=200, leapfrog=10)
+    chains = sample_hmc(LINEAR, x, y, LINEAR.draw_prior(16), draws=150, warm_up=100, leapfrog=8)
     assert agrees(anchored, *moments, members, members)
     assert agrees(chains.z.reshape(-1, 4), *moments, *sizes(chains.z))
-    assert ((chains.accepted > 0.6) & (chains.accepted < 0.97)).all()
+    assert 0.8 < chains.accepted.mean() < 0.97  # 0.907 ± 0.004 over seeds
 
 
 def test_bootstrap_refits_count_cases_as_often_as_drawn():
@@ -212,8 +213,8 @@ def test_a_chain_of_a_network_finds_the_prior_where_there_are_no_data():
     """One case of next to no weight: what comes out is what was put in."""
     vague = RegressionModel((1, 4, 1), 1e6)
     chains = sample_hmc(
-        vague, np.zeros((1, 1)), np.zeros(1), vague.draw_prior(4), draws=500, warm_up=200,
-        leapfrog=8, seed=1,
+        vague, np.zeros((1, 1)), np.zeros(1), vague.draw_prior(16), draws=150, warm_up=100,
+        leapfrog=4, seed=1,
     )  # fmt: skip
     P = len(vague)
     assert agrees(chains.z.reshape(-1, P), np.zeros(P), np.ones(P), *sizes(chains.z))
@@ -221,11 +222,11 @@ def test_a_chain_of_a_network_finds_the_prior_where_there_are_no_data():
 
 def test_chains_of_several_data_sets_run_side_by_side():
     sets = [table(12, seed) for seed in range(3)]
-    x, y = (np.repeat([of[i] for of in sets], 2, axis=0) for i in range(2))
-    chains = sample_hmc(LINEAR, x, y, LINEAR.draw_prior(6), draws=400, warm_up=200, leapfrog=10)
+    x, y = (np.repeat([of[i] for of in sets], 8, axis=0) for i in range(2))
+    chains = sample_hmc(LINEAR, x, y, LINEAR.draw_prior(24), draws=150, warm_up=100, leapfrog=8)
     for i, of in enumerate(sets):
         exact = exact_linear(LINEAR, *of)
-        z = chains.z[:, 2 * i : 2 * i + 2]
+        z = chains.z[:, 8 * i : 8 * i + 8]
         assert agrees(z.reshape(-1, 4), exact.mean, exact.covariance.diagonal(), *sizes(z))
 
 
@@ -272,10 +273,11 @@ def test_under_masks_the_penalty_is_the_published_one():
 
 def test_without_a_prior_training_is_least_squares():
     x, y = table()
-    found = train_networks(LINEAR, x, y, LINEAR.draw_prior(2), prior=0.0, steps=3000)
+    quick = {"steps": 500, "learning_rate": 0.05}
+    found = train_networks(LINEAR, x, y, LINEAR.draw_prior(2), prior=0.0, **quick)
     theirs = fit_least_squares(np.c_[x, np.ones(20)], y).coefficients
     assert_allclose(found * LINEAR.scale, np.tile(theirs, (2, 1)), atol=1e-6)
-    found = train_networks(LINEAR, x, y, LINEAR.draw_prior(2), steps=3000)
+    found = train_networks(LINEAR, x, y, LINEAR.draw_prior(2), **quick)
     assert_allclose(found, exact_linear(LINEAR, x, y).mean.repeat(2, 1), atol=1e-6)
 
 
@@ -286,7 +288,8 @@ def test_dropout_of_a_linear_model_is_a_penalty_on_its_inputs_squares():
     """
     x, y = table()
     p = 0.2
-    found = train_networks(LINEAR, x, y, LINEAR.draw_prior(200), drop=p, steps=3000)
+    start = LINEAR.draw_prior(200)
+    found = train_networks(LINEAR, x, y, start, drop=p, steps=1500, learning_rate=0.05)
     design = np.c_[x, np.ones(20)] * LINEAR.scale.numpy()
     dropped = np.array([1, 1, 1, 0])  # the bias is not
     variance = dropped * p / (1 - p)

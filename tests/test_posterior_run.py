@@ -46,7 +46,7 @@ def test_bands_hold_the_stated_share_of_draws():
 
 
 def test_a_band_of_few_draws_holds_fewer_of_those_to_come():
-    """Fifty hold 0.84 of them on average, ± 0.06 from band to band (1,000 bands): 16 errors."""
+    """Fifty hold 0.90 of them on average, ± 0.045 from band to band: eight errors below 0.94."""
     rng = np.random.default_rng(0)
     few = judged(rng.normal(size=(50, 100, 5)), 3, 50)
     inside = (
@@ -97,11 +97,11 @@ def test_refits_of_a_linear_model_differ_by_the_data_alone():
 def test_chains_and_anchored_members_of_the_linear_model_are_exact():
     """Set by set, so that none is taken for another.
 
-    Within six standard errors, where curves have three free parameters: 2 moments of 2 sets in 4
-    ways are 48 normal comparisons, under 1e-6 false alarms.
+    Within seven standard errors, of 16 normal comparisons at 61 points that three parameters
+    make: under 1e-8 false alarms, and under 1e-6 where an effective size is a quarter too large.
     """
     sizes = Sizes(
-        sets=2, members=400, iterations=4, chains=2, draws=400, warm_up=100, leapfrog=6, thin=1
+        sets=2, members=400, iterations=4, chains=8, draws=200, warm_up=100, leapfrog=6, thin=1
     )
     x, y, _ = LINEAR.draw(2, seed=1)
     design = np.c_[LINEAR.features(GRID[:, None]), np.ones(61)] * LINEAR.model.scale.numpy()
@@ -118,8 +118,8 @@ def test_chains_and_anchored_members_of_the_linear_model_are_exact():
                 ("size", sizes.members), ("size_sd", sizes.members),
             )
         )  # fmt: skip
-        assert (abs(mean - centre) < 6 * spread / np.sqrt(n)).all(), way
-        assert (abs(wide / spread - 1) < 6 / np.sqrt(2 * n_sd)).all(), way
+        assert (abs(mean - centre) < 7 * spread / np.sqrt(n)).all(), way
+        assert (abs(wide / spread - 1) < 7 / np.sqrt(2 * n_sd)).all(), way
 
 
 @pytest.fixture
