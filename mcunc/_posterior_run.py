@@ -34,18 +34,38 @@ from mcunc.posterior import (
 
 NOISE = 0.1
 INNER, OUTER = 0.7, 2.0  # inputs lie between these, on either side of 0
-CASES, SETS = 30, 40
+CASES = 30
 GRID = np.linspace(-3, 3, 61)
-MEMBERS = 50  # of an ensemble, and passes of dropout
-CHAINS, DRAWS, WARM_UP, LEAPFROG = 4, 4000, 500, 50
-THIN = 2  # of the draws of a chain one in so many is kept
-ITERATIONS = 200  # of a mode
-STEPS = 2000  # of an ensemble's member, and of dropout
 DROP = 0.05
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """How large the run is; as it stands, that of the chapter.
+
+    Attributes
+    ----------
+    sets : int, curves
+    members : int, of an ensemble, and passes of dropout
+    iterations : int, of a mode
+    steps : int, of an ensemble's member, and of dropout
+    chains, draws, warm_up, leapfrog : int, of `sample_hmc`
+    thin : int, of the draws of a chain one in so many is kept
+    """
+
+    sets: int = 40
+    members: int = 50
+    iterations: int = 200
+    steps: int = 2000
+    chains: int = 4
+    draws: int = 4000
+    warm_up: int = 500
+    leapfrog: int = 50
+    thin: int = 2
+
+
+@dataclass(frozen=True, eq=False)
 class Problem:
     """Curves, and a model that is right for them.
 
@@ -85,7 +105,7 @@ PROBLEMS = {
 }
 
 
-def run_posterior(seed=0, folder="runs"):
+def run_posterior(seed=0, folder="runs", sizes=None):
     """Draw curves, fit them in ten ways, and compare each way's spread with the posterior.
 
     Killed and called again, it goes on after the last way that was finished.
@@ -94,6 +114,7 @@ def run_posterior(seed=0, folder="runs"):
     ----------
     seed : int
     folder : path, takes ``posterior.npz`` and .json, and what was finished before these
+    sizes : Sizes, optional
 
     Returns
     -------
@@ -102,27 +123,29 @@ def run_posterior(seed=0, folder="runs"):
     Raises
     ------
     ValueError
-        For a seed below 0 or a folder that is no path.
+        For a seed below 0, a folder that is no path, or a finished part that is damaged.
     """
+    sizes = sizes or Sizes()
     seed = check_count("seed", seed, minimum=0)
     check_folder(folder)
     path = Path(folder) / recorded.file_name("posterior", seed)
     settings = {
-        "noise": NOISE, "inner": INNER, "outer": OUTER, "cases": CASES, "sets": SETS,
-        "members": MEMBERS, "iterations": ITERATIONS, "steps": STEPS, "drop": DROP, "level": LEVEL,
+        "noise": NOISE, "inner": INNER, "outer": OUTER, "cases": CASES, "sets": sizes.sets,
+        "members": sizes.members, "iterations": sizes.iterations, "steps": sizes.steps,
+        "drop": DROP, "level": LEVEL,
     }  # fmt: skip
     chains = {  # which no other way depends on
-        "chains": CHAINS, "draws": DRAWS, "warm_up": WARM_UP, "leapfrog": LEAPFROG, "thin": THIN,
-    }  # fmt: skip
+        name: getattr(sizes, name) for name in ("chains", "draws", "warm_up", "leapfrog", "thin")
+    }
     arrays, seconds = {}, 0.0
     for name, problem in PROBLEMS.items():
-        x, y, truth = problem.draw(SETS, seed)
+        x, y, truth = problem.draw(sizes.sets, seed)
         arrays |= {f"{name}_x": x, f"{name}_y": y, f"{name}_truth": truth}
         for way, method in WAYS.items():
             part = path.with_name(f"{path.stem}-{name}-{way}.npz")
             what = sha256(b"".join(of.tobytes() for of in (x, y, truth))).hexdigest()
             own = settings | (chains if way == "hmc" else {})
-            made = _made(part, own | {"curves": what}, partial(method, problem, x, y, seed))
+            made = _made(part, own | {"curves": what}, partial(method, problem, x, y, seed, sizes))
             seconds += float(made["seconds"])
             arrays |= {f"{name}_{way}_{key}": value for key, value in made.items()}
     half = ("_mean", "_spread", "_truth")  # most of the bytes, none the worse for three digits
@@ -143,9 +166,16 @@ def _made(path, settings, method):
     """What a way found, now or before under the same settings."""
     settings = json.dumps(settings)
     if path.exists():
-        with np.load(path) as file:
-            made = dict(file)
-        if str(made.pop("settings")) == settings:
+        try:
+            with path.open("rb") as opened, np.load(opened) as file:
+                made = dict(file)
+            same = str(made.pop("settings")) == settings
+        except Exception:  # whose text would be about pickles, or about the insides of archives
+            raise ValueError(
+                f"folder: {path} is damaged, no finished part of this run; "
+                "remove it, and the run makes it again"
+            ) from None
+        if same:
             return made
     print(f"making {path.stem}", file=sys.stderr, flush=True)
     begin = perf_counter()
@@ -156,19 +186,20 @@ def _made(path, settings, method):
     return made
 
 
-def judged(samples, passes):
+def judged(samples, passes, members):
     """Mean and spread of (T, D, G) draws, and how wide a band holds whole curves.
 
     The band is the mean plus or minus so many standard deviations that the share `LEVEL` of the
     draws stays within it everywhere.  With few draws it holds fewer of the curves to come than of
-    those it was made from, so that all ways are given the same number, `MEMBERS`.
+    those it was made from, so that all ways are given the same number, `members`.
 
     Parameters
     ----------
-    samples : (T, D, G) array, of which MEMBERS are used, evenly spaced
+    samples : (T, D, G) array, of which `members` are used, evenly spaced
     passes : number of gradients of the loss over all data, of one data set
+    members : int
     """
-    samples = samples[np.linspace(0, len(samples) - 1, MEMBERS).astype(int)]
+    samples = samples[np.linspace(0, len(samples) - 1, members).astype(int)]
     mean, spread = samples.mean(axis=0), samples.std(axis=0, ddof=1)
     # Where nothing is spread, all draws are within any band.
     away = np.divide(abs(samples - mean), spread, out=np.zeros_like(samples), where=spread > 1e-9)
@@ -177,86 +208,91 @@ def judged(samples, passes):
 
 
 def _at_grid(problem, z):
-    """(T, D, G) values of the function for parameters (D·T, P), D slowest, or (T, D, P)."""
-    if z.ndim == 2:
-        z = z.reshape(SETS, -1, z.shape[1]).transpose(0, 1)
+    """(T, D, G) values of the function for parameters (T, D, P)."""
     at = torch.from_numpy(problem.features(GRID[:, None]))
     values = problem.model.outputs(z.reshape(-1, z.shape[-1]), at)
     return values.reshape(*z.shape[:2], -1).numpy()
 
 
-def _hmc(problem, x, y, seed):
+def _hmc(problem, x, y, seed, sizes):
     """Chains of all data sets side by side."""
-    x, y = np.repeat(x, CHAINS, axis=0), np.repeat(y, CHAINS, axis=0)
+    x, y = np.repeat(x, sizes.chains, axis=0), np.repeat(y, sizes.chains, axis=0)
     start = problem.model.draw_prior(len(x), stream(seed, "start"))
     chains = sample_hmc(
-        problem.model, x, y, start, draws=DRAWS, warm_up=WARM_UP, leapfrog=LEAPFROG,
-        seed=stream(seed, "push"),
+        problem.model, x, y, start, draws=sizes.draws, warm_up=sizes.warm_up,
+        leapfrog=sizes.leapfrog, seed=stream(seed, "push"),
     )  # fmt: skip
-    kept = chains.z[::THIN]
-    values = _at_grid(problem, kept).reshape(len(kept), SETS, CHAINS, -1).transpose(0, 2, 1, 3)
-    samples = values.reshape(-1, SETS, len(GRID))
-    return judged(samples, chains.gradients * CHAINS) | {
+    kept = chains.z[:: sizes.thin]
+    values = _at_grid(problem, kept).reshape(len(kept), sizes.sets, sizes.chains, -1)
+    values = values.swapaxes(1, 2)
+    samples = values.reshape(-1, sizes.sets, len(GRID))
+    return judged(samples, chains.gradients * sizes.chains, sizes.members) | {
         "all_mean": samples.mean(axis=0), "all_spread": samples.std(axis=0, ddof=1),
         "r_hat": r_hat(values), "size": effective_sample_size(values),
+        "size_sd": effective_sample_size(values, "sd"),
+        "size_tail": effective_sample_size(values, "tail"),
         "accepted": chains.accepted.numpy(),
     }  # fmt: skip
 
 
-def _refits(problem, x, y, seed, *, resampled=False, restarted=True, anchored=False):
-    """Modes of MEMBERS networks for each set of data."""
-    rng = np.random.default_rng(stream(seed, "refits"))
-    x, y = np.repeat(x, MEMBERS, axis=0), np.repeat(y, MEMBERS, axis=0)
+def _refits(problem, x, y, seed, sizes, *, resampled=False, restarted=True, anchored=False):
+    """Modes of several networks for each set of data."""
+    rng, members = np.random.default_rng(stream(seed, "refits")), sizes.members
+    x, y = np.repeat(x, members, axis=0), np.repeat(y, members, axis=0)
     model, weights, anchors = problem.model, None, None
     start = model.draw_prior(len(x), stream(seed, "start"))
     if not restarted:  # the first of each set
-        start = start[::MEMBERS].repeat_interleave(MEMBERS, dim=0)
+        start = start[::members].repeat_interleave(members, dim=0)
     if resampled:
         weights = rng.multinomial(CASES, np.full(CASES, 1 / CASES), len(x))
     if anchored:
         y, anchors = y + NOISE * rng.normal(size=y.shape), start
-    z = fit_maps(model, x, y, start, weights=weights, anchors=anchors, iterations=ITERATIONS)
-    return judged(_at_grid(problem, z), ITERATIONS * MEMBERS)
+    iterations = sizes.iterations
+    z = fit_maps(model, x, y, start, weights=weights, anchors=anchors, iterations=iterations)
+    z = z.reshape(sizes.sets, members, -1).transpose(0, 1)
+    return judged(_at_grid(problem, z), iterations * members, members)
 
 
-def _ensemble(problem, x, y, seed):
+def _ensemble(problem, x, y, seed, sizes):
     """Networks trained as one trains networks, from different starts, without a penalty."""
-    x, y = np.repeat(x, MEMBERS, axis=0), np.repeat(y, MEMBERS, axis=0)
+    x, y = np.repeat(x, sizes.members, axis=0), np.repeat(y, sizes.members, axis=0)
     start = problem.model.draw_prior(len(x), stream(seed, "start"))
-    z = train_networks(problem.model, x, y, start, prior=0.0, steps=STEPS)
-    return judged(_at_grid(problem, z), STEPS * MEMBERS)
+    z = train_networks(problem.model, x, y, start, prior=0.0, steps=sizes.steps)
+    z = z.reshape(sizes.sets, sizes.members, -1).transpose(0, 1)
+    return judged(_at_grid(problem, z), sizes.steps * sizes.members, sizes.members)
 
 
-def _laplace(problem, x, y, seed, last_layer=False):
+def _laplace(problem, x, y, seed, sizes, last_layer=False):
     at, found = problem.features(GRID[:, None]), []
-    start = problem.model.draw_prior(SETS, stream(seed, "start"))
-    modes = fit_maps(problem.model, x, y, start, iterations=ITERATIONS)
+    start = problem.model.draw_prior(sizes.sets, stream(seed, "start"))
+    modes = fit_maps(problem.model, x, y, start, iterations=sizes.iterations)
     for i, z in enumerate(modes):
         fit = fit_laplace(problem.model, x[i], z, last_layer)
-        found.append(fit.sample(at, MEMBERS, stream(seed, "laplace", i)))
-    return judged(np.stack(found, axis=1), ITERATIONS + 1)
+        found.append(fit.sample(at, sizes.members, stream(seed, "laplace", i)))
+    return judged(np.stack(found, axis=1), sizes.iterations + 1, sizes.members)
 
 
-def _dropout(problem, x, y, seed):
-    start = problem.model.draw_prior(SETS, stream(seed, "start"))
+def _dropout(problem, x, y, seed, sizes):
+    start = problem.model.draw_prior(sizes.sets, stream(seed, "start"))
     z = train_networks(
-        problem.model, x, y, start, drop=DROP, steps=STEPS, seed=stream(seed, "masks")
+        problem.model, x, y, start, drop=DROP, steps=sizes.steps, seed=stream(seed, "masks")
     )
     generator = torch.Generator().manual_seed(stream(seed, "passes"))
-    masks = draw_masks(problem.model, (MEMBERS, SETS), DROP, generator)
-    return judged(_at_grid(problem, z * masks), STEPS)
+    masks = draw_masks(problem.model, (sizes.members, sizes.sets), DROP, generator)
+    return judged(_at_grid(problem, z * masks), sizes.steps, sizes.members)
 
 
-def _exact(problem, x, y, seed):
+def _exact(problem, x, y, seed, sizes):
     """Of a linear model; nothing, where there are hidden layers."""
     if len(problem.model.sizes) > 2:
         return {}
     at, model = torch.from_numpy(problem.features(GRID[:, None])), problem.model
     draws = [
-        exact_linear(model, x[i], y[i]).draw(MEMBERS, stream(seed, "exact", i)) for i in range(SETS)
+        exact_linear(model, x[i], y[i]).draw(sizes.members, stream(seed, "exact", i))
+        for i in range(sizes.sets)
     ]
     samples = [model.outputs(z, at).numpy() for z in draws]
-    return judged(np.stack(samples, axis=1), 0)
+    return judged(np.stack(samples, axis=1), 0, sizes.members)
 
 
 WAYS = {

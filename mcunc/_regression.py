@@ -14,7 +14,7 @@ LARGEST = 1 << 24  # bytes of one file; the largest of the sets read here has 1.
 SETTINGS = ("n_hidden", "dropout_rates", "tau_values")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RegressionSet:
     """A table with published splits and the settings that were tried on it.
 

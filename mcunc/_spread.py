@@ -79,13 +79,18 @@ def gaussian_process(x, y, at):
     return cross @ solved[:, 0], np.sqrt(variance)
 
 
-def run_spread(seed=0, folder="runs"):
+def run_spread(
+    seed=0, folder="runs", *, cases=CASES, widths=WIDTHS, probabilities=PROBABILITIES,
+    repeats=REPEATS, steps=STEPS, draws=DRAWS,
+):  # fmt: skip
     """Train networks of three widths on five amounts of data with five probabilities to drop.
 
     Parameters
     ----------
     seed : int
     folder : path, takes ``dropout-spread.npz`` and .json
+    cases, widths, probabilities : tuples of numbers, all combinations are made
+    repeats, steps, draws : int; the chapter's run has the values at the top of this file
 
     Returns
     -------
@@ -99,31 +104,31 @@ def run_spread(seed=0, folder="runs"):
     seed = check_count("seed", seed, minimum=0)
     check_folder(folder)
     begin = time()
-    shape = (len(CASES), len(WIDTHS), len(PROBABILITIES), REPEATS)
+    shape = (len(cases), len(widths), len(probabilities), repeats)
     arrays = {
         "mean": np.zeros((*shape, len(GRID)), np.float16),  # of the passes, at GRID
         "spread": np.zeros((*shape, len(GRID)), np.float16),  # their standard deviation
         "log_density": np.zeros(shape),  # of 2,000 new points, by the true noise
-        "exact_spread": np.zeros((len(CASES), REPEATS, len(GRID)), np.float16),
+        "exact_spread": np.zeros((len(cases), repeats, len(GRID)), np.float16),
     }
     new_x, new_y = draw_curve(2000, seed, 0, 0)
     at = torch.tensor(np.r_[GRID, new_x], dtype=torch.float32)[:, None]
-    probabilities = np.tile(PROBABILITIES, REPEATS)
-    for i, n in enumerate(CASES):
-        curves = [draw_curve(n, seed, n, repeat) for repeat in range(REPEATS)]
+    all_p = np.tile(probabilities, repeats)
+    for i, n in enumerate(cases):
+        curves = [draw_curve(n, seed, n, repeat) for repeat in range(repeats)]
         for repeat, curve in enumerate(curves):
             arrays["exact_spread"][i, repeat] = gaussian_process(*curve, GRID)[1]
-        sets = np.repeat(np.array(curves, dtype=np.float32), len(PROBABILITIES), axis=0)
+        sets = np.repeat(np.array(curves, dtype=np.float32), len(probabilities), axis=0)
         x, y = torch.from_numpy(sets[:, 0]), torch.from_numpy(sets[:, 1])
-        for j, width in enumerate(WIDTHS):
+        for j, width in enumerate(widths):
             print(f"dropout-spread: {n} cases, width {width}", file=sys.stderr, flush=True)
-            networks = DropoutMLP(probabilities, (1, width, width, 1), seed)
+            networks = DropoutMLP(all_p, (1, width, width, 1), seed)
             for weight in networks.weights[:-1]:  # He et al. (2015), for rectifiers
                 weight.data.mul_(2**0.5)
-            train(networks, x, y, seed=seed)
-            for r, p in enumerate(probabilities):
-                k, repeat = PROBABILITIES.index(p), r // len(PROBABILITIES)
-                passes = _passes(networks.member(r), at)
+            train(networks, x, y, steps, seed)
+            for r in range(len(all_p)):
+                repeat, k = divmod(r, len(probabilities))
+                passes = _passes(networks.member(r), at, draws)
                 arrays["mean"][i, j, k, repeat] = passes[:, : len(GRID)].mean(axis=0)
                 arrays["spread"][i, j, k, repeat] = passes[:, : len(GRID)].std(axis=0)
                 arrays["log_density"][i, j, k, repeat] = log_predictive_density(
@@ -132,18 +137,18 @@ def run_spread(seed=0, folder="runs"):
     command = f"python -m mcunc run dropout-spread --seed {seed}"
     record = recorded.provenance(command, seed) | {
         "data": "drawn by mcunc._spread.draw_curve", "hours": round((time() - begin) / 3600, 3),
-        "cases": CASES, "widths": WIDTHS, "probabilities": PROBABILITIES, "repeats": REPEATS,
-        "noise": NOISE, "length_scale": LENGTH_SCALE, "steps": STEPS, "batch": BATCH,
-        "learning_rate": RATE, "draws": DRAWS,
+        "cases": cases, "widths": widths, "probabilities": probabilities, "repeats": repeats,
+        "noise": NOISE, "length_scale": LENGTH_SCALE, "steps": steps, "batch": BATCH,
+        "learning_rate": RATE, "draws": draws,
     }  # fmt: skip
     path = Path(folder) / recorded.file_name("dropout-spread", seed)
     recorded.save(path, arrays, record)
     return path
 
 
-def _passes(network, at):
+def _passes(network, at, draws):
     """(T, N) outputs; one row where nothing is dropped."""
     if not any(isinstance(layer, nn.Dropout) and layer.p > 0 for layer in network):
         with torch.no_grad():
             return network(at).numpy().T
-    return sample_logits(network, at, DRAWS)[:, :, 0]
+    return sample_logits(network, at, draws)[:, :, 0]

@@ -70,7 +70,7 @@ FIXED = {
 }
 
 
-@dataclass
+@dataclass(eq=False)
 class Tables:
     """Standardised tables of S splits and G settings, R = S·G networks in that order.
 

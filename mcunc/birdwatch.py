@@ -78,7 +78,7 @@ _LATENTS = np.dtype(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Birds:
     """Pictures of birds with everything that is known about them.
 

@@ -37,7 +37,7 @@ from mcunc.dropout import _check_draws, _Masks, sample_outputs
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MapMoments:
     """Mean and standard deviation of maps and logits under dropout before the head.
 

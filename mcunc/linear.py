@@ -32,7 +32,11 @@ from mcunc._checks import (
 )
 
 
-@dataclass(frozen=True)
+class RankError(ValueError):
+    """The columns of a design depend on one another, so the coefficients are not determined."""
+
+
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """A predictive mean with its variance in two parts.
 
@@ -64,7 +68,7 @@ class Prediction:
         return _interval(self.mean, self.variance, level, quantile, self.degrees_of_freedom)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LinearFit:
     r"""A least-squares fit.
 
@@ -132,7 +136,7 @@ class LinearFit:
         return Prediction(mean, epistemic, aleatoric, self.degrees_of_freedom)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RepeatedFits:
     """T least-squares fits, one per simulated data set (`draws` of the sampling distribution).
 
@@ -167,7 +171,7 @@ class RepeatedFits:
         return Prediction(mean, epistemic, aleatoric, self.degrees_of_freedom)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HeteroscedasticFit:
     r"""A Gaussian fit whose log noise variance is linear in its own features Z.
 
@@ -402,12 +406,12 @@ def scaled_qr(X):
         if not (np.isfinite(scale).all() and (scale == 0).sum() == (np.abs(X).max(-2) == 0).sum()):
             raise ValueError("X: values are too large or too small for float64; rescale them")
         if (scale == 0).any():
-            raise ValueError("X: a column is zero throughout; drop it")
+            raise RankError("X: a column is zero throughout; drop it")
         Q, R = np.linalg.qr(X / scale[..., None, :])
     singular = np.linalg.svd(R, compute_uv=False)
     tolerance = n * np.finfo(float).eps
     if (singular[..., -1] <= tolerance * singular[..., 0]).any():
-        raise ValueError(
+        raise RankError(
             "X: is rank deficient (a column is a linear combination of others); drop columns"
         )
     return Q, R, scale

@@ -28,7 +28,7 @@ from mcunc._checks import (
     check_fraction,
     renamed,
 )
-from mcunc.linear import scaled_qr
+from mcunc.linear import RankError, scaled_qr
 
 
 class SeparationError(ValueError):
@@ -42,7 +42,7 @@ class SeparationError(ValueError):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LogisticFit:
     r"""A maximum-likelihood logistic regression.
 
@@ -98,7 +98,7 @@ class LogisticFit:
         return expit(np.stack([mean - half, mean + half], axis=-1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BootstrapFits:
     """Logistic refits on resampled cases.
 
@@ -148,7 +148,9 @@ def fit_logistic(X, y, max_iterations=100):
     if kind != "none":
         raise SeparationError(kind)
     if not converged:
-        raise ValueError(f"max_iterations: IRLS had not converged after {max_iterations} steps")
+        raise ValueError(
+            f"max_iterations: IRLS had not converged after {max_iterations} steps; raise it"
+        )
     root_w = _root_weights(Q @ theta)
     with np.errstate(over="ignore", invalid="ignore"):
         half = solve_triangular(np.linalg.qr(Q * root_w[:, None], mode="r"), np.eye(len(theta)))
@@ -191,7 +193,7 @@ def separation(X, y):
     return _separation(Q, R, y, theta)
 
 
-def bootstrap_logistic(X, y, draws=1000, seed=0):
+def bootstrap_logistic(X, y, draws=1000, seed=0, max_iterations=100):
     """Refit on `draws` resamples of the cases, counting the resamples that have no maximum.
 
     Parameters
@@ -200,6 +202,7 @@ def bootstrap_logistic(X, y, draws=1000, seed=0):
     y : (n,) array of 0 and 1
     draws : int
     seed : int
+    max_iterations : int, of each refit
 
     Returns
     -------
@@ -208,21 +211,24 @@ def bootstrap_logistic(X, y, draws=1000, seed=0):
     Raises
     ------
     ValueError
-        As `fit_logistic`, judged on the data as they are.  Source: Efron & Tibshirani (1993),
-        *An Introduction to the Bootstrap*, chapter 9 (bootstrapping pairs).
+        As `fit_logistic`, for the data as they are; for a resample, all but separation and lost
+        rank, which are counted.
+
+    Source: Efron & Tibshirani (1993), *An Introduction to the Bootstrap*, chapter 9
+    (bootstrapping pairs).
     """
     draws = check_count("draws", draws)
     rng = np.random.default_rng(check_count("seed", seed, minimum=0))
-    fit_logistic(X, y)
+    fit_logistic(X, y, max_iterations)
     X, y = as_design("X", X), as_array("y", y, ndim=1)
     refits, separated, degenerate = [], 0, 0
     for _ in range(draws):
         rows = rng.integers(len(X), size=len(X))
         try:
-            refits.append(fit_logistic(X[rows], y[rows]).coefficients)
+            refits.append(fit_logistic(X[rows], y[rows], max_iterations).coefficients)
         except SeparationError:
             separated += 1
-        except ValueError:
+        except RankError:
             degenerate += 1
     coefficients = np.reshape(refits, (len(refits), X.shape[1]))
     return BootstrapFits(coefficients, separated, degenerate)

@@ -12,10 +12,9 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from scipy import stats
 from torch.func import functional_call, jacrev, vmap
 
-from mcunc._checks import as_array, check_count, check_fraction, check_positive
+from mcunc._checks import as_array, check_choice, check_count, check_fraction, check_positive
 from mcunc.networks import ParallelMLP
 
 
@@ -122,7 +121,7 @@ def exact_linear(model, x, y):
     return Normal(covariance @ design.T @ y / model.noise**2, covariance)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Normal:
     """A normal distribution.
 
@@ -179,7 +178,7 @@ def fit_laplace(model, x, z, last_layer=False):
     return Laplace(model, z, free, Normal(z[free], torch.linalg.inv(precision)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Laplace:
     """A network linearised at a mode, and the normal distribution of its free parameters.
 
@@ -374,7 +373,7 @@ def draw_masks(model, shape, p, generator):
     return torch.cat(parts, dim=-1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Chains:
     """Draws by Hamiltonian Monte Carlo.
 
@@ -530,9 +529,8 @@ def _check_members(members, **arrays):
 def r_hat(samples):
     r"""Rank-normalised split R-hat of a quantity: 1 where the chains have met.
 
-    The half chains' variances within and between them, of normal scores of the ranks; the larger
-    of that for the values and for their distances from the median.
-    Source: Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), sections 3.1 and 4.1.
+    Source: Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), sections 3.1 and 4.1, as
+    `arviz-stats` computes it.
 
     Parameters
     ----------
@@ -545,25 +543,23 @@ def r_hat(samples):
     Raises
     ------
     ValueError
-        For fewer than four draws, or values that are not finite.
+        For fewer than four draws, a single chain, or values that are not finite.
     """
-    halves = _halves(_chains(samples))
-    folded = np.abs(halves - np.median(halves, axis=(0, 1)))
-    return np.maximum(*(_plain_r_hat(_normal_scores(of)) for of in (halves, folded)))
+    return _diagnostic("rhat", samples, chains=2)
 
 
-def effective_sample_size(samples):
-    r"""How many independent draws would tell the mean as well.
+def effective_sample_size(samples, kind="mean"):
+    r"""How many independent draws would tell a summary of the quantity as well.
 
-    .. math:: \frac{TR}{1 + 2 \sum_t \rho_t}
-
-    with the autocorrelations summed as far as pairs of them stay positive, and falling (Geyer
-    1992), and at most :math:`TR \log_{10} TR`.  Source: Vehtari et al. (2021), section 3.2, of the
-    half chains.
+    The number differs between summaries of the same chains: the squares of a quantity may be
+    correlated for longer than the quantity itself, or for less long.
+    Source: Vehtari et al. (2021), sections 3.2 and 4.3, as `arviz-stats` computes it.
 
     Parameters
     ----------
     samples : (T, R, ...) array, T draws of R chains
+    kind : {"mean", "sd", "tail"}
+        The mean, the standard deviation, or the worse one of the 5 % and 95 % quantiles.
 
     Returns
     -------
@@ -572,48 +568,27 @@ def effective_sample_size(samples):
     Raises
     ------
     ValueError
-        For fewer than four draws, or values that are not finite.
+        For fewer than four draws, values that are not finite, or another kind.
     """
-    halves = _halves(_chains(samples))
-    draws, chains = halves.shape[:2]
-    centred = halves - halves.mean(axis=0)
-    padded = np.fft.rfft(centred, n=2 * draws, axis=0)
-    covariance = np.fft.irfft(np.abs(padded) ** 2, n=2 * draws, axis=0)[:draws] / draws
-    within = covariance[0].mean(axis=0) * draws / (draws - 1)
-    total = within * (draws - 1) / draws + halves.mean(axis=0).var(axis=0, ddof=1)
-    with np.errstate(invalid="ignore"):  # 0 / 0 where nothing changes
-        rho = 1 - (within - covariance.mean(axis=1)) / total
-    rho[0] = 1
-    pairs = rho[: draws // 2 * 2].reshape(draws // 2, 2, *rho.shape[1:]).sum(axis=1)
-    positive = np.logical_and.accumulate(pairs > 0, axis=0)
-    falling = np.minimum.accumulate(np.where(positive, pairs, 0), axis=0)
-    time = -1 + 2 * falling.sum(axis=0)
-    size = draws * chains / np.maximum(time, 1 / np.log10(draws * chains))
-    return np.where(total > 0, size, np.nan)
+    check_choice("kind", kind, ("mean", "sd", "tail"))
+    options = {"prob": (0.05, 0.95)} if kind == "tail" else {}
+    return _diagnostic("ess", samples, method=kind, **options)
 
 
-def _chains(samples):
-    samples = np.asarray(samples)
-    if samples.ndim < 2 or len(samples) < 4:
-        raise ValueError(f"samples: expected (T, R, …) with T of 4 or more, got {samples.shape}")
-    return as_array("samples", samples, ndim=samples.ndim)
+def _diagnostic(name, samples, chains=1, **options):
+    """What arviz-stats finds for (T, R, ...) samples.
 
+    It takes a range below 1e-15 for none, so quantities come to it in units of about their range:
+    powers of two, which round nothing.
+    """
+    from arviz_stats.base import array_stats  # not at the top: it takes a second
 
-def _halves(samples):
-    """Twice as many chains, half as long; a draw in the middle is left out."""
-    half = len(samples) // 2
-    return np.concatenate([samples[:half], samples[-half:]], axis=1)
-
-
-def _normal_scores(samples):
-    pooled = samples.reshape(-1, *samples.shape[2:])
-    ranks = stats.rankdata(pooled, axis=0)
-    return stats.norm.ppf((ranks - 0.375) / (len(pooled) + 0.25)).reshape(samples.shape)
-
-
-def _plain_r_hat(samples):
-    draws = len(samples)
-    within = samples.var(axis=0, ddof=1).mean(axis=0)
-    between = samples.mean(axis=0).var(axis=0, ddof=1)
-    with np.errstate(invalid="ignore"):
-        return np.sqrt((draws - 1) / draws + between / within)
+    shape = np.shape(samples)
+    if len(shape) < 2 or shape[0] < 4 or shape[1] < chains:
+        raise ValueError(
+            f"samples: expected (T, R, …), T of 4 or more and R of {chains} or more, got {shape}"
+        )
+    samples = as_array("samples", samples, ndim=len(shape))
+    width = np.ptp(samples, axis=(0, 1))
+    samples = np.where(width > 0, np.ldexp(samples, -np.frexp(width)[1]), np.nan)
+    return getattr(array_stats, name)(samples, chain_axis=1, draw_axis=0, **options)

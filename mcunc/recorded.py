@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent / "recorded"
 PUBLISHED = Path(__file__).parent / "published"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Recorded:
     """Arrays of a long run and where they come from.
 

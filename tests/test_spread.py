@@ -1,18 +1,24 @@
 """The run on the spread of dropout networks: many at once are what each is alone."""
 
+import inspect
+import itertools
 import json
 
 import numpy as np
 import pytest
 import torch
+from scipy import integrate, stats
 from torch import nn
 
-from mcunc import _spread, recorded
+from mcunc import recorded
 from mcunc._spread import DropoutMLP, draw_curve, gaussian_process, run_spread, train, truth
 
 
 def test_members_are_the_networks_they_are_rebuilt_as():
-    """Without dropout the outputs agree; with it their means over many masks do."""
+    """Without dropout the outputs agree; with it their first two moments over many masks do.
+
+    Within six standard errors of 20 normal comparisons: under 1e-7 false alarms.
+    """
     networks = DropoutMLP([0.0, 0.0, 0.4], (1, 6, 6, 1), seed=1)
     for bias in networks.biases:
         bias.data.normal_(generator=torch.Generator().manual_seed(0))
@@ -23,20 +29,23 @@ def test_members_are_the_networks_they_are_rebuilt_as():
     assert [m.p for m in networks.member(2) if isinstance(m, nn.Dropout)] == [
         pytest.approx(0.4), pytest.approx(0.4),
     ]  # fmt: skip
-    loop, generator = networks.member(2).train(), torch.Generator().manual_seed(1)
+    many = x.repeat(1, 10_000, 1)  # a mask for each row
     torch.manual_seed(0)
     with torch.no_grad():
-        ours = torch.stack([networks(x, generator)[2] for _ in range(4000)])
-        theirs = torch.stack([loop(x[0]) for _ in range(4000)])
-    error = (ours.var(dim=0) / 4000 + theirs.var(dim=0) / 4000).sqrt()
-    assert ((ours.mean(dim=0) - theirs.mean(dim=0)).abs() < 5 * error).all()
-    torch.testing.assert_close(ours.std(dim=0), theirs.std(dim=0), rtol=0.1, atol=0)
+        ours = networks(many, torch.Generator().manual_seed(1))[2].reshape(10_000, 5)
+        theirs = networks.member(2).train()(many[2]).reshape(10_000, 5)
+    for power in (1, 2):
+        one, two = ours**power, theirs**power
+        error = ((one.var(dim=0) + two.var(dim=0)) / 10_000).sqrt()
+        assert ((one.mean(dim=0) - two.mean(dim=0)).abs() < 6 * error).all()
 
 
 def test_curves_have_the_stated_noise():
+    """Squares of 40,000 normal residuals: 1e-8 false alarms."""
     x, y = draw_curve(40_000, 0)
     assert (np.abs(x) <= 2).all()
-    assert np.std(y - truth(x)) == pytest.approx(0.2, rel=0.02)
+    low, high = stats.chi2.interval(1 - 1e-8, 40_000)
+    assert low < (((y - truth(x)) / 0.2) ** 2).sum() < high
 
 
 def test_training_fits_without_dropout_and_shrinks_with_it():
@@ -52,33 +61,39 @@ def test_training_fits_without_dropout_and_shrinks_with_it():
     assert errors[0] < errors[1]
 
 
+def rectified(kernel):
+    """E relu(u) relu(v) for normal (u, v), by integrating E(relu(v) | u) over u."""
+    found = np.diag(np.diag(kernel) / 2)
+    for i, j in itertools.permutations(range(len(kernel)), 2):
+        (a, c), (_, b) = kernel[np.ix_((i, j), (i, j))]
+        rest = np.sqrt(b - c**2 / a)
+
+        def moment(u, a=a, slope=c / a, rest=rest):
+            z = slope * u / rest
+            later = rest * (z * stats.norm.cdf(z) + stats.norm.pdf(z))
+            return u * later * stats.norm.pdf(u, scale=a**0.5)
+
+        found[i, j] = integrate.quad(moment, 0, 12 * a**0.5)[0]
+    return found
+
+
 def test_the_gaussian_process_conditions_the_kernel_of_wide_networks():
-    """Kernel from 2,000 random networks of width 200; conditioning as in any normal vector."""
-    points, outputs, rng = np.array([-1.5, -0.2, 0.4, 1.7]), [], np.random.default_rng(0)
-    for _ in range(2000):
-        h = np.outer(points, rng.normal(size=200)) + rng.normal(size=200)
-        h = np.maximum(h, 0) @ rng.normal(scale=(2 / 200) ** 0.5, size=(200, 200))
-        outputs.append(np.maximum(h, 0) @ rng.normal(scale=(2 / 200) ** 0.5, size=200))
-    kernel = np.cov(np.array(outputs).T)
+    """Layer by layer, weights N(0, 2/fan-in); conditioning as in any normal vector."""
+    points = np.array([-1.5, -0.2, 0.4, 1.7])
+    kernel = 2 * rectified(2 * rectified(1 + np.outer(points, points)))
     y = truth(points[:3])
     gain = kernel[:, :3] @ np.linalg.inv(kernel[:3, :3] + 0.2**2 * np.eye(3))
     mean, spread = gaussian_process(points[:3], y, points)
-    np.testing.assert_allclose(mean, gain @ y, atol=0.1)
-    expected = np.sqrt(np.diag(kernel - gain @ kernel[:3]))
-    np.testing.assert_allclose(spread, expected, rtol=0.1)
+    np.testing.assert_allclose(mean, gain @ y, rtol=1e-6)
+    np.testing.assert_allclose(spread, np.sqrt(np.diag(kernel - gain @ kernel[:3])), rtol=1e-6)
 
 
-@pytest.fixture
-def short(monkeypatch):
-    for name, value in {
-        "CASES": (25, 50), "WIDTHS": (5,), "PROBABILITIES": (0.0, 0.1), "REPEATS": 2,
-        "STEPS": 20, "DRAWS": 8,
-    }.items():  # fmt: skip
-        monkeypatch.setattr(_spread, name, value)
-
-
-def test_the_run_from_end_to_end(short, tmp_path):
-    run = recorded.load(run_spread(seed=3, folder=tmp_path))
+def test_the_run_from_end_to_end(tmp_path):
+    path = run_spread(
+        seed=3, folder=tmp_path, cases=(25, 50), widths=(5,), probabilities=(0.0, 0.1), repeats=2,
+        steps=20, draws=8,
+    )  # fmt: skip
+    run = recorded.load(path)
     assert run["mean"].shape == run["spread"].shape == (2, 1, 2, 2, 81)
     assert run["log_density"].shape == (2, 1, 2, 2)
     assert not run["spread"][:, :, 0].any()
@@ -88,6 +103,14 @@ def test_the_run_from_end_to_end(short, tmp_path):
     record = json.loads((tmp_path / "dropout-spread-seed3.json").read_text(encoding="utf-8"))
     assert record["command"] == "python -m mcunc run dropout-spread --seed 3"
     assert record["cases"] == [25, 50]
+
+
+def test_by_default_the_run_has_the_settings_of_the_recorded_one():
+    record = recorded.load("dropout-spread").record
+    defaults = inspect.signature(run_spread).parameters
+    for name in ("cases", "widths", "probabilities", "repeats", "steps", "draws"):
+        default = defaults[name].default
+        assert record[name] == (list(default) if isinstance(default, tuple) else default)
 
 
 @pytest.mark.parametrize(("given_", "name"), [({"seed": -1}, "seed"), ({"folder": 3}, "folder")])
