@@ -11,6 +11,7 @@ Introduced in chapter 5.
 
 import copy
 import math
+import re
 import sys
 import warnings
 from contextlib import contextmanager, nullcontext, suppress
@@ -34,6 +35,7 @@ _CONVOLUTIONS = {
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 _KEEP_MODE = (nn.modules.batchnorm._NormBase, torch.jit.ScriptModule)
 _CLOSED = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, nn.Bilinear, torch.jit.ScriptModule)
+_COMPILED = (torch.jit.ScriptModule, torch.fx.GraphModule)
 _BLOCK = 4096  # masks are drawn for so many cases at once that they have at least these elements
 _SMALL = {"cpu": 2**15, "cuda": 2**20}  # elements of a mask that is drawn before its pass
 
@@ -67,7 +69,8 @@ def with_dropout(network, p, layers=None, masks="channel"):
     ------
     ValueError
         For an argument outside its range, a part that is not in the network, no weight layer at
-        all, or one whose inputs cannot be masked from outside: attention, recurrent, bilinear.
+        all, or one whose inputs cannot be masked from outside: attention, recurrent, bilinear,
+        scripted or exported.
     """
     as_network(network)
     number = isinstance(p, (int, float, np.floating)) and not isinstance(p, bool)
@@ -97,19 +100,21 @@ def sample_logits(network, x, draws=50, scope="network", seed=0, batch_size=None
     gets masks of its own, which is common practice: each case by itself has the same
     distribution, and what two cases have in common is lost.
 
-    The cases must be the first axis wherever dropout acts.  Randomness other than dropout is drawn
-    anew in every pass and repeats with the seed, but depends on the batches too.  Do not sample one
-    network in two threads at once.
+    The cases must be the first axis wherever dropout acts.  A further pass over two or three cases
+    in training mode checks it, and that training draws nothing else.  What is random in the
+    network's own mode, other than dropout, is drawn anew in every pass.  It repeats with the seed,
+    but depends on the batches too.  Do not sample one network in two threads at once.
 
-    What comes before the first dropout is computed once.  Masks depend on the seed, the number of
+    Modules that come before the first dropout run once.  Masks depend on the seed, the number of
     the draw, the place in the network and, in scope "case", the number of the case, and on nothing
     else: not on the size of the batches, nor on the device.  Introduced in chapter 5.
 
     Parameters
     ----------
     network : torch.nn.Module, (B, ...) -> (B, K)
-        Its layers nn.Dropout, nn.Dropout1d to 3d, and torch.nn.functional.dropout with
-        training=True are what is sampled.  It is left as it was, BatchNorm's statistics included.
+        Its layers nn.Dropout, nn.Dropout1d to 3d, and the calls of their functions in
+        torch.nn.functional that act in training mode are what is sampled.  It is left as it was,
+        BatchNorm's statistics included.
     x : (N, ...) tensor or array; pictures as uint8 (N, 3, H, W) are divided by 255
     draws : int, T
     scope : {"network", "case"}
@@ -128,8 +133,10 @@ def sample_logits(network, x, draws=50, scope="network", seed=0, batch_size=None
     Raises
     ------
     ValueError
-        For an argument outside its range, logits of another shape or not finite, a network in
-        which nothing random acts, or one whose BatchNorm the passes would disturb.
+        For an argument outside its range, logits of another shape or not finite, and a network in
+        which nothing random acts, whose BatchNorm the passes would disturb, in which dropout acts
+        on tensors that do not have the cases first, or with a part, such as attention, a recurrent
+        layer or stochastic depth, that is random in training mode only and is no dropout layer.
     """
     samples = sample_outputs(network, x, draws, scope, seed, batch_size, first)
     if samples.ndim != 3:
@@ -313,11 +320,12 @@ def _passes(network, batch, masks, numbers, survey):
     try:
         return _replayed(Passes(network, batch, masks, survey), numbers)
     except RuntimeError as error:
-        if batch.is_floating_point():
+        about = "'indices'" if batch.is_floating_point() else r"dtype|type \(|\btypes? |for '"
+        if not re.search(about, str(error)):
             raise
         raise ValueError(
-            f"x: holds {batch.dtype} numbers, which the network refuses ({error}); pass them as "
-            "float32"
+            f"x: holds {batch.dtype}, which the network does not take ({error}); convert x to "
+            "float32, or to int64 for an embedding"
         ) from error
 
 
@@ -341,10 +349,10 @@ def _refuse_unsampled(passes):
     if more:
         others = f" (and {len(more) - 1} more)" if len(more) > 1 else ""
         raise ValueError(
-            f"network: {passes.title(more[0])}{others} draws at random in training mode, and "
-            "sampling switches on nothing but dropout; to sample it too, anew for each case, set "
-            f"`.training = True` on it (names: {', '.join(map(repr, more))}); to leave it out, set "
-            "its probability to 0"
+            f"network: {passes.title(more[0])}{others} draws random numbers in training mode, "
+            "which sampling would miss. To leave it out, set its probability to 0. To sample it "
+            "too, anew for each case, set network.get_submodule(name).training = True for each "
+            f"name in {more}"
         )
 
 
@@ -368,6 +376,8 @@ def _refuse_silence(network, batch, masks, survey):
         cause = "its dropout does not reach the output"
     elif passes.idle:
         cause = "its dropout has p = 0, or is called with training=False"
+    elif any(isinstance(module, _COMPILED) for module in network.modules()):
+        cause = "no dropout is left in it; pass the module from before it was traced or exported"
     else:
         cause = "it has no dropout; with_dropout(network, p) adds it"
     raise ValueError(f"network: nothing random acts in it, every pass gives the same: {cause}")
@@ -408,7 +418,7 @@ def _refuse_compiled(network):
         if _fixed_dropout(module):
             raise ValueError(
                 f"network: {name or 'it'} is a {type(module).__name__}, scripted, traced or "
-                "exported, and its dropout cannot be switched on; pass the module that it was made "
+                "exported, whose dropout cannot be switched on; pass the module that it was made "
                 "from"
             )
 
@@ -619,23 +629,21 @@ def _names(layers, network):
     """Names of parts; that of the whole is the empty one."""
     if layers is None:
         return [""]
+    parts = dict(network.named_modules(remove_duplicate=False))
     names = list(layers) if np.iterable(layers) and not isinstance(layers, str) else [None]
     if not all(isinstance(name, str) for name in names):
         raise ValueError(f"layers: expected names of parts in a list, got {layers!r}")
     for name in names:
-        try:
-            network.get_submodule(name)
-        except AttributeError:
+        if name not in parts:
             known = ", ".join(repr(part) for part, _ in network.named_children())
-            raise ValueError(
-                f"layers: the network has no part {name!r}; its largest are {known}"
-            ) from None
+            raise ValueError(f"layers: the network has no part {name!r}; its largest are {known}")
     return names
 
 
 def _to_treat(network, names):
     """The weight layers in the named parts, each with what comes right before it."""
-    targets = {module for name in names for module in network.get_submodule(name).modules()}
+    parts = dict(network.named_modules(remove_duplicate=False))
+    targets = {module for name in names for module in parts[name].modules()}
     closed = (
         m for m in targets if isinstance(m, _CLOSED) and next(m.parameters(), None) is not None
     )
