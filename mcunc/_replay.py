@@ -1,397 +1,187 @@
-"""Run a network again and again, and do once what depends on no random draw.
+"""Run a network again and again, and run what comes before its first random draw only once.
 
-The first pass writes a log of the calls it makes: of modules, and of torch's functions where a
-module contains something random.  A call whose inputs depend on no draw, and which draws nothing
-itself, has the same result in every pass; later passes take it from the log.  A kept result that
-only other kept results are made from is never looked at again: a tensor without content stands
-in for it, and its memory is free.  What remains is the frontier, the results that meet a mask.
-
-Code that changes tensors in place is safe: a kept tensor that has met a mask is copied first, and
-the copy takes its place until the pass is over.  Where this cannot be done, where a pass takes
-another path than the first one, or where something kept was changed behind its back, `Diverged` is
-raised, and the caller runs the passes plainly.  Python's own state, such as a counter in a module,
-is not followed.
+The first pass keeps the outputs of the modules that were called before anything random happened.
+Later passes take these outputs and skip the modules.  Functions that are called between the
+modules run in every pass, and see the same tensors as in the first one.  Python's own state, such
+as a counter in a module, is not followed.
 """
 
 import random
-from collections import OrderedDict
-from contextlib import ExitStack, contextmanager
+from collections import Counter
+from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
-_OTHER_DROPOUTS = (F.alpha_dropout, F.feature_alpha_dropout)
-_PLAIN = {
-    *(int, float, complex, bool, str, type(None), type(...), slice, torch.Size, torch.dtype),
-    *(torch.device, torch.layout, torch.memory_format),
-}
-_ANEW = object()  # in place of a result: the call is made in every pass
-_OPERATORS = "add sub mul truediv floordiv mod pow and or xor lshift rshift matmul".split()  # noqa: SIM905
-_CHEAP = {"get", "is_floating_point", "sub", "div", "truediv", "mul", "add"}  # to standardise
-_CHANGING = {"__setitem__", *(f"__i{operator}__" for operator in _OPERATORS)}
+_FIXED = (int, float, complex, bool, str, type(None), torch.dtype, torch.device, torch.Size)
 
 
-class Diverged(Exception):
-    """Kept results cannot stand in for calls of this network."""
-
-
-class Replay(TorchFunctionMode):
+class Passes(TorchFunctionMode):
     """The passes of one network over one batch.
 
     Parameters
     ----------
     network : torch.nn.Module
     x : tensor, the batch
-    drop : callable (site, tensor, p, whole_channels) -> tensor, which masks a tensor
-        Sites are counted from 0 in the order in which a pass meets them.
-    keep : bool, False to make every call in every pass; becomes False after the first pass if
-        that has found nothing worth keeping
+    drop : callable (site, tensor, p, whole_channels) -> tensor, which masks a tensor, optional
+        Sites are counted from 0 in the order in which a pass meets them.  None masks nothing.
+    survey : Passes, optional
+        One pass in training mode over another number of cases.  It tells which calls of dropout
+        would act in training mode, and with which size of their first axis.
+    listen : callable (device) -> state of the generators that are listened to
 
     Attributes
     ----------
-    sites, silent, idle : int
-        Of the last pass: calls of dropout that drew a mask; that were in evaluation mode; whose
-        probability was 0.
+    acting : dict, of the last pass: p and length of the first axis at each call of dropout that
+        acts, by the name of the module that calls and the number of its call
+    drawing : set of str, names of modules that drew random numbers themselves in the first pass
+    foreign : bool, whether generators of Python or numpy were among what they drew from
+    idle : bool, whether a pass met a dropout with p = 0, or one that is switched off
     """
 
-    def __init__(self, network, x, drop, keep=True):
+    def __init__(self, network, x, drop=None, survey=None, listen=None):
         super().__init__()
-        self.network, self.drop, self.keep = network, drop, keep
-        self.log, self.slots, self.passes = [], [], 0
-        self.watch = ExitStack()
-        loose = (v for m in network.modules() for v in vars(m).values() if torch.is_tensor(v))
-        constants = (*network.parameters(), *network.buffers(), *loose)
-        self.known = set(network.modules())
-        self.constants = {id(tensor): tensor for tensor in constants}
-        self.x = x.detach().clone() if keep else x.detach()
-        if keep:
-            self._slot(self.x).hold(self.x)
+        self.network, self.x, self.drop, self.survey = network, x, drop, survey
+        self.listen = survey.listen if survey else listen or noise
+        self.kept, self.drawing, self.fresh = {}, set(), True
+        self.foreign = self.idle = False
+        self.modules = [
+            (name, module, vars(module).get("forward"))
+            for name, module in network.named_modules()
+            if not isinstance(module, torch.jit.ScriptModule)
+        ]
 
     def run(self):
-        """Make one pass; the first one writes the log."""
-        self.passes += 1
-        self.position = self.sites = self.silent = self.idle = 0
-        self.replaced, self.stale = {}, set()  # by number of slot; storages seen under other names
-        foreign = _foreign_noise() if self.keep and self.passes == 1 else None
-        try:
-            with self:
-                output = self.network(self.x if self.keep else self.x.clone())
-        except Exception as error:
-            if self.keep and self.passes > 1:
-                raise Diverged from error
-            raise
-        if foreign is not None and foreign != _foreign_noise():
-            raise Diverged
-        output = self._current(output)
-        if self.keep and self.passes > 1 and self.position != len(self.log):
-            raise Diverged
-        if any(s.held is not None and _version(s.held) != s.version for s in self.slots):
-            raise Diverged
-        if self.passes == 1:
-            for slot in self.slots:
-                slot.stand_in = torch.empty(slot.shape, dtype=slot.dtype, device="meta")
-                slot.stand_in._slot = slot
-            self.keep = any(entry.spares_work() for entry in self.log)
-            if not self.keep:
-                self.watch.close()
+        """Make one pass over a copy of the batch, inside of `watching`."""
+        self.calls, self.counts, self.stack = 0, Counter(), [""]
+        self.acting, self.random = {}, False
+        before = all_noise(self.x.device) if self.fresh else None
+        self.noise = self.listen(self.x.device)
+        with self:
+            output = self.network(self.x.clone())
+        self._hear()
+        if self.fresh and before[1:] != all_noise(self.x.device)[1:]:
+            self.foreign = True
+            self.kept.clear()
+        self.fresh = False
         return output
 
     @contextmanager
     def watching(self):
-        """See the calls of the network's modules; at the end, let go of all that was kept."""
+        """Let `_call` make the calls of every module that Python can look into."""
         try:
-            with self.watch:
-                if self.keep:
-                    self.watch.enter_context(_watched(self.network, self.module))
-                yield
+            for name, module, _ in self.modules:
+                vars(module)["forward"] = partial(self._call, name, module.forward)
+            yield
         finally:
-            for slot in self.slots:
-                slot.held = slot.stand_in = None
+            for _, module, own in self.modules:
+                vars(module)["forward"] = own
+                if own is None:
+                    del vars(module)["forward"]
 
-    # One call --------------------------------------------------------------------------------
+    def _call(self, name, forward, *args, **kwargs):
+        """Call a module, or give the output that was kept."""
+        number = self.calls
+        self.calls += 1
+        if number in self.kept:
+            leaves, form, self.calls, counts = self.kept[number]
+            self.counts = counts.copy()
+            return tree_unflatten([_shared(leaf) for leaf in leaves], form)
+        self._hear()
+        inputs = [*args, *kwargs.values()]
+        versions = _versions(inputs) if self.fresh and not self.random else None
+        self.stack.append(name)
+        try:
+            output = forward(*args, **kwargs)
+        finally:
+            self._hear()
+            self.stack.pop()
+        if versions and not self.random and versions == _versions(inputs):
+            self._keep(number, inputs, output)
+        return output
+
+    def _keep(self, number, inputs, output):
+        """Keep an output in place of those from inside the call, unless it is part of another."""
+        leaves, form = tree_flatten(output)
+        taken, given = _storages(inputs), _storages(leaves)
+        if _versions(leaves) and len({*given}) == len(given) and not {*given} & {*taken}:
+            for inner in range(number + 1, self.calls):
+                self.kept.pop(inner, None)
+            self.kept[number] = [*map(_shared, leaves)], form, self.calls, self.counts.copy()
+
+    def _hear(self):
+        """Note which module has drawn random numbers since the last look at the generators."""
+        if self.fresh:
+            before, self.noise = self.noise, self.listen(self.x.device)
+            if self.noise != before:
+                self._drawn()
+
+    def _drawn(self):
+        self.random = True
+        self.drawing.add(self.stack[-1])
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func in DROPOUTS:
             return self._dropout(func, *args, **kwargs)
-        _refuse(func, *args, **kwargs)
-        if not self.keep:
-            return func(*args, **kwargs)
-        args, kwargs = self._current((args, kwargs))
-        if self.passes > 1:
-            box = self._again(self._next(func), args, kwargs)
-            return self._changed(func, args, kwargs)[0] if box is None else box.value
-        tensors, plain = _leaves((args, kwargs))
-        kept, before = self._all_kept(tensors, plain), noise(self.x.device)
-        key = self._key(tensors, plain) if kept else None
-        target = self._target(func, args, kwargs)
-        in_place = kept and target is not None and target._slot.held is None
-        if in_place:  # no mask has met it: what it was is nowhere needed
-            result, effects = func(*args, **kwargs), []
-            target._slot.describe(target)
-        else:
-            result, effects = self._changed(func, args, kwargs)
-        kept = kept and before == noise(self.x.device)
-        form = self._form(result, tensors) if kept else _ANEW
-        if form is _ANEW and in_place:
-            raise Diverged
-        if form is _ANEW:
-            self._hold(tensors)
-            self.log.append(_Entry(func))
-        else:
-            self.log.append(_Entry(func, key, form, [(a, self._slot(b)) for a, b in effects]))
-        return result
+        if func is F.batch_norm and self.drop is not None:
+            _refuse_training(*args, **kwargs)
+        if kwargs.get("generator") is not None:
+            self._drawn()
+        return func(*args, **kwargs)
 
-    def module(self, module, call, args, kwargs):
-        """Call a module, unless the log has the whole call."""
-        if not self.keep or module not in self.known:  # one made in the pass is another each time
-            return call(*args, **kwargs)
-        args, kwargs = self._current((args, kwargs))
-        if self.passes > 1:
-            logged = self.position < len(self.log) and self.log[self.position].what is module
-            if not logged:
-                return call(*args, **kwargs)
-            return self._again(self._next(module), args, kwargs).value
-        tensors, plain = _leaves((args, kwargs))
-        kept, start, first = self._all_kept(tensors, plain), len(self.log), len(self.slots)
-        key = self._key(tensors, plain) if kept else None
-        result = self._current(call(*args, **kwargs))
-        parts = self.log[start:]
-        if (
-            kept
-            and self._all_kept(*_leaves(result))
-            and all(part.form is not _ANEW for part in parts)
-        ):
-            effects = [effect for part in parts for effect in part.effects]
-            effects = [(a, b) for a, b in effects if a.number < first]
-            self.log[start:] = [_Entry(module, key, self._form(result), effects)]
-        return result
+    def title(self, name):
+        """What to call a module in a message."""
+        kind = type(self.network.get_submodule(name)).__name__
+        return f"{kind} {name!r}" if name else f"{kind}, the network itself,"
 
     def _dropout(self, func, input, p=0.5, training=True, inplace=False):
-        input = self._current(input)
-        self.silent += not training
-        self.idle += bool(training) and p == 0
+        place = self.stack[-1], self.counts[self.stack[-1]]
+        self.counts[place[0]] += 1
+        known = None if self.survey is None else self.survey.acting.get(place)
         if not training or p == 0:
+            if known is None:
+                self.idle = True
+                return input
+            p = known[0]
+        length = input.shape[0] if input.ndim else 0
+        if known is not None and known[1] * len(self.x) != length * len(self.survey.x):
+            raise ValueError(
+                f"network: dropout in {self.title(place[0])} acts on {tuple(input.shape)}, whose "
+                "first axis does not grow with the number of cases; put the cases first everywhere "
+                "inside the network, as by batch_first=True"
+            )
+        site, self.random = len(self.acting), True
+        self.acting[place] = p, length
+        if self.drop is None:
             return input
-        if self.keep and self.passes > 1:
-            self._next(func)
-        elif self.keep:
-            self._hold([input])
-            self.log.append(_Entry(func))
-        self.sites += 1
-        output = self.drop(self.sites - 1, input, p, func is not F.dropout)
-        if not inplace:
-            return output
-        if self.keep and self._is_kept(input):
-            self._replace(input, output)
-            return output
-        return input.copy_(output)
+        output = self.drop(site, input, p, func is not F.dropout)
+        return input.copy_(output) if inplace else output
 
-    # The log ---------------------------------------------------------------------------------
 
-    def _next(self, what):
-        """The next entry of the log, which must be for this call."""
-        if self.position == len(self.log) or self.log[self.position].what != what:
-            raise Diverged
-        self.position += 1
-        return self.log[self.position - 1]
-
-    def _again(self, entry, args, kwargs):
-        """The kept result, boxed, with what the call changed in place; None if it was not kept."""
-        if entry.form is _ANEW:
+def _versions(values):
+    """How often each tensor was written to; None if there is more in it than fixed values."""
+    found = [0]
+    for value in values:
+        if torch.is_tensor(value) and value.layout is torch.strided and not value.is_inference():
+            found.append(value._version)
+        elif not isinstance(value, _FIXED):
             return None
-        tensors, plain = _leaves((args, kwargs))
-        if not self._all_kept(tensors, plain) or self._key(tensors, plain) != entry.plain:
-            raise Diverged
-        for before, after in entry.effects:
-            self._replace(before.value(), after.value())
-        return _Box(_map(entry.form, lambda leaf: leaf.value() if type(leaf) is _Slot else leaf))
-
-    def _target(self, func, args, kwargs):
-        """The kept tensor that a call would change in place, or None."""
-        name = getattr(func, "__name__", "")
-        target = args[0] if args else None
-        writes = name in _CHANGING or kwargs.get("inplace", False)
-        writes = writes or (name.endswith("_") and not name.endswith("__"))
-        if name in ("__set__", "__delete__") or kwargs.get("out") is not None:
-            raise Diverged
-        if not (writes and torch.is_tensor(target) and self._is_kept(target)):
-            return None
-        if id(target) in self.constants or target._slot.shared:
-            raise Diverged
-        return target
-
-    def _changed(self, func, args, kwargs):
-        """Call a function; if it would change a kept tensor in place, change a copy.
-
-        Returns the result and a list of pairs: slot of the kept tensor, copy.
-        """
-        target = self._target(func, args, kwargs)
-        if target is None:
-            return func(*args, **kwargs), []
-        copy = target.clone()
-        result = func(copy, *args[1:], **kwargs)
-        self._replace(target, copy)
-        return result, [(target._slot, copy)]
-
-    def _replace(self, tensor, after):
-        """Let `after` take the place of a kept tensor until the pass is over."""
-        if id(tensor) in self.constants:
-            raise Diverged
-        self.stale.add(tensor._slot.shared)
-        self.replaced[tensor._slot.number] = after
-
-    def _current(self, tree):
-        """The same structure, with each tensor replaced by what it was changed to in this pass."""
-        if not self.replaced:
-            return tree
-
-        def current(leaf):
-            while torch.is_tensor(leaf) and self._is_replaced(leaf):
-                leaf = self.replaced[leaf._slot.number]
-            slot = vars(leaf).get("_slot") if torch.is_tensor(leaf) else None
-            if (
-                slot is not None
-                and slot.log is self.log
-                and slot.shared
-                and slot.shared in self.stale
-            ):
-                raise Diverged
-            return leaf
-
-        return _map(tree, current)
-
-    def _is_replaced(self, tensor):
-        slot = vars(tensor).get("_slot")
-        return slot is not None and slot.log is self.log and slot.number in self.replaced
-
-    # Kept tensors ----------------------------------------------------------------------------
-
-    def _is_kept(self, tensor):
-        slot = vars(tensor).get("_slot")
-        return id(tensor) in self.constants or (slot is not None and slot.log is self.log)
-
-    def _all_kept(self, tensors, plain):
-        return plain is not None and all(map(self._is_kept, tensors))
-
-    def _key(self, tensors, plain):
-        return plain, [id(t) if id(t) in self.constants else t._slot.number for t in tensors]
-
-    def _slot(self, tensor):
-        """The slot of a kept tensor, new if it has none."""
-        if not self._is_kept(tensor):
-            tensor._slot = _Slot(len(self.slots), tensor, self.log)
-            self.slots.append(tensor._slot)
-        return tensor._slot
-
-    def _hold(self, tensors):
-        """Keep the content too: a call that is made in every pass reads it."""
-        for tensor in tensors:
-            if id(tensor) not in self.constants and self._is_kept(tensor):
-                tensor._slot.hold(tensor)
-
-    def _form(self, result, inputs=()):
-        """The result with slots for its tensors, or _ANEW if it holds things that may change."""
-        tensors, plain = _leaves(result)
-        if plain is None:
-            return _ANEW
-        for tensor in tensors:
-            for other in inputs:  # a view: neither may be changed in place without the other
-                if other is not tensor and _storage(other) == _storage(tensor):
-                    if id(other) in self.constants:
-                        return _ANEW
-                    self._slot(tensor).shared = self._slot(other).shared = _storage(tensor)
-
-        def slot(leaf):
-            fixed = not torch.is_tensor(leaf) or id(leaf) in self.constants
-            return leaf if fixed else self._slot(leaf)
-
-        return _map(result, slot)
+    return found
 
 
-class _Entry:
-    """One call: what was called, and, if its result is kept, how to give it again."""
-
-    def __init__(self, what, plain=None, form=_ANEW, effects=()):
-        self.what, self.plain, self.form, self.effects = what, plain, form, effects
-
-    def spares_work(self):
-        """Whether taking the result from the log can be worth following it."""
-        cheap = getattr(self.what, "__name__", "").strip("_") in _CHEAP
-        return self.form is not _ANEW and not cheap
+def _storages(values):
+    return [value.untyped_storage()._cdata for value in values if torch.is_tensor(value)]
 
 
-class _Box:
-    def __init__(self, value):
-        self.value = value
-
-
-class _Slot:
-    """The place of one kept tensor: its content while it is needed, else only its shape."""
-
-    def __init__(self, number, tensor, log):
-        self.number, self.log, self.shared = number, log, False
-        self.describe(tensor)
-        self.held = self.stand_in = None
-        self.version = 0
-
-    def hold(self, tensor):
-        if self.held is None:
-            self.held, self.version = tensor, _version(tensor)
-
-    def __reduce__(self):
-        """A module may keep a tensor with its slot: copies of it come without."""
-        return type(None), ()
-
-    def describe(self, tensor):
-        self.shape, self.dtype, self.device = tensor.shape, tensor.dtype, tensor.device
-
-    def value(self):
-        return self.stand_in if self.held is None else self.held
-
-
-# Helpers --------------------------------------------------------------------------------------
-
-
-def _leaves(tree):
-    """Tensors and plain values of nested containers; the latter None if there is more in them."""
-    tensors, plain, strange = [], [], False
-    waiting = [tree]
-    while waiting:
-        leaf = waiting.pop()
-        kind = type(leaf)
-        if kind in _PLAIN:
-            plain.append(leaf)
-        elif isinstance(leaf, torch.Tensor):
-            tensors.append(leaf)
-        elif kind is list or isinstance(leaf, tuple):
-            waiting.extend(leaf)
-        elif kind in (dict, OrderedDict):
-            waiting.extend(leaf.values())
-        else:
-            strange = True
-    return tensors, None if strange else plain
-
-
-def _map(tree, function):
-    """Apply a function to every leaf of nested tuples, lists and dictionaries."""
-    if type(tree) in (dict, OrderedDict):
-        return type(tree)((key, _map(value, function)) for key, value in tree.items())
-    if type(tree) is list or (isinstance(tree, tuple) and not isinstance(tree, torch.Size)):
-        items = [_map(item, function) for item in tree]
-        return type(tree)(*items) if hasattr(tree, "_fields") else type(tree)(items)
-    return function(tree)
-
-
-def _version(tensor):
-    return None if tensor.is_inference() else tensor._version
-
-
-def _storage(tensor):
-    return tensor.untyped_storage().data_ptr()
+def _shared(leaf):
+    """A copy of a tensor that takes memory only when it, or the original, is written to."""
+    return torch._lazy_clone(leaf) if torch.is_tensor(leaf) else leaf
 
 
 def noise(device):
@@ -402,48 +192,17 @@ def noise(device):
     return state
 
 
-def _foreign_noise():
-    """State of the generators of Python and numpy, which may decide what a pass does."""
+def all_noise(device):
+    """State of torch's generators, and of Python's and numpy's, which may steer a pass too."""
     kind, keys, place, *rest = np.random.get_state()  # noqa: NPY002
-    return random.getstate(), kind, keys.tobytes(), place, rest
+    return noise(device), random.getstate(), kind, keys.tobytes(), place, rest
 
 
-def _refuse(func, *args, **kwargs):
-    """Stop before a call that would change the network, or draw masks of another kind."""
-    if func in _OTHER_DROPOUTS and kwargs.get("training", False):
-        raise ValueError("network: AlphaDropout is not supported; use nn.Dropout")
-    if func is F.batch_norm and kwargs.get("training", args[5] if len(args) > 5 else False):
+def _refuse_training(*args, training=False, **kwargs):
+    """Stop before a call of batch_norm that would change the network."""
+    if args[5] if len(args) > 5 else training:
         raise ValueError(
             "network: BatchNorm would use the statistics of the batch, and the passes would change "
             "those it has stored; call network.eval() first (dropout is switched on by itself), "
             "and let BatchNorm track running statistics"
         )
-
-
-@contextmanager
-def _watched(network, handler):
-    """Let `handler(module, call, args, kwargs)` make the calls of every module."""
-    classes, restore, current = {}, [], [handler]
-
-    def watched(cls):
-        def __call__(module, *args, **kwargs):
-            def call(*args, **kwargs):
-                return cls.__call__(module, *args, **kwargs)
-
-            return current[0](module, call, args, kwargs)
-
-        names = {"__call__": __call__, "__module__": cls.__module__, "__doc__": cls.__doc__}
-        return type(cls.__name__, (cls,), names)
-
-    try:
-        for module in network.modules():
-            cls = type(module)
-            if not isinstance(module, torch.jit.ScriptModule):  # which cannot be looked into
-                classes[cls] = classes.get(cls) or watched(cls)
-                restore.append((module, cls))
-                object.__setattr__(module, "__class__", classes[cls])
-        yield
-    finally:
-        current.clear()
-        for module, cls in restore:
-            object.__setattr__(module, "__class__", cls)

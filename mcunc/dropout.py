@@ -11,25 +11,31 @@ Introduced in chapter 5.
 
 import copy
 import math
-from contextlib import contextmanager
+import re
+import sys
+import warnings
+from contextlib import contextmanager, nullcontext, suppress
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from mcunc._checks import check_choice, check_count
 from mcunc._inputs import as_cases, as_network, batches, device_of, seed_noise
-from mcunc._replay import DROPOUTS, Replay
+from mcunc._replay import DROPOUTS, Passes, all_noise, noise
 
 _CONVOLUTIONS = {
     **{nn.Conv1d: nn.Dropout1d, nn.ConvTranspose1d: nn.Dropout1d},
     **{nn.Conv2d: nn.Dropout2d, nn.ConvTranspose2d: nn.Dropout2d},
     **{nn.Conv3d: nn.Dropout3d, nn.ConvTranspose3d: nn.Dropout3d},
 }
-_DROPOUTS = nn.modules.dropout._DropoutNd
-_CLOSED = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, nn.Bilinear)
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+_KEEP_MODE = (nn.modules.batchnorm._NormBase, torch.jit.ScriptModule)
+_CLOSED = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, nn.Bilinear, torch.jit.ScriptModule)
+_COMPILED = (torch.jit.ScriptModule, torch.fx.GraphModule)
 _BLOCK = 4096  # masks are drawn for so many cases at once that they have at least these elements
 _SMALL = {"cpu": 2**15, "cuda": 2**20}  # elements of a mask that is drawn before its pass
 
@@ -63,39 +69,17 @@ def with_dropout(network, p, layers=None, masks="channel"):
     ------
     ValueError
         For an argument outside its range, a part that is not in the network, no weight layer at
-        all, or one whose inputs cannot be masked from outside: attention, recurrent, bilinear.
+        all, or one whose inputs cannot be masked from outside: attention, recurrent, bilinear,
+        scripted or exported.
     """
     as_network(network)
     number = isinstance(p, (int, float, np.floating)) and not isinstance(p, bool)
     if not (number and 0 <= p < 1):
         raise ValueError(f"p: the probability to drop must lie in [0, 1), got {p!r}")
     check_choice("masks", masks, ("channel", "element"))
-    for name in _names(layers):
-        try:
-            network.get_submodule(name)
-        except AttributeError:
-            known = ", ".join(repr(part) for part, _ in network.named_children())
-            raise ValueError(
-                f"layers: the network has no part {name!r}; its largest are {known}"
-            ) from None
-    treated = copy.deepcopy(network)
-    targets = [treated.get_submodule(name) for name in _names(layers)]
-    targets = {module for target in targets for module in target.modules()}
-    closed = next((module for module in targets if isinstance(module, _CLOSED)), None)
-    if closed is not None:
-        raise ValueError(
-            f"network: the inputs of the weights inside {type(closed).__name__} cannot be masked "
-            "from outside; name the parts to treat in `layers`"
-        )
-    weight_layers = {
-        module: before for module, before in _weight_layers(treated) if module in targets
-    }
-    if not weight_layers:
-        raise ValueError(
-            "layers: there is no convolution and no linear layer to put dropout before"
-        )
-    for module, before in weight_layers.items():
-        if not (isinstance(before, _DROPOUTS) and before.p > 0):
+    treated = _copied(network)
+    for module, before in _to_treat(treated, _names(layers, network)).items():
+        if not (isinstance(before, nn.modules.dropout._DropoutNd) and before.p > 0):
             if hasattr(module, "dropout"):
                 raise ValueError(
                     f"network: a {type(module).__name__} in it has a `dropout` of its own; name "
@@ -116,19 +100,21 @@ def sample_logits(network, x, draws=50, scope="network", seed=0, batch_size=None
     gets masks of its own, which is common practice: each case by itself has the same
     distribution, and what two cases have in common is lost.
 
-    The cases must be the first axis wherever dropout acts.  Randomness other than dropout is drawn
-    anew in every pass and repeats with the seed, but depends on the batches too.  Do not sample one
-    network in two threads at once.
+    The cases must be the first axis wherever dropout acts.  A further pass over two or three cases
+    in training mode checks it, and that training draws nothing else.  What is random in the
+    network's own mode, other than dropout, is drawn anew in every pass.  It repeats with the seed,
+    but depends on the batches too.  Do not sample one network in two threads at once.
 
-    What comes before the first dropout is computed once.  Masks depend on the seed, the number of
+    Modules that come before the first dropout run once.  Masks depend on the seed, the number of
     the draw, the place in the network and, in scope "case", the number of the case, and on nothing
     else: not on the size of the batches, nor on the device.  Introduced in chapter 5.
 
     Parameters
     ----------
     network : torch.nn.Module, (B, ...) -> (B, K)
-        Its layers nn.Dropout, nn.Dropout1d to 3d, and torch.nn.functional.dropout with
-        training=True are what is sampled.  It is left as it was, BatchNorm's statistics included.
+        Its layers nn.Dropout, nn.Dropout1d to 3d, and the calls of their functions in
+        torch.nn.functional that act in training mode are what is sampled.  It is left as it was,
+        BatchNorm's statistics included.
     x : (N, ...) tensor or array; pictures as uint8 (N, 3, H, W) are divided by 255
     draws : int, T
     scope : {"network", "case"}
@@ -147,8 +133,10 @@ def sample_logits(network, x, draws=50, scope="network", seed=0, batch_size=None
     Raises
     ------
     ValueError
-        For an argument outside its range, logits of another shape or not finite, a network in
-        which nothing random acts, or one whose BatchNorm the passes would disturb.
+        For an argument outside its range, logits of another shape or not finite, and a network in
+        which nothing random acts, whose BatchNorm the passes would disturb, in which dropout acts
+        on tensors that do not have the cases first, or with a part, such as attention, a recurrent
+        layer or stochastic depth, that is random in training mode only and is no dropout layer.
     """
     samples = sample_outputs(network, x, draws, scope, seed, batch_size, first)
     if samples.ndim != 3:
@@ -179,14 +167,15 @@ def sample_outputs(
     x = as_cases(x)
     numbers, seed = _check_draws(draws, scope, seed, first)
     first_case = check_count("first_case", first_case, 0, 2**62)
-    parts, silent, device = [], True, device_of(network)
+    parts, silent, survey, device = [], True, None, device_of(network)
     with _sampling(network, device):
         for start, batch in batches(x, batch_size, network):
+            survey = _survey(network, batch) if start == 0 else survey
             masks = _Masks(seed, scope, first_case + start, len(batch))
-            parts.append(_passes(network, batch, masks, numbers))
+            parts.append(_passes(network, batch, masks, numbers, survey))
             silent = silent and bool((parts[-1] == parts[-1][0]).all())
         if silent:  # perhaps by chance, perhaps because nothing random acts
-            _refuse_silence(network, batch, masks)
+            _refuse_silence(network, batch, masks, survey)
     return np.concatenate(parts, axis=1)
 
 
@@ -225,7 +214,7 @@ def pass_masks(network, x, draw=0, scope="network", seed=0):
         x = as_cases(x)
         _, batch = next(batches(x, len(x), network))
         masks = Recorder(seed, scope, 0, len(x))
-        _replayed(Replay(network, batch, masks, keep=False), masks, numbers)
+        _replayed(Passes(network, batch, masks, _survey(network, batch)), numbers)
     return found
 
 
@@ -292,33 +281,79 @@ class _KeyedDropout(TorchFunctionMode):
 # Passes ---------------------------------------------------------------------------------------
 
 
-def _passes(network, batch, masks, numbers):
-    """(T, B, ...) outputs of one batch; what depends on no mask is computed once if possible."""
-    # Pictures with channels last halve the time of a convolution on a CPU, but .view may refuse.
-    fast = batch.to(memory_format=torch.channels_last) if batch.ndim == 4 else batch
-    for x in (fast, batch):
+def _survey(network, batch):
+    """One pass in training mode over few cases: which calls of dropout act, and what else draws.
+
+    A network that does not take another number of cases, or has no training mode of its own, is
+    surveyed over the batch or in the mode it is in; if that fails too, the result is None.
+    """
+    few = batch[torch.arange(3 if len(batch) == 2 else 2) % len(batch)]
+    modes = [(m, m.training) for m in network.modules() if not isinstance(m, _KEEP_MODE)]
+    buffers = _buffers(network)
+    for x, training in ((few, True), (batch, True), (few, False)):
         try:
-            try:
-                return _replayed(Replay(network, x, masks), masks, numbers)
-            except Exception:  # Diverged, or code that does not bear being watched
-                return _replayed(Replay(network, x, masks, keep=False), masks, numbers)
-        except RuntimeError:
-            if x is batch:
-                raise
+            for module, mode in modes:
+                module.training = training or mode
+            for listen in (noise, all_noise):  # to all, which takes longer, where it is needed
+                survey = Passes(network, x, listen=listen)
+                with survey.watching(), warnings.catch_warnings(action="ignore"):
+                    survey.run()
+                if not survey.foreign:
+                    break
+            return survey
+        except Exception:  # whatever a network may raise; its own passes will tell
+            continue
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            _restore(buffers)
     return None
 
 
-def _replayed(replay, masks, numbers):
-    outputs = []
-    with replay.watching():
+def _passes(network, batch, masks, numbers, survey):
+    """(T, B, ...) outputs of one batch."""
+    # Pictures with channels last halve the time of a convolution on a CPU, but .view may refuse.
+    if batch.ndim == 4:
+        with suppress(RuntimeError):
+            fast = batch.to(memory_format=torch.channels_last)
+            return _replayed(Passes(network, fast, masks, survey), numbers)
+    try:
+        return _replayed(Passes(network, batch, masks, survey), numbers)
+    except RuntimeError as error:
+        about = "'indices'" if batch.is_floating_point() else r"dtype|type \(|\btypes? |for '"
+        if not re.search(about, str(error)):
+            raise
+        raise ValueError(
+            f"x: holds {batch.dtype}, which the network does not take ({error}); convert x to "
+            "float32, or to int64 for an embedding"
+        ) from error
+
+
+def _replayed(passes, numbers):
+    outputs, masks = [], passes.drop
+    with passes.watching():
         for number in numbers:
             masks.begin(number)
-            _seed_other_noise(masks, number, replay.x.device)
-            output = _as_output(replay.run(), len(replay.x))
+            _seed_other_noise(masks, number, passes.x.device)
+            output = _as_output(passes.run(), len(passes.x))
+            _refuse_unsampled(passes)
             if not np.isfinite(output).all():
                 raise ValueError("network: returned NaN or infinity; are x and the weights sound?")
             outputs.append(output)
     return np.stack(outputs)
+
+
+def _refuse_unsampled(passes):
+    """Raise if the network would draw more at random in training mode than it did in a pass."""
+    more = sorted(passes.survey.drawing - passes.drawing) if passes.survey else []
+    if more:
+        others = f" (and {len(more) - 1} more)" if len(more) > 1 else ""
+        raise ValueError(
+            f"network: {passes.title(more[0])}{others} draws random numbers in training mode, "
+            "which sampling would miss. To leave it out, set its probability to 0. To sample it "
+            "too, anew for each case, set network.get_submodule(name).training = True for each "
+            f"name in {more}"
+        )
 
 
 def _as_output(output, cases):
@@ -327,26 +362,22 @@ def _as_output(output, cases):
     return output.float().cpu().numpy()
 
 
-def _refuse_silence(network, batch, masks):
+def _refuse_silence(network, batch, masks, survey):
     """Raise, unless dropping everything gives other outputs than dropping nothing."""
-    probe = Replay(network, batch, masks, keep=False)
-    outputs = []
-    with probe.watching():
+    outputs, passes = [], Passes(network, batch, masks, survey)
+    with passes.watching():
         for number, masks.forced in enumerate((True, False)):
             _seed_other_noise(masks, number, batch.device)
-            outputs.append(_as_output(probe.run(), len(probe.x)))
+            outputs.append(_as_output(passes.run(), len(batch)))
     masks.forced = None
     if not np.array_equal(*outputs):
         return
-    if probe.sites:
+    if passes.acting:
         cause = "its dropout does not reach the output"
-    elif probe.idle:
-        cause = "its dropout has p = 0"
-    elif probe.silent:
-        cause = (
-            "it calls torch.nn.functional.dropout(training=self.training), which is silent in "
-            "evaluation mode; use nn.Dropout, or with_dropout(network, p)"
-        )
+    elif passes.idle:
+        cause = "its dropout has p = 0, or is called with training=False"
+    elif any(isinstance(module, _COMPILED) for module in network.modules()):
+        cause = "no dropout is left in it; pass the module from before it was traced or exported"
     else:
         cause = "it has no dropout; with_dropout(network, p) adds it"
     raise ValueError(f"network: nothing random acts in it, every pass gives the same: {cause}")
@@ -355,34 +386,74 @@ def _refuse_silence(network, batch, masks):
 @contextmanager
 def _sampling(network, device):
     """Dropout on, gradients off; afterwards all as it was, buffers and random numbers too."""
+    _refuse_compiled(network)
     modes = [(m, m.training) for m in network.modules() if isinstance(m, _DROPOUTS)]
-    buffers = [
-        (module, f"{part}.{name}".strip("."), buffer, buffer.clone())
-        for part, module in network.named_modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None and buffer.layout is torch.strided
-    ]
+    buffers, changed = _buffers(network), []
     devices = [device] if device.type == "cuda" else []
     try:
         for module, _ in modes:
             module.training = True
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        with torch.no_grad(), torch.random.fork_rng(devices=devices), _uncompiled():
             yield
     finally:
         for module, mode in modes:
             module.training = mode
-        changed = []
-        for module, name, buffer, before in buffers:
-            own = name.rpartition(".")[2]
-            if module._buffers.get(own) is not buffer or not _same(buffer, before):
-                buffer.copy_(before)
-                module._buffers[own] = buffer
-                changed.append(name)
+        changed = _restore(buffers)
     if changed:
         raise ValueError(
             f"network: the passes changed {', '.join(changed[:3])} (now as before); call "
             "network.eval() first, dropout is switched on by itself"
         )
+
+
+def _uncompiled():
+    """Let modules by torch.compile run as they were written: masks cannot be put into others."""
+    compiled = "torch._dynamo" in sys.modules
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+
+
+def _refuse_compiled(network):
+    """Raise where a part that is no Python code any more has a dropout whose switch is lost."""
+    for name, module in network.named_modules():
+        if _fixed_dropout(module):
+            raise ValueError(
+                f"network: {name or 'it'} is a {type(module).__name__}, scripted, traced or "
+                "exported, whose dropout cannot be switched on; pass the module that it was made "
+                "from"
+            )
+
+
+def _fixed_dropout(module):
+    if isinstance(module, torch.jit.ScriptModule):
+        return "dropout" in str(getattr(module, "inlined_graph", ""))
+    calls = module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ()
+    return any(
+        "dropout" in str(call.target) and True not in (*call.args, *call.kwargs.values())
+        for call in calls
+        if call.op == "call_function"
+    )
+
+
+def _buffers(network):
+    """Module, name, buffer and its content, for every buffer."""
+    return [
+        (module, f"{part}.{name}".strip("."), buffer, buffer.clone())
+        for part, module in network.named_modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and buffer.layout is torch.strided
+    ]
+
+
+def _restore(buffers):
+    """Put buffers back as they were, and return the names of those that had changed."""
+    changed = []
+    for module, name, buffer, before in buffers:
+        own = name.rpartition(".")[2]
+        if module._buffers.get(own) is not buffer or not _same(buffer, before):
+            buffer.copy_(before)
+            module._buffers[own] = buffer
+            changed.append(name)
+    return changed
 
 
 def _same(a, b):
@@ -544,15 +615,52 @@ def _dropped(p, count, seed, draw, site, block):
 # Parts ----------------------------------------------------------------------------------------
 
 
-def _names(layers):
+def _copied(network):
+    """A deep copy; what was computed from weights, as by weight_norm, is copied as a constant."""
+    memo = {}
+    for module in network.modules():
+        for value in tree_leaves(vars(module)):
+            if torch.is_tensor(value) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(network, memo)
+
+
+def _names(layers, network):
     """Names of parts; that of the whole is the empty one."""
     if layers is None:
         return [""]
-    if isinstance(layers, str) or not np.iterable(layers):
+    parts = dict(network.named_modules(remove_duplicate=False))
+    names = list(layers) if np.iterable(layers) and not isinstance(layers, str) else [None]
+    if not all(isinstance(name, str) for name in names):
         raise ValueError(f"layers: expected names of parts in a list, got {layers!r}")
-    layers = list(layers)
-    if not all(isinstance(name, str) for name in layers):
-        raise ValueError(f"layers: expected names of parts in a list, got {layers!r}")
+    for name in names:
+        if name not in parts:
+            known = ", ".join(repr(part) for part, _ in network.named_children())
+            raise ValueError(f"layers: the network has no part {name!r}; its largest are {known}")
+    return names
+
+
+def _to_treat(network, names):
+    """The weight layers in the named parts, each with what comes right before it."""
+    parts = dict(network.named_modules(remove_duplicate=False))
+    targets = {module for name in names for module in parts[name].modules()}
+    closed = (
+        m for m in targets if isinstance(m, _CLOSED) and next(m.parameters(), None) is not None
+    )
+    closed = next(closed, None)
+    if closed is not None:
+        raise ValueError(
+            f"network: the inputs of the weights inside {type(closed).__name__} cannot be masked "
+            "from outside; name the parts to treat in `layers`, or pass the module from before it "
+            "was scripted, traced or exported"
+        )
+    layers = {module: before for module, before in _weight_layers(network) if module in targets}
+    if not layers:
+        exported = any(isinstance(module, torch.fx.GraphModule) for module in targets)
+        raise ValueError(
+            "layers: there is no convolution and no linear layer to put dropout before"
+            + "; pass the module from before it was exported" * exported
+        )
     return layers
 
 

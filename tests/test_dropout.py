@@ -4,8 +4,11 @@ import copy
 import gc
 import pickle
 import random
+import re
 import weakref
 from collections import Counter
+from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,10 +18,11 @@ from scipy import stats
 from strategies import GARBAGE, SAMPLING, finite_or_named
 from torch import nn
 from torch.nn import functional as F
-from torchvision import models
+from torch.nn.utils import prune
+from torchvision import models, ops
 
-from mcunc import dropout, networks
-from mcunc._replay import Diverged, Replay
+from mcunc import dropout
+from mcunc._replay import Passes
 from mcunc.dropout import pass_masks, sample_logits, sample_outputs, with_dropout
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
@@ -211,8 +215,6 @@ class Twice(Residual):
 
 ZOO = [Residual, Shortcut, Alias, Views, Branches, Functional, Scalars, Crossroads]
 ZOO += [InPlaceDropout, Scripted, Caches, Routed, Strange, Lists, Twice]
-# What comes first in these cannot be kept apart, so that it is computed in every pass.
-PLAIN = {Views, Scalars, Crossroads, Scripted, Routed, Strange, Lists, Twice}
 
 
 def built(kind):
@@ -222,11 +224,15 @@ def built(kind):
     return network
 
 
-def passes(network, x, draws, scope, keep, seed=0):
-    """The engine's own passes over one batch, with or without the log."""
-    masks = dropout._Masks(seed, scope, 0, len(x))
+def plain_passes(network, x, draws, scope="network", seed=0):
+    """A loop that runs the whole network in every pass, with the same masks."""
+    masks, outputs = dropout._Masks(seed, scope, 0, len(x)), []
     with dropout._sampling(network, x.device):
-        return dropout._replayed(Replay(network, x, masks, keep), masks, range(draws))
+        for masks.draw in range(draws):
+            passes = Passes(network, x, masks)
+            with passes.watching():
+                outputs.append(passes.run())
+    return torch.stack(outputs).numpy()
 
 
 @pytest.mark.parametrize("scope", ["network", "case"])
@@ -235,23 +241,28 @@ def test_kept_results_change_nothing(kind, scope):
     """Equal to making every call in every pass, whatever the network does to its tensors."""
     network, x = built(kind), normal(5, 3, 8, 8)
     before = x.clone()
-    expected = passes(network, x, 6, scope, keep=False)
+    expected = plain_passes(network, x, 6, scope)
     np.testing.assert_allclose(sample_logits(network, x, 6, scope), expected, rtol=1e-5, atol=1e-6)
     assert torch.equal(x, before)
     assert expected.std(axis=0).max() > 0.01
-    if kind in PLAIN:
-        with pytest.raises((Diverged, IndexError)):
-            passes(network, x, 6, scope, keep=True)
-    else:
-        np.testing.assert_array_equal(passes(network, x, 6, scope, keep=True), expected)
 
 
-def counted(network):
-    """Count the calls of every module by a hook."""
-    calls = Counter()
+@contextmanager
+def counted(network, cases):
+    """Count how often the code of every module runs on so many cases."""
+    calls, originals = Counter(), {}
+
+    def run(name, forward, *args, **kwargs):
+        first = args[0][0] if isinstance(args[0], list) else args[0]
+        calls.update([name] if len(first) == cases else [])
+        return forward(*args, **kwargs)
+
     for name, module in network.named_modules():
-        module.register_forward_hook(lambda *_, name=name: calls.update([name]))
-    return calls
+        originals[module] = module.forward
+        module.forward = partial(run, name, module.forward)
+    yield calls
+    for module in originals:
+        del module.forward
 
 
 @pytest.mark.parametrize(
@@ -261,15 +272,20 @@ def counted(network):
         (Shortcut, ["first", "norm"]),
         (Alias, ["first", "norm", "second"]),
         (Branches, ["first", "norm", "second"]),
-        (Functional, ["first", "norm", "relu"]),
+        (Functional, ["first", "norm"]),
+        (Scalars, ["first", "norm"]),
+        (Crossroads, ["first", "norm"]),
         (InPlaceDropout, ["first"]),
         (Caches, ["first", "norm"]),
+        (Routed, ["first", "norm", "second"]),
+        (Strange, ["first"]),
+        (Lists, ["first", "second"]),
     ],
 )
 def test_what_comes_before_the_first_dropout_runs_once(kind, once):
     network = built(kind)
-    calls = counted(network)
-    sample_logits(network, normal(5, 3, 8, 8), 7)
+    with counted(network, 5) as calls:
+        sample_logits(network, normal(5, 3, 8, 8), 7)
     assert {name: calls[name] for name in once} == dict.fromkeys(once, 1)
     assert calls["head"] == 7
 
@@ -278,21 +294,20 @@ def test_what_comes_before_the_first_dropout_runs_once(kind, once):
 def test_dropout_before_the_head_of_published_networks(name):
     """Every module but those behind the dropout runs once for 5 draws; DenseNet's is added."""
     extra = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
+    extra |= {"stochastic_depth_prob": 0.0} if name == "efficientnet_b0" else {}
     network = models.get_model(name, weights=None, num_classes=7, **extra).eval()
     if name == "densenet121":
         network = with_dropout(network, 0.2, layers=["classifier"])
-    x = normal(2, 3, 64, 64)
-    logits = network(x).detach()  # before the hooks
-    calls = counted(network)
-    samples = sample_logits(network, x, 5)
+    x = normal(4, 3, 48, 48)
+    with counted(network, 4) as calls:
+        samples = sample_logits(network, x, 5)
     again = {part for part, count in calls.items() if count == 5}
     assert again <= {"", "classifier", "classifier.0", "classifier.1", "dropout", "fc"} | {
         "classifier.dropout"
     }
     assert {count for part, count in calls.items() if part not in again} == {1}
-    assert samples.shape == (5, 2, 7)
+    np.testing.assert_allclose(samples, plain_passes(network, x, 5), rtol=1e-3, atol=1e-4)
     assert not np.array_equal(samples[0], samples[1])
-    assert np.abs(samples.mean(axis=0) - logits.numpy()).max() < 0.5 * logits.abs().max()
 
 
 @pytest.mark.parametrize("name", ["resnet18", "googlenet"])
@@ -300,13 +315,13 @@ def test_dropout_everywhere_in_published_networks(name):
     """Shared block inputs and residual sums: kept results against a loop that calls everything."""
     extra = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
     network = models.get_model(name, weights=None, num_classes=7, **extra).eval()
-    x = normal(2, 3, 64, 64)
+    x = normal(4, 3, 48, 48)
     inner = {"resnet18": ["layer2", "fc"], "googlenet": ["inception4b", "inception5a"]}[name]
     for layers in (None, inner):
         treated = with_dropout(network, 0.2, layers)
-        expected = passes(treated, x, 3, "case", keep=False)
-        kept = passes(treated, x, 3, "case", keep=True)
-        np.testing.assert_allclose(kept, expected, rtol=1e-4, atol=1e-5)
+        expected = plain_passes(treated, x, 2, "case")
+        found = sample_logits(treated, x, 2, "case")
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("scope", ["network", "case"])
@@ -341,21 +356,16 @@ def test_large_masks_are_not_drawn_before_a_pass():
     assert not masks.ready
 
 
-def test_only_what_meets_a_mask_is_held():
-    """Of ten layers before the dropout one result stays in memory, and the shortcut's."""
-    layers = [nn.Linear(64, 64) for _ in range(10)]
-    network = nn.Sequential(*layers, nn.Dropout(0.5), nn.Linear(64, 3)).eval()
-    x = normal(5, 64)
-    masks = dropout._Masks(0, "network", 0, 5)
+def test_only_the_last_output_before_the_dropout_is_held():
+    """Of ten layers in one part, that of the part as a whole."""
+    stem = nn.Sequential(*[nn.Linear(64, 64) for _ in range(10)])
+    network, x = nn.Sequential(stem, nn.Dropout(0.5), nn.Linear(64, 3)).eval(), normal(5, 64)
     with dropout._sampling(network, x.device):
-        replay = Replay(network, x, masks)
-        with replay.watching():
-            replay.run()
-            held = [slot.held for slot in replay.slots if slot.held is not None]
-            assert len(replay.slots) == 11
-            assert len(held) == 2  # the frontier and x itself
-            torch.testing.assert_close(held[1], nn.Sequential(*layers)(x))
-        assert all(slot.held is None for slot in replay.slots)
+        passes = Passes(network, x, dropout._Masks(0, "network", 0, 5))
+        with passes.watching():
+            passes.run()
+        (held,) = passes.kept.values()
+        torch.testing.assert_close(held[0], [stem(x)])
 
 
 # Masks for training ---------------------------------------------------------------------------
@@ -392,7 +402,7 @@ def test_keyed_masks_drop_as_often_as_they_say_and_let_gradients_through():
         with dropout.keyed_masks()(0, 0, 500):
             y = nn.Dropout(0.25, inplace)(x * 1)
         y.sum().backward()
-        assert abs((y == 0).double().mean().item() - 0.25) < 4 * (0.25 * 0.75 / 20_000) ** 0.5
+        assert abs((y == 0).double().mean().item() - 0.25) < 5.5 * (0.25 * 0.75 / 20_000) ** 0.5
         torch.testing.assert_close(y, (y != 0) / 0.75)
         torch.testing.assert_close(x.grad, y)
 
@@ -492,7 +502,7 @@ def test_keyed_masks_refuse_a_bad_seed():
 def test_moments_of_the_closed_form(scope):
     """Dropout before a linear layer: mean w·a + b, variance p/(1-p) Σ w² a².
 
-    4,000 draws; five standard errors.
+    4,000 draws; six standard errors, a false alarm below 1e-6.
     """
     p, draws = 0.3, 4000
     network = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Dropout(p), nn.Linear(16, 2)).eval()
@@ -503,10 +513,10 @@ def test_moments_of_the_closed_form(scope):
     variance = p / (1 - p) * a**2 @ (w**2).T
     samples = sample_logits(network, x, draws, scope)
     mean_error = (variance / draws) ** 0.5
-    assert (np.abs(samples.mean(axis=0) - network(x).detach().numpy()) < 5 * mean_error).all()
+    assert (np.abs(samples.mean(axis=0) - network(x).detach().numpy()) < 6 * mean_error).all()
     kurtosis = stats.kurtosis(samples, axis=0)
     variance_error = variance * ((kurtosis + 2) / draws) ** 0.5
-    assert (np.abs(samples.var(axis=0) - variance) < 5 * variance_error).all()
+    assert (np.abs(samples.var(axis=0) - variance) < 6 * variance_error).all()
     # Two cases: with one mask for both, their logits vary together by p/(1-p) Σ w² a a'.
     joint = p / (1 - p) * (a[0] * a[1]) @ (w[0] ** 2)
     found = np.cov(samples[:, 0, 0], samples[:, 1, 0])[0, 1]
@@ -515,23 +525,37 @@ def test_moments_of_the_closed_form(scope):
     assert joint > 12 * spread
 
 
+def in_training(network, x, draws):
+    """Passes with everything in training mode; as masks of cases are independent, all at once."""
+    network = copy.deepcopy(network).train()
+    with torch.no_grad():
+        return network(x.repeat(draws, *(1,) * (x.ndim - 1))).unflatten(0, (draws, -1)).numpy()
+
+
+def by_case(network, x, draws):
+    """Samples in case scope, a hundred at once."""
+    samples = sample_logits(network, x.repeat(100, *(1,) * (x.ndim - 1)), draws // 100, "case")
+    return samples.reshape(draws, len(x), -1)
+
+
 @pytest.mark.parametrize("masks", ["channel", "element"])
-def test_same_distribution_as_a_loop_in_torch(masks):
-    """Case scope against torch's own dropout: means and spreads of 3,000 passes each."""
+def test_same_distribution_as_passes_in_torch(masks):
+    """Case scope against torch's own dropout: means and spreads of 3,000 passes each.
+
+    Six standard errors and p > 1e-8: a false alarm in less than one of 1e6 seeds.
+    """
     network = with_dropout(
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.Flatten()), 0.4,
         masks=masks,
     ).eval()  # fmt: skip
     x = normal(4, 3, 5, 5)
-    ours = sample_logits(network, x, 3000, "case")
-    loop = copy.deepcopy(network).train()
-    with torch.no_grad():
-        theirs = np.stack([loop(x).numpy() for _ in range(3000)])
+    ours = by_case(network, x, 3000)
+    theirs = in_training(network, x, 3000)
     error = (ours.var(axis=0) / 3000 + theirs.var(axis=0) / 3000) ** 0.5
-    assert (np.abs(ours.mean(axis=0) - theirs.mean(axis=0)) < 5 * error).all()
+    assert (np.abs(ours.mean(axis=0) - theirs.mean(axis=0)) < 6 * error).all()
     np.testing.assert_allclose(ours.std(axis=0), theirs.std(axis=0), rtol=0.12)
     for i in range(4):
-        assert stats.ks_2samp(ours[:, i, 0], theirs[:, i, 0]).pvalue > 1e-4
+        assert stats.ks_2samp(ours[:, i, 0], theirs[:, i, 0]).pvalue > 1e-8
 
 
 CONVOLUTIONAL = nn.Sequential(
@@ -636,17 +660,21 @@ def test_a_pass_by_hand(scope):
 
 @pytest.mark.parametrize("p", [0.5, 0.1, 0.3, 0.003, 1 / 3, 0.9, 0.999])
 def test_probability_is_exact(p):
-    """Frequency in 4 million draws within 4.5 standard errors; a byte alone would miss 0.003."""
+    """Frequency in 4 million draws within 6 standard errors (a false alarm below 1e-8); a byte
+    alone would miss 0.003."""
     network = nn.Sequential(nn.Dropout(p), nn.Identity())
     dropped = sample_outputs(network, torch.ones(40, 10_000), 10, "case", seed=5) == 0
     error = (p * (1 - p) / dropped.size) ** 0.5
-    assert abs(dropped.mean() - p) < 4.5 * error
+    assert abs(dropped.mean() - p) < 6 * error
     by_case = dropped.mean(axis=(0, 2))
-    assert stats.chisquare(dropped.sum(axis=(0, 2))).pvalue > 1e-4, by_case
+    assert stats.chisquare(dropped.sum(axis=(0, 2))).pvalue > 1e-8, by_case
 
 
 def test_masks_of_draws_sites_and_cases_are_independent():
-    """Correlations of 20 masks of 20,000 elements each, from two sites, five draws, two cases."""
+    """Correlations of 20 masks of 20,000 elements each, from two sites, five draws, two cases.
+
+    Six standard errors of 190 correlations: a false alarm below 1e-6.
+    """
     network = nn.Sequential(nn.Dropout(0.5), nn.Linear(1, 1))
 
     class Both(nn.Module):
@@ -660,8 +688,8 @@ def test_masks_of_draws_sites_and_cases_are_independent():
     masks = sample_outputs(Both(), torch.ones(2, 20_000), 5, "case").reshape(20, -1)
     assert len(network) == 2
     correlation = np.corrcoef(masks)[np.triu_indices(20, 1)]
-    assert np.abs(correlation).max() < 5 / 20_000**0.5
-    assert stats.kstest(correlation * 20_000**0.5, "norm").pvalue > 1e-3
+    assert np.abs(correlation).max() < 6 / 20_000**0.5
+    assert stats.kstest(correlation * 20_000**0.5, "norm").pvalue > 1e-8
 
 
 def test_a_probability_of_one_drops_all():
@@ -693,7 +721,9 @@ def test_cases_must_come_first():
         def forward(self, x):
             return F.dropout(x.T, 0.5, training=True).T
 
-    with pytest.raises(ValueError, match=r"dropout acts on \(7, 4\), whose first axis should be"):
+    with pytest.raises(
+        ValueError, match=r"the network itself, acts on \(7, 4\), whose first axis does not"
+    ):
         sample_logits(Turned(), normal(4, 7))
 
 
@@ -708,12 +738,12 @@ def test_noise_that_is_not_dropout_is_drawn_anew_and_repeats():
             return h + torch.randn_like(h)
 
     network = Noisy()
-    calls = counted(network)
-    one = sample_logits(network, normal(5, 3), 400)
+    with counted(network, 5) as calls:
+        one = sample_logits(network, normal(5, 3), 400)
     assert calls["body"] == 1
     np.testing.assert_array_equal(sample_logits(network, normal(5, 3), 400), one)
     np.testing.assert_allclose(one.std(axis=0), 1, atol=0.2)
-    assert one.std(axis=0).mean() == pytest.approx(1, abs=0.02)
+    assert one.std(axis=0).mean() == pytest.approx(1, abs=0.045)  # 5.7 standard errors
 
 
 def test_randomness_of_python_and_numpy_is_drawn_anew():
@@ -749,8 +779,8 @@ def test_loose_tensors_do_not_make_the_stem_run_again():
             return self.body(x - self.mean)
 
     network = nn.Sequential(Stem(), nn.Dropout(0.5))
-    calls = counted(network)
-    sample_logits(network, normal(4, 3), 7)
+    with counted(network, 4) as calls:
+        sample_logits(network, normal(4, 3), 7)
     assert calls["0.body"] == 1
 
 
@@ -810,19 +840,6 @@ def test_batchnorm_that_mixes_the_cases_is_refused():
     network = nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False), nn.Dropout(0.5)).eval()
     with pytest.raises(ValueError, match="track running statistics"):
         sample_logits(network, normal(5, 3))
-
-
-@pytest.mark.parametrize(("layers", "kept"), [(None, False), (["head"], True)])
-def test_passes_are_followed_only_where_something_is_spared(layers, kept):
-    network = with_dropout(networks.small_inception().eval(), 0.1, layers)
-    for module in network.modules():
-        if isinstance(module, nn.Dropout | nn.Dropout2d):
-            module.train()
-    replay = Replay(network, normal(2, 3, 64, 64), lambda site, x, p, channels: 1 * x)
-    with torch.no_grad(), replay.watching():
-        first, second = replay.run(), replay.run()
-    assert replay.keep is kept
-    torch.testing.assert_close(first, second)
 
 
 def test_other_buffers_that_change_are_put_back():
@@ -886,6 +903,11 @@ class Silent(nn.Module):
         return F.dropout(x, 0.5, training=self.training)
 
 
+class Off(nn.Module):
+    def forward(self, x):
+        return F.dropout(x, 0.5, training=False)
+
+
 class Dead(nn.Module):
     def __init__(self):
         super().__init__()
@@ -901,7 +923,7 @@ class Dead(nn.Module):
     [
         (nn.Linear(3, 2), "it has no dropout; with_dropout"),
         (nn.Sequential(nn.Dropout(0.0), nn.Linear(3, 2)), "its dropout has p = 0"),
-        (Silent().eval(), "silent in evaluation mode"),
+        (Off(), "is called with training=False"),
         (Dead(), "does not reach the output"),
     ],
 )
@@ -926,11 +948,6 @@ def test_a_first_batch_on_which_nothing_acts():
     samples = sample_logits(network, x, 20, batch_size=1)
     assert (samples[:, 0] == samples[0, 0]).all()
     assert samples[:, 1].std(axis=0).min() > 0
-
-
-def test_alpha_dropout_is_refused():
-    with pytest.raises(ValueError, match="network: AlphaDropout is not supported"):
-        sample_logits(nn.Sequential(nn.AlphaDropout(0.5)), normal(4, 3))
 
 
 def test_outputs_that_are_not_finite():
@@ -968,6 +985,382 @@ def test_networks_must_be_modules(network):
             call()
 
 
+# Randomness that is not an nn.Dropout ---------------------------------------------------------
+
+
+class Mixed(nn.Module):
+    """Three ways to write dropout, of which nn.Dropout is one, before one linear layer."""
+
+    def __init__(self, function=F.dropout):
+        super().__init__()
+        self.function, self.drop, self.head = function, nn.Dropout(0.1), nn.Linear(6, 2)
+
+    def forward(self, x):
+        x = self.function(x, 0.5, self.training)
+        x = F.dropout(self.drop(x), 0.3 if self.training else 0.0)
+        return self.head(x)
+
+
+@pytest.mark.parametrize("scope", ["network", "case"])
+def test_dropout_by_function_is_sampled_with_the_rest(scope):
+    """Three masks in a row: E m = 1, E m² = 1 / (.5 · .9 · .7); variance (E m² - 1) Σ w² x².
+
+    1,000 draws: the variance within six standard errors, a false alarm below 1e-7 for 16 values.
+    """
+    network, x, draws = Mixed().eval(), normal(8, 6), 1000
+    samples = sample_logits(network, x, draws, scope)
+    weight = network.head.weight.detach().numpy()
+    variance = (1 / (0.5 * 0.9 * 0.7) - 1) * x.numpy() ** 2 @ (weight**2).T
+    error = variance * ((stats.kurtosis(samples, axis=0) + 2) / draws) ** 0.5
+    assert (np.abs(samples.var(axis=0) - variance) < 6 * error).all()
+    masks = pass_masks(network, x, 4, scope)
+    assert [round(float(1 - 1 / mask.max()), 6) for mask in masks] == [0.5, 0.1, 0.3]
+    by_hand = (x.numpy() * masks[0] * masks[1] * masks[2]) @ weight.T
+    by_hand += network.head.bias.detach().numpy()
+    np.testing.assert_allclose(sample_logits(network, x, 1, scope, first=4)[0], by_hand, atol=1e-5)
+
+
+def test_dropout_by_function_alone_is_sampled():
+    samples = sample_outputs(Silent().eval(), torch.ones(50, 40), 50, "case")
+    assert set(np.unique(samples)) == {0, 2}
+    error = (0.25 / samples.size) ** 0.5
+    assert abs((samples == 0).mean() - 0.5) < 5 * error  # a false alarm below 1e-6
+
+
+def test_dropout_by_function_that_training_has_off_too_stays_off():
+    network = nn.Sequential(Off(), nn.Dropout(0.25), nn.Identity())
+    assert set(np.unique(sample_outputs(network, torch.ones(4, 9), 20))) == {0, np.float32(4 / 3)}
+
+
+class Sequence(nn.Module):
+    """(N, L, 4) -> (N, 2), through a layer that takes cases or positions first."""
+
+    def __init__(self, layer, cases_first=True):
+        super().__init__()
+        self.layer, self.cases_first, self.head = layer, cases_first, nn.Linear(4, 2)
+
+    def forward(self, x):
+        h = self.layer(x if self.cases_first else x.transpose(0, 1))
+        h = h[0] if isinstance(h, tuple) else h
+        return self.head(h.mean(dim=1 if self.cases_first else 0))
+
+
+class Attention(nn.MultiheadAttention):
+    def forward(self, x):
+        return super().forward(x, x, x, need_weights=False)
+
+
+class Depth(nn.Module):
+    """Stochastic depth as people write it."""
+
+    def __init__(self, noise):
+        super().__init__()
+        self.noise = noise
+
+    def forward(self, x):
+        return x * self.noise(x) if self.training else x
+
+
+def transformer(**options):
+    return nn.TransformerEncoderLayer(4, 2, 8, 0.2, **options)
+
+
+HIDDEN = {
+    "attention": (lambda: Sequence(Attention(4, 2, 0.3, batch_first=True)), "Attention 'layer'"),
+    "transformer": (
+        lambda: Sequence(transformer(batch_first=True)),
+        "MultiheadAttention 'layer.self_attn'",
+    ),
+    "lstm": (lambda: Sequence(nn.LSTM(4, 4, 2, dropout=0.3, batch_first=True)), "LSTM 'layer'"),
+    "gru": (lambda: Sequence(nn.GRU(4, 4, 2, dropout=0.3)), "GRU 'layer'"),
+    "rnn": (lambda: Sequence(nn.RNN(4, 4, 2, dropout=0.3)), "RNN 'layer'"),
+    "alpha": (lambda: Sequence(nn.AlphaDropout(0.3)), "AlphaDropout 'layer'"),
+    "features": (lambda: Sequence(nn.FeatureAlphaDropout(0.3)), "FeatureAlphaDropout 'layer'"),
+    "rrelu": (lambda: Sequence(nn.RReLU()), "RReLU 'layer'"),
+    "depth": (lambda: Sequence(ops.StochasticDepth(0.3, "row")), "StochasticDepth 'layer'"),
+    "block": (
+        lambda: nn.Sequential(ops.DropBlock2d(0.3, 3), nn.Flatten(), nn.Linear(20, 2)),
+        "DropBlock2d '0'",
+    ),
+    "rand": (lambda: Sequence(Depth(lambda x: torch.rand(len(x), 1, 1) < 0.7)), "Depth 'layer'"),
+    "own": (lambda: Sequence(Depth(lambda x: torch.rand(1, generator=OWN))), "Depth 'layer'"),
+    "bernoulli": (
+        lambda: Sequence(Depth(lambda x: x.new_empty(len(x), 1, 1).bernoulli_(0.7))),
+        "Depth 'layer'",
+    ),
+    "torch": (
+        lambda: Sequence(Depth(lambda x: torch.dropout(torch.ones_like(x), 0.5, True))),
+        "Depth 'layer'",
+    ),
+    "python": (lambda: Sequence(Depth(lambda x: random.random() < 0.7)), "Depth 'layer'"),
+    "numpy": (lambda: Sequence(Depth(lambda x: np.random.random() < 0.7)), "Depth 'layer'"),  # noqa: NPY002
+}
+OWN = torch.Generator()
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_what_training_alone_draws_is_refused_by_name(kind, alone):
+    """By itself and beside a dropout layer, without a trace; what is switched on is drawn.
+
+    60 draws: all alike with probability .7^60 = 5e-10 at most.
+    """
+    built, name = HIDDEN[kind]
+    network = built() if alone else nn.Sequential(built(), nn.Dropout(0.5), nn.Linear(2, 2))
+    name = name if alone else re.sub("'(.*)'", r"'0.\1'", name)
+    x = normal(6, 1, 5, 4) if kind == "block" else normal(6, 5, 4)
+    before = state(network.eval())
+    with pytest.raises(ValueError, match=rf"^network: {name} draws random numbers in training"):
+        sample_logits(network, x)
+    same(state(network), before)
+    network.get_submodule(name.split("'")[1]).training = True
+    assert sample_logits(network, x, 60, "case").std(axis=0).min() > 0
+
+
+def test_what_is_switched_on_by_hand_is_sampled():
+    """Stochastic depth of half the rows before a linear layer: variance (w·x)²; with p = 0, none.
+
+    2,000 draws of values 0 or 2 w·x: five standard errors of their frequency.
+    """
+    network = nn.Sequential(ops.StochasticDepth(0.5, "row"), nn.Linear(3, 2, bias=False)).eval()
+    x, draws = normal(4, 3), 2000
+    network[0].training = True
+    samples, full = sample_logits(network, x, draws), 2 * network[1](x).detach().numpy()
+    on = np.isclose(samples, full, atol=1e-5)
+    assert (on | (samples == 0)).all()
+    assert (np.abs(on.mean(axis=0) - 0.5) < 5 * 0.5 / draws**0.5).all()
+    network[0].training, network[0].p = False, 0.0
+    with pytest.raises(ValueError, match="it has no dropout"):
+        sample_logits(network, x)
+
+
+def test_several_parts_are_named():
+    network = nn.Sequential(nn.TransformerEncoder(transformer(batch_first=True), 2), nn.Flatten())
+    names = r"\['0.layers.0.self_attn', '0.layers.1.self_attn'\]"
+    with pytest.raises(ValueError, match=rf"layers.0.self_attn' \(and 1 more\) draws .*{names}"):
+        sample_logits(network.eval(), normal(6, 5, 4))
+
+
+def test_attention_without_dropout_of_its_own_is_sampled():
+    """A layer of a transformer has four dropouts; three are layers.  Against a plain loop.
+
+    1,500 draws of each: six standard errors of means and of log spreads.
+    """
+    network, x, draws = Sequence(transformer(batch_first=True)).eval(), normal(3, 5, 4), 1500
+    network.layer.self_attn.dropout = 0.0
+    ours, theirs = by_case(network, x, draws), in_training(network, x, draws)
+    error = ((ours.var(axis=0) + theirs.var(axis=0)) / draws) ** 0.5
+    assert (np.abs(ours.mean(axis=0) - theirs.mean(axis=0)) < 6 * error).all()
+    kurtosis = np.maximum(stats.kurtosis(ours, axis=0), stats.kurtosis(theirs, axis=0))
+    error = ((kurtosis + 2) / draws / 2) ** 0.5
+    assert (np.abs(np.log(ours.std(axis=0) / theirs.std(axis=0))) < 6 * error).all()
+
+
+@pytest.mark.parametrize("cases", [1, 2, 3, 5, 6, 10])
+@pytest.mark.parametrize("layer", ["transformer", "recurrent", "functional"])
+def test_positions_before_cases_are_refused(layer, cases):
+    """Also where there are as many as cases, or a multiple."""
+    kinds = {
+        "transformer": transformer(),
+        "recurrent": nn.Sequential(nn.Dropout(0.2), nn.LSTM(4, 4)),
+        "functional": Silent(),
+    }
+    network = Sequence(kinds[layer], cases_first=False).eval()
+    message = (
+        r"network: dropout in .* acts on \(5, .*whose first axis does not grow with the number"
+    )
+    with pytest.raises(ValueError, match=message):
+        sample_logits(network, normal(cases, 5, 4))
+
+
+@pytest.mark.parametrize("cases", [1, 2, 3, 5, 10])
+def test_positions_first_are_no_matter_where_no_dropout_acts(cases):
+    """An LSTM with positions first, dropout behind it: mean w·h, variance p/(1-p) Σ w² h²."""
+    network = nn.Sequential(Sequence(nn.LSTM(4, 4), False), nn.Dropout(0.5), nn.Linear(2, 1)).eval()
+    x, draws = normal(cases, 5, 4), 1000
+    samples = sample_logits(network, x, draws, "case")[..., 0]
+    h, w = network[0](x).detach().numpy(), network[2].weight.detach().numpy()[0]
+    kept = network[2].bias.item() + np.stack([0 * h[:, 0], 2 * w[0] * h[:, 0], 2 * w[1] * h[:, 1]])
+    values = np.concatenate([kept, kept[1:2] + kept[2:] - kept[:1]])  # one for each of four masks
+    distance = np.abs(samples[:, None] - values).min(axis=1)
+    assert distance.max() < 1e-5
+
+
+class Squeezed(nn.Module):
+    """Loses the axis of the cases where there is one case."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop, self.head = nn.Dropout(0.5), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.head(self.drop(x[..., None].squeeze()))
+
+
+@pytest.mark.parametrize("cases", [2, 3, 4])
+def test_networks_that_cannot_take_one_case(cases):
+    assert sample_logits(Squeezed().eval(), normal(cases, 3), 5).shape == (5, cases, 2)
+
+
+class Fixed(nn.Module):
+    """Takes as many cases as it was made for, or has no training mode, or both."""
+
+    def __init__(self, cases, trains):
+        super().__init__()
+        self.cases, self.trains, self.drop = cases, trains, nn.Dropout(0.5)
+
+    def forward(self, x):
+        if self.training and not self.trains:
+            raise RuntimeError("no targets")
+        if self.cases and len(x) != self.cases:
+            raise RuntimeError("another number of cases")
+        return self.drop(x)
+
+
+@pytest.mark.parametrize("cases", [None, 4])
+@pytest.mark.parametrize("trains", [True, False])
+def test_networks_that_cannot_be_surveyed_in_full(cases, trains):
+    samples = sample_outputs(Fixed(cases, trains).eval(), torch.ones(4, 5), 30)
+    assert set(np.unique(samples)) == {0, 2}
+    hidden = nn.Sequential(Fixed(cases, trains), nn.RReLU()).eval()
+    if trains:
+        with pytest.raises(ValueError, match="RReLU '1' draws"):
+            sample_outputs(hidden, normal(4, 5))
+
+
+def test_the_survey_leaves_no_trace():
+    """BatchNorm by function, and spectral norm, change buffers in training mode."""
+
+    class Own(nn.BatchNorm1d):
+        def forward(self, x):
+            return F.batch_norm(x, self.running_mean, self.running_var, training=self.training)
+
+    class Loose(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(4))
+            self.register_buffer("var", torch.ones(4))
+
+        def forward(self, x):
+            return F.batch_norm(x, self.mean, self.var, training=self.training)
+
+    layer = nn.utils.spectral_norm(nn.Linear(4, 4))
+    network = nn.Sequential(layer, Own(4), Loose(), nn.Dropout(0.5), nn.Linear(4, 2)).eval()
+    before, random_state = state(network), (random.getstate(), torch.get_rng_state())
+    sample_logits(network, normal(5, 4), 3)
+    same(state(network), before)
+    assert random.getstate() == random_state[0]
+    assert torch.equal(torch.get_rng_state(), random_state[1])
+
+
+# Compiled, scripted and exported networks; types of numbers -----------------------------------
+
+PLAIN = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Dropout(0.5), nn.Linear(5, 2)).eval()
+
+
+@pytest.mark.parametrize("how", ["compiled", "compiled in place", "compiled part", "symbolic"])
+def test_compiled_networks_are_sampled_as_what_they_were_made_from(how):
+    network, x = copy.deepcopy(PLAIN), normal(6, 3)  # slow: torch.compile takes long to import
+    expected = sample_logits(network, x, 5)
+    if how == "compiled":
+        network = torch.compile(network)
+    elif how == "compiled in place":
+        network.compile()
+    elif how == "compiled part":
+        network[2] = torch.compile(network[2])
+    else:
+        network = torch.fx.symbolic_trace(network)
+    np.testing.assert_array_equal(sample_logits(network, x, 5), expected)
+    if how != "compiled part":
+        treated = with_dropout(network, 0.3)
+        treated.load_state_dict(network.state_dict())
+        expected = sample_logits(with_dropout(PLAIN, 0.3), x, 5)
+        np.testing.assert_array_equal(sample_logits(treated, x, 5), expected)
+
+
+FIXED = {
+    "scripted": lambda network, x: torch.jit.script(network),
+    "traced": lambda network, x: torch.jit.trace(network, x),
+    "exported": lambda network, x: torch.export.export(network, (x,)).module(),
+    "symbolic": lambda network, x: torch.fx.symbolic_trace(network),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("how", FIXED)
+def test_networks_whose_dropout_has_no_switch_are_refused(how):
+    network, x = nn.Sequential(Mixed() if how == "symbolic" else PLAIN), normal(8, 6)
+    x = x if how == "symbolic" else x[:, :3].contiguous()
+    fixed = FIXED[how](network.eval(), x)
+    beside = nn.Sequential(fixed, nn.Dropout(0.5))
+    for treated, name in ((fixed, "it"), (beside, "0")):
+        with pytest.raises(ValueError, match=f"^network: {name} is a .* cannot be switched on"):
+            sample_logits(treated, x)
+    if how != "symbolic":
+        with pytest.raises(ValueError, match="pass the module from before it was"):
+            with_dropout(fixed, 0.1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_networks_whose_dropout_was_taken_out_are_refused():
+    frozen = torch.jit.freeze(torch.jit.script(PLAIN))
+    with pytest.raises(ValueError, match="no dropout is left in it; pass the module from before"):
+        sample_logits(frozen, normal(4, 3))
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.int32, torch.uint8, torch.bool])
+def test_whole_numbers_where_the_network_takes_others(kind):
+    for network in (PLAIN, nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 2))):
+        with pytest.raises(ValueError, match=rf"^x: holds {kind}, which .* convert x to float32"):
+            sample_logits(network, torch.ones(4, 3).to(kind))
+
+
+def test_whole_numbers_are_what_embeddings_take():
+    network = nn.Sequential(nn.Embedding(5, 3), nn.Flatten(), nn.Dropout(0.5), nn.Linear(6, 2))
+    tokens = torch.tensor([[0, 1], [2, 3], [4, 0]])
+    expected = sample_logits(network[2:], network[:2](tokens), 4)
+    np.testing.assert_array_equal(sample_logits(network, tokens, 4), expected)
+    with pytest.raises(
+        ValueError, match=r"x: holds torch.float32, .* or to int64 for an embedding"
+    ):
+        sample_logits(network, tokens.float())
+
+
+NORMS = {
+    "weight": nn.utils.weight_norm,
+    "weight, parametrised": nn.utils.parametrizations.weight_norm,
+    "spectral": nn.utils.spectral_norm,
+    "spectral, parametrised": nn.utils.parametrizations.spectral_norm,
+    "pruned": lambda layer: prune.l1_unstructured(layer, "weight", 0.4),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", NORMS)
+def test_layers_whose_weight_is_computed(kind):
+    """After a step of training, by masks of the inputs of what the weights have become."""
+    network, x = (
+        nn.Sequential(NORMS[kind](nn.Linear(3, 8)), nn.ReLU(), nn.Linear(8, 2)),
+        normal(5, 3),
+    )
+    optimiser = torch.optim.SGD(network.parameters(), 0.1)
+    network(x).square().sum().backward()
+    optimiser.step()
+    before = network(x).detach()
+    network.eval()
+    treated = with_dropout(network, 0.4)
+    treated.load_state_dict(network.state_dict())
+    plain = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    network(x)
+    for mine, theirs in zip(plain[::2], network[::2], strict=True):
+        mine.weight.data, mine.bias.data = theirs.weight.data.clone(), theirs.bias.data.clone()
+    expected = sample_logits(with_dropout(plain, 0.4), x, 6)
+    np.testing.assert_allclose(sample_logits(treated, x, 6), expected, rtol=1e-5, atol=1e-6)
+    assert before.shape == (5, 2)
+    treated.train()(x).sum().backward()
+    assert all(weight.grad is not None for weight in treated.parameters())
+
+
 # with_dropout ---------------------------------------------------------------------------------
 
 
@@ -996,7 +1389,7 @@ def test_its_own_arithmetic():
     layer.weight.data.fill_(1)
     counts = sample_logits(with_dropout(layer, 0.5), torch.ones(1, 8), 2000)[:, 0, 0] / 2
     observed = np.bincount(counts.round().astype(int), minlength=9)
-    assert stats.chisquare(observed, 2000 * stats.binom.pmf(range(9), 8, 0.5)).pvalue > 1e-4
+    assert stats.chisquare(observed, 2000 * stats.binom.pmf(range(9), 8, 0.5)).pvalue > 1e-8
 
 
 def test_chosen_layers_and_kinds_of_mask():
