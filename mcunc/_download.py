@@ -7,9 +7,11 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from filelock import FileLock
 from tqdm import tqdm
 
 CHUNK = 1 << 20
+ENDINGS = (".tgz", ".tar.gz", ".tar", ".zip")
 
 
 def cache_folder():
@@ -20,13 +22,38 @@ def cache_folder():
 def folders():
     """Where data files are looked for: the folder MCUNC_DATA, where it is set, and the cache."""
     given = os.environ.get("MCUNC_DATA")  # set but empty: as if it were not set
-    return [*([Path(given)] if given else []), cache_folder()]
+    return [*([Path(given).expanduser().absolute()] if given else []), cache_folder()]
 
 
 def file_here(names):
-    """Path of the first of these files that is in one of `folders`; None where none is."""
-    paths = (folder / name for folder in folders() for name in names)
-    return next((path for path in paths if path.is_file()), None)
+    """Path of the first of these archives or folders that is in `folders`; None where none is.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Without ending, best first.  Of "name/inner" the folder counts only with `inner` in it.
+        MCUNC_DATA may also be the archive or folder itself.
+    """
+    for folder in folders():
+        for name in names:
+            stem = name.partition("/")[0]
+            archives = [stem + ending for ending in ENDINGS]
+            itself = folder.name in (stem, *archives)
+            for place in (folder, folder.parent) if itself else (folder,):
+                for archive in archives:
+                    if (place / archive).is_file():
+                        return place / archive
+                if (place / name).is_dir():
+                    return place / stem
+    return None
+
+
+def accepted(names):
+    """Names of archives and folders, and where they are looked for, in words."""
+    return (
+        f"none of {', '.join(names)} (a folder, or an archive {', '.join(ENDINGS)}) was found in "
+        f"{' or '.join(map(str, folders()))}"
+    )
 
 
 def local_file(names, sources):
@@ -35,7 +62,7 @@ def local_file(names, sources):
     Parameters
     ----------
     names : sequence of str
-        File names looked for, best first, in the folder MCUNC_DATA and then in the cache.
+        As of `file_here`.
     sources : sequence of (url, md5) or (url, md5, name)
         Tried in this order where no file is there; the name is by default the end of the address.
 
@@ -54,16 +81,17 @@ def local_file(names, sources):
         except OSError as error:
             failures.append(f"{url}: {error}")
     raise FileNotFoundError(
-        f"none of {', '.join(names)} was found in {' or '.join(map(str, folders()))}, and the "
-        f"download failed ({'; '.join(failures)}); fetch the file by other means and set "
-        "MCUNC_DATA to its folder"
+        f"{accepted(names)}, and the download failed ({'; '.join(failures)}); fetch the file by "
+        "other means and set MCUNC_DATA to its folder"
     )
 
 
 def fetch(url, md5, path):
     """Download `url` to `path`, going on from where an earlier attempt broke off.
 
-    The file appears under its name only once its MD5 sum is right; a wrong one is discarded.
+    The file appears under its name only once its MD5 sum is right; a wrong one is discarded.  Of
+    several processes one downloads and the others wait for its file; the system frees the lock of
+    a process that is killed.
 
     Raises
     ------
@@ -71,6 +99,13 @@ def fetch(url, md5, path):
         Where the server cannot be reached or sends something else than expected.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if not path.is_file():  # else another process has just fetched it
+            _fetch(url, md5, path)
+    return path
+
+
+def _fetch(url, md5, path):
     part = path.with_name(path.name + ".part")
     have = part.stat().st_size if part.exists() else 0
     if not (have and digest(part, "md5") == md5):  # else killed between the last byte and the name
@@ -82,7 +117,6 @@ def fetch(url, md5, path):
             part.unlink()
             raise OSError(f"has MD5 {found}, expected {md5}; discarded, try again")
     part.replace(path)
-    return path
 
 
 def _transfer(url, part, have):

@@ -1,7 +1,11 @@
 """Files that are there whole or not at all."""
 
+import errno
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
+
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 class NotWritten(OSError):
@@ -10,9 +14,10 @@ class NotWritten(OSError):
 
 @contextmanager
 def whole(path):
-    """Write a file under another name first; it gets its own at the end.
+    """Write a file under a name of its own first; it gets its final name at the end.
 
-    A kill or a full disk leaves what was there before.
+    A kill or a full disk leaves what was there before.  Of several that write the same file at
+    once, the last one's file stays, whole.
 
     Parameters
     ----------
@@ -25,17 +30,23 @@ def whole(path):
     Raises
     ------
     NotWritten
-        Where it cannot be written, with the reason.
+        Where this file cannot be written, with the reason.  Any other error inside the block, of
+        reading another file for example, comes out unchanged.
     """
     path = Path(path)
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.{uuid4().hex[:12]}.part")
+    inside = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        inside = True
         yield part
+        inside = False
         part.replace(path)
-    except NotWritten:  # of a file within this one
-        raise
     except OSError as error:
+        # Opening a file names it in the error; writing to an open one tells only that it is full.
+        full = error.filename is None and error.errno in _FULL
+        if inside and not full and str(error.filename) != str(part):
+            raise
         reason = error.strerror or error
         raise NotWritten(
             f"{path}: cannot be written ({reason}); what was there before is as it was"

@@ -2,12 +2,13 @@
 
 import io
 import re
-import tarfile
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
+
+from mcunc._archives import opened
 
 _LARGEST_FILE = 20_000_000  # bytes of a photograph; those of CUB-200 stay below a million
 _LARGEST_OTHER = 1_000_000_000  # bytes of anything else; CUB-200-2011 has a list of 100 million
@@ -51,13 +52,13 @@ def _in_colour(image):
 
 
 def read_species(path, size, count, species):
-    """Photographs of an archive with folders like 001.Black_footed_Albatross.
+    """Photographs of a folder or an archive with folders like 001.Black_footed_Albatross.
 
     Nothing is written to disk, whatever path a member claims, and links are passed over.
 
     Parameters
     ----------
-    path : of a .tgz archive
+    path : Path of a folder, or of a tar or zip archive
     size : int, pixels of a side
     count, species : int, numbers of pictures and of folders that there must be
 
@@ -68,15 +69,15 @@ def read_species(path, size, count, species):
 
     Raises
     ------
-    ValueError, OSError, EOFError, tarfile.TarError
-        For an archive that is damaged, or whose pictures are others.
+    Exception
+        Of many kinds, for an archive that is damaged, or whose pictures are others.
     """
     found, square = {}, True
-    with tarfile.open(path) as archive, tqdm(total=count, desc=path.name, disable=None) as bar:
-        for folder, name, member in _members(archive):
+    with opened(path) as files, tqdm(total=count, desc=path.name, disable=None) as bar:
+        for folder, name, read in _photographs(files):
             if (folder, name) in found or len(found) == count:
-                raise ValueError(f"{member.name} is there twice, or there are more than {count}")
-            picture, is_square = _read(archive.extractfile(member).read(), member.name, size)
+                raise ValueError(f"{name} is there twice, or there are more than {count}")
+            picture, is_square = _read(read(), name, size)
             found[folder, name] = picture
             square = square and is_square
             bar.update()
@@ -101,23 +102,20 @@ def read_some(path, cases, size):
     IndexError
         For a case beyond them; else as `read_species`.
     """
-    with tarfile.open(path) as archive:
-        members = sorted(_members(archive), key=lambda found: found[:2])
-        return [
-            _read(archive.extractfile(member).read(), member.name, size)[0]
-            for _, _, member in (members[case] for case in cases)
-        ]
+    with opened(path) as files:
+        found = sorted(_photographs(files), key=lambda file: file[:2])
+        return [_read(read(), name, size)[0] for _, name, read in (found[case] for case in cases)]
 
 
-def _members(archive):
-    """Yield folder, file name and member of each photograph."""
-    for member in archive:
-        *_, folder, name = "", "", *Path(member.name).parts
-        wanted = member.isfile() and _SPECIES.fullmatch(folder) and not name.startswith("._")
-        if member.size > (_LARGEST_FILE if wanted else _LARGEST_OTHER):
-            raise ValueError(f"{member.name} has {member.size:,} bytes")
-        if wanted and name.lower().endswith(".jpg"):
-            yield folder, name, member
+def _photographs(files):
+    """Yield folder, file name and reading function of each photograph."""
+    for path, size, read in files:
+        *_, folder, name = "", *PurePosixPath(path).parts
+        wanted = _SPECIES.fullmatch(folder) and name.lower().endswith((".jpg", ".jpeg"))
+        if size > (_LARGEST_FILE if wanted else _LARGEST_OTHER):
+            raise ValueError(f"{path} has {size:,} bytes")
+        if wanted:
+            yield folder, name, read
 
 
 def _read(content, name, size):

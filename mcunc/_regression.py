@@ -2,13 +2,12 @@
 
 import hashlib
 import io
-import tarfile
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
 
-from mcunc._download import digest
+from mcunc._archives import opened, source
 
 LARGEST = 1 << 24  # bytes of one file; the largest of the sets read here has 1.2 million
 SETTINGS = ("n_hidden", "dropout_rates", "tau_values")
@@ -44,7 +43,8 @@ def read_regression(path, name, sum_):
 
     Parameters
     ----------
-    path : Path of a tar archive that holds, in any folder, ``NAME/*.txt`` or ``NAME/data/*.txt``
+    path : Path of a folder or an archive that holds, in any folder, ``NAME/*.txt`` or
+        ``NAME/data/*.txt``
     name : str
     sum_ : str, SHA-256 sum of the set's files, one after another in the order of their names
 
@@ -62,7 +62,7 @@ def read_regression(path, name, sum_):
         found = hashlib.sha256(b"".join(files[key] for key in sorted(files))).hexdigest()
         if found != sum_:
             raise ValueError(f"{len(files)} files of {name} have SHA-256 {found}, not {sum_}")
-        return _as_set(files, f"{path.name} sha256:{digest(path)}")
+        return _as_set(files, source(path))
     except Exception as error:  # damage shows in many ways: tar, gzip, text, counts
         raise ValueError(
             f"{path}: is damaged or does not hold {name} ({error}); delete it and fetch it again"
@@ -72,18 +72,18 @@ def read_regression(path, name, sum_):
 def _texts(path, name):
     """Contents of the set's files by name without ".txt"; nothing is written to disk."""
     files = {}
-    with tarfile.open(path) as archive:
-        for member in archive:
-            place = PurePosixPath(member.name)
+    with opened(path) as members:
+        for path_, size, read in members:
+            place = PurePosixPath(path_)
             folders = [part for part in place.parts[:-1] if part != "data"]
-            if member.isfile() and place.suffix == ".txt" and folders[-1:] == [name]:
-                if member.size > LARGEST:
-                    raise ValueError(f"{member.name} has {member.size} bytes")
-                files[place.stem] = archive.extractfile(member).read()
+            if place.suffix == ".txt" and folders[-1:] == [name]:
+                if size > LARGEST:
+                    raise ValueError(f"{path_} has {size} bytes")
+                files[place.stem] = read()
     return files
 
 
-def _as_set(files, source):
+def _as_set(files, origin):
     def table(key):
         return np.loadtxt(io.BytesIO(files[key]), ndmin=1)
 
@@ -99,5 +99,5 @@ def _as_set(files, source):
         if sorted([*one, *other]) != list(range(len(data))):
             raise ValueError("a split is no partition of the rows")
     return RegressionSet(
-        data[:, columns], data[:, target], train, test, int(hidden), drops, precisions, source
+        data[:, columns], data[:, target], train, test, int(hidden), drops, precisions, origin
     )

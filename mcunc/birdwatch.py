@@ -357,8 +357,13 @@ def render(latents, size=64, eight_bit=False):
         part = order[start : start + chunk]
         pictures[part], masks[part] = _draw_chunk(latents[part], size)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy lets go of the lock while it paints
-        list(pool.map(draw, range(0, len(latents), chunk)))
+    starts = range(0, len(latents), chunk)
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy lets go of the lock as it paints
+            list(pool.map(draw, starts))
+    except RuntimeError:  # no more threads here, or none at all, as in a browser
+        for start in starts:
+            draw(start)
     if eight_bit:
         pictures = np.round(pictures * 255) / np.float32(255)
     return pictures, masks

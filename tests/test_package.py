@@ -27,6 +27,8 @@ ORDER = [
         "_files",
         "_streams",
         "_download",
+        "_archives",
+        "_cifar",
         "_photographs",
         "_regression",
         "linear",

