@@ -16,25 +16,26 @@ A table (.csv or .tsv) is text in UTF-8 or UTF-16, its cells separated by commas
 tabs, its numbers written with a decimal point.  What its columns are is decided by these rules:
 
 * The first row is a header unless every cell of it is a number.
-* The label is the one column called label, target, y, true, truth, class, ground_truth, gt or
-  actual, or two of these words together (true_label, y_true); case, spaces, dashes and underscores
-  do not matter.  Without a header it is the last column.  --label names another.
+* The label is the one column called label, target, y, true, truth, class, actual, gold, gt or
+  ground_truth, or two of these words together (true_label, y_true); case, spaces, dashes and
+  underscores do not matter.  Without a header it is the last column.  --label names another.
 * The logits are the columns whose names begin with "logit", where there are two or more.  Otherwise
   they are all other columns, and none may look like something else: no name such as id, pred,
-  confidence or file, or no name at all.  Unless the columns are numbered or share a beginning such
-  as "score_", none may hold whole numbers only or belong to a class that no case has.
-  --logits names them (logit_* stands for all that begin so), and the rest is left out.
+  confidence or file, or no name at all.  --logits names them (logit_* stands for all that begin
+  so), and the rest is left out.
+* Where neither --logits nor numbers after a shared beginning ("logit_0", "score_1") tell what they
+  are, the last of them must be the class of some case (each of them, where labels are names); and
+  without a shared beginning none may hold whole numbers only.
 * Labels are names of the columns of logits, with or without what these share ("cat" or "2" for
   logit_cat or logit_2), or else 0 to K - 1 in the order of the columns.
 * --groups names the column of cases that belong together.
 
 What does not fit is refused, with the column and the cure."""
 
-_LABEL = ("label", "labels", "target", "targets", "y", "true", "truth", "class", "classes", "id")
-_LABELS = {
-    *_LABEL[:-1], "groundtruth", "groundtruthlabel", "groundtruthclass", "gt", "actual", "expected",
-    *(a + b for a in (*_LABEL[:-1], "gt", "actual") for b in _LABEL if a != b),
-}  # fmt: skip
+_LABEL = (
+    "label labels target targets y true truth class classes actual gold gt groundtruth".split()  # noqa: SIM905
+)
+_LABELS = {*_LABEL, *(a + b for a in _LABEL for b in (*_LABEL, "id", "idx", "index") if a != b)}
 _OTHER = set(
     """
     id ids uid uuid index idx row rows unnamed name names file files filename filenames path paths
@@ -134,8 +135,9 @@ def _read_text(path, label, logits, groups):
     classes, cells = _classes(names, at), _cells(rows, names, at_label)
     table, labels = _numbers(rows, names, at), _positions(cells, names[at_label], classes)
     called = [names[i] for i in at]
-    if not logits and classes == called and _whole(classes[0]) is None:
-        _check_plain(table, labels, called, _whole(cells[0]) is not None)
+    shared, numbered = classes != called, _whole(classes[0]) is not None
+    if not (logits or (shared and numbered)):
+        _check_content(table, labels, called, shared, _whole(cells[0]) is not None)
     return table, labels, None if at_groups is None else _cells(rows, names, at_groups)
 
 
@@ -175,10 +177,10 @@ def _rows(content):
     rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))][skipped:]
     if not rows:
         raise ValueError("is empty")
-    if len(rows[0][1]) < 3:
+    if len(rows[0][1]) == 1:
         raise ValueError(
-            f"row {rows[0][0]} has {len(rows[0][1])} cells; expected two or more logits and a "
-            "label, with commas, semicolons or tabs between"
+            f"row {rows[0][0]} has a single cell; expected two or more logits and a label, with "
+            "commas, semicolons or tabs between"
         )
     return rows
 
@@ -193,8 +195,8 @@ def _label_column(names):
         return found[0]
     if not found:
         raise ValueError(
-            f"has no column called label; it has {_listed(names)}; call it so, or name it with "
-            "--label"
+            f"has no column called label; its first row, the header, has {_listed(names)}; call "
+            "it so, or name it with --label"
         )
     raise ValueError(
         f"has {len(found)} columns that may be the label: {_listed(names[i] for i in found)}; keep "
@@ -235,14 +237,16 @@ def _classes(names, at):
     return classes
 
 
-def _check_plain(table, labels, names, positional):
-    """Refuse columns that nothing but their place makes logits where their content speaks against.
+def _check_content(table, labels, names, shared, numbers):
+    """Refuse columns that little but their place makes logits where their content speaks against.
 
-    The running number of a case, a predicted class or a split holds whole numbers; a measurement
-    shifts the classes, so that the last of them has no cases.
+    The running number of a case, a predicted class or a split holds whole numbers.  Any column too
+    many shifts the classes, so that the last of them has no cases.
     """
-    whole = positional & (np.isfinite(table) & (table == np.floor(table))).all(axis=0)
+    whole = (np.isfinite(table) & (table == np.floor(table))).all(axis=0) & numbers & (not shared)
     empty = np.bincount(labels, minlength=len(names)) == 0
+    if numbers:  # else they are names: any column that is none of them can be the one too many
+        empty[:-1] = False
     for name, is_whole, is_empty in zip(names, whole, empty, strict=True):
         if is_whole:
             raise ValueError(

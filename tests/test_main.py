@@ -224,7 +224,10 @@ BAD = {
     "blank.csv": (text("\n\n,,\n"), "blank.csv: is empty"),
     "header.csv": (text("a,b,label\n"), "has a header and no rows"),
     "word.csv": (text("a,b,label\n1,2,0\n1,x,1\n"), "row 3 has 'x' in 'b', which is no number"),
-    "mixed.csv": (text("1,x,0\n1,2,1\n"), "has no column called label; it has '1', 'x', '0'"),
+    "mixed.csv": (
+        text("1,x,0\n1,2,1\n"),
+        "no column called label; its first row, the header, has '1', 'x', '0'",
+    ),
     "gap.csv": (text("1,2,0\n1,,1\n"), "row 2 has '' in 'column 2', which is no number"),
     "ragged.csv": (text("1,2,0\n\n1,2\n"), "row 3 has 2 cells, the first row has 3"),
     "nan.csv": (text("nan,2,0\n" * 30), "row 1 has 'NaN' in 'column 1', which is no number"),

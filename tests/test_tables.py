@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mcunc._tables import RULES, read_table
+from mcunc._tables import _LABEL, RULES, read_table
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(300, 3)).round(6)
@@ -95,7 +95,7 @@ def test_ways_to_write_a_table_change_nothing(change):
     "label",
     ["label", "Labels ", "TARGET", "targets", "y", "y_true", "true", "True Label", "true-class",
      "trueLabel", "class", "ground_truth", "GroundTruth", "gt", "gt_label", "actual", "class_id",
-     "label_true", "target class"],
+     "label_true", "target class", "labels_gt", "gold", "goldLabel"],
 )  # fmt: skip
 @pytest.mark.parametrize("first", [True, False])
 def test_labels_are_known_by_their_names(label, first):
@@ -235,8 +235,8 @@ def test_without_a_header_it_is_refused_by_its_content(name):
 
 
 CASES = {
-    "no label": (table(label="species"), "no column called label; it has 'a', 'b', 'c', 'species'"),
-    "pred as label": (table(label="pred"), "no column called label; it has .* it with --label"),
+    "no label": (table(label="species"), "no column called label; .* has 'a', 'b', 'c', 'species'"),
+    "pred as label": (table(label="pred"), "no column called label; .* it with --label"),
     "two labels": (table() | {"y_true": LABELS}, "2 columns that may be the label: 'label', 'y_tr"),
     "fractions": (table(labels=LABELS + 0.5), "'label' holds '0.5', which is no name"),
     "other classes": (table(labels=LABELS + 1), "'label' holds '3', which is no name .*'a', 'b'"),
@@ -247,6 +247,19 @@ CASES = {
     ),
     "a gap": (
         table(("logit_0", "logit_1", "logit_3")), "'label' holds '2', which is no name"
+    ),
+    "two kinds of logits": (
+        table([f"logit_{name}" for name in "abc"])
+        | {f"logit_{name}_T": LOGITS[:, 0] for name in "abc"}, "no case has the label of 'logit_c_T"
+    ),
+    "an index among numbers": (
+        {"0": range(N), **table(("1", "2", "3"))}, "'0' holds whole numbers only, as an index"
+    ),
+    "a measurement among numbers": (
+        {"0": COLUMNS["height"], **table(("1", "2", "3"))}, "no case has the label of '3'"
+    ),
+    "a measurement among names": (
+        table(SPECIES, labels=SPECIES[LABELS], before=("height",)), "has the label of 'height'"
     ),
     "an odd one": (table(("logit_0", "logit_1", "logit_top")), "'logit_top' is not numbered like"),
     "no label here": (table(labels=["", *LABELS[1:]]), "row 2 has no value in 'label'; remove"),
@@ -287,8 +300,8 @@ TEXTS = {
     "numbers as header": ("0,1,2\n1.5,2.5,0\n", "row 1 is a header of numbers .*labels label"),
     "label first": ("0,1.5,2.5\n1,2.5,.5\n", "'column 3' holds '.5', which is no name"),
     "labels from one": ("1.5,2.5,1\n2.5,.5,2\n", "'column 3' holds '2', which is no name"),
-    "spaces": ("a b label\n1 2 0\n", "row 1 has 1 cells; .*commas, semicolons or tabs between"),
-    "two columns": ("logit,label\n1.5,0\n", "row 1 has 2 cells; expected two or more logits"),
+    "spaces": ("a b label\n1 2 0\n", "row 1 has a single cell; .* semicolons or tabs between"),
+    "two columns": ("logit,label\n1.5,0\n", "has 'logit'; .* a column of zeros before it"),
     "a single logit": ("logit,label,gap\n1.5,0,1\n", "no case has the label|whole numbers only"),
     "another table below": ("a,b,label\n1.5,2.5,0\n\nmean,2\n", "row 4 has 2 cells, the first ro"),
     "UTF-16 unmarked": ("a\0,\0b\0,\0l\0\n\0", "is no text in UTF-8"),
@@ -317,6 +330,6 @@ def test_columns_that_are_not_there_are_named(options, message):
 
 
 def test_the_rules_name_the_words_they_go_by():
-    for word in ("label", "target", "y", "true", "truth", "class", "ground_truth", "gt", "actual"):
-        assert re.search(rf"\b{word}\b", RULES)
+    for word in (*_LABEL[:-1], "ground_truth"):
+        assert word in ("labels", "targets", "classes") or re.search(rf"\b{word}\b", RULES)
         assert_right(read(text(table(label=word))))
