@@ -11,7 +11,7 @@ from tqdm import tqdm
 from mcunc._archives import opened
 
 _LARGEST_FILE = 20_000_000  # bytes of a photograph; those of CUB-200 stay below a million
-_LARGEST_OTHER = 2_000_000_000  # bytes of anything else; the archive may lie in its own folder
+_LARGEST_OTHER = 1_000_000_000  # bytes of anything else; CUB-200-2011 has a list of 100 million
 _LARGEST_PICTURE = 50_000_000  # pixels; a small file can claim to hold far more
 _SPECIES = re.compile(r"\d{3}\.\w+")
 
