@@ -512,5 +512,5 @@ def _fingerprint(images, labels):
     found = sha256()
     for values in (images, labels):
         for block in values.split(256):
-            found.update(block.numpy().tobytes())
+            found.update(block.contiguous().view(torch.uint8).numpy())
     return found.hexdigest()
