@@ -24,8 +24,8 @@ tabs, its numbers written with a decimal point.  What its columns are is decided
   confidence or file, or no name at all.  --logits names them (logit_* stands for all that begin
   so), and the rest is left out.
 * Where neither --logits nor numbers after a shared beginning ("logit_0", "score_1") tell what they
-  are, the last of them must be the class of some case (each of them, where labels are names); and
-  without a shared beginning none may hold whole numbers only.
+  are, the first and the last of them must be the class of some case (each of them, where labels are
+  names); and without a shared beginning none may hold whole numbers only.
 * Labels are names of the columns of logits, with or without what these share ("cat" or "2" for
   logit_cat or logit_2), or else 0 to K - 1 in the order of the columns.
 * --groups names the column of cases that belong together.
@@ -241,12 +241,13 @@ def _check_content(table, labels, names, shared, numbers):
     """Refuse columns that little but their place makes logits where their content speaks against.
 
     The running number of a case, a predicted class or a split holds whole numbers.  Any column too
-    many shifts the classes, so that the last of them has no cases.
+    many shifts the classes, so that the last of them has no cases, or, where labels count from 1,
+    the first.
     """
     whole = (np.isfinite(table) & (table == np.floor(table))).all(axis=0) & numbers & (not shared)
     empty = np.bincount(labels, minlength=len(names)) == 0
     if numbers:  # else they are names: any column that is none of them can be the one too many
-        empty[:-1] = False
+        empty[1:-1] = False
     for name, is_whole, is_empty in zip(names, whole, empty, strict=True):
         if is_whole:
             raise ValueError(
@@ -255,8 +256,8 @@ def _check_content(table, labels, names, shared, numbers):
             )
         if is_empty:
             raise ValueError(
-                f"no case has the label of {name!r}, so that it or another column may be no logit; "
-                f"{_CURE}"
+                f"no case has the label of {name!r}, so that it or another column may be no logit, "
+                f"or labels that are numbers do not count from 0; {_CURE}"
             )
 
 

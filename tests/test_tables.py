@@ -252,6 +252,12 @@ CASES = {
         table([f"logit_{name}" for name in "abc"])
         | {f"logit_{name}_T": LOGITS[:, 0] for name in "abc"}, "no case has the label of 'logit_c_T"
     ),
+    "labels from one and a measurement": (
+        table(labels=LABELS + 1, before=("height",)), "no case has the label of 'height'"
+    ),
+    "labels from one and another": (
+        table(labels=LABELS + 1, after=("height",)), "the label of 'a', .*do not count from 0"
+    ),
     "an index among numbers": (
         {"0": range(N), **table(("1", "2", "3"))}, "'0' holds whole numbers only, as an index"
     ),
