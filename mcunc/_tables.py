@@ -146,11 +146,11 @@ def _table(content):
     rows = _rows(content)
     first = [cell.strip() for cell in rows[0][1]]
     first[0] = first[0].lstrip("# ")  # as numpy.savetxt begins a header
-    commas = [cell for cell in first if not _is_number(cell) and _NUMBER.fullmatch(cell)]
     header = not all(map(_is_number, first))
     names = first if header else [f"column {i}" for i in range(1, len(first) + 1)]
-    if commas:
-        raise ValueError(_no_number(1, names[first.index(commas[0])], commas[0]))
+    for i, cell in enumerate(first, 1):
+        if not _is_number(cell) and _NUMBER.fullmatch(cell):
+            raise ValueError(_no_number(rows[0][0], f"column {i}", cell))
     if first == list(map(str, range(len(first)))):
         raise ValueError("row 1 is a header of numbers alone; call the column of the labels label")
     if header and len(rows) == 1:
@@ -280,7 +280,8 @@ def _positions(cells, name, classes):
         )
     raise ValueError(
         f"{name!r} holds {str(strange[0])[:40]!r}, which is no name of a column of logits "
-        f"({_listed(classes)}) and not one of 0 to {last - 1}; labels are one or the other"
+        f"({_listed(classes)}) and not one of 0 to {last - 1}; write labels as these names, or as "
+        "numbers from 0"
     )
 
 
