@@ -8,15 +8,15 @@ import zipfile
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from mcunc._download import digest
+from mcunc._download import ENDINGS, digest
 
 
 @contextmanager
 def opened(path):
     """Open a folder or an archive, or a zip archive with tar archives in it.
 
-    Links and devices in an archive are passed over, and so are hidden files, such as those that
-    macOS adds to zip archives.
+    Links and devices in an archive are passed over, and so are archives in a folder and hidden
+    files, such as those that macOS adds to zip archives.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def _of_folder(path):
     for folder, below, names in os.walk(path):
         below.sort()
         for file in (Path(folder, name) for name in sorted(names)):
-            if file.is_file():
+            if file.is_file() and not file.name.endswith(ENDINGS):
                 yield file.relative_to(path.parent).as_posix(), file.stat().st_size, file.read_bytes
 
 
@@ -60,7 +60,7 @@ def _of_zip(archive, stack):
         name, link = member.filename, stat.S_ISLNK(member.external_attr >> 16)
         if member.is_dir() or link or _hidden(name):
             continue
-        if name.endswith((".tar", ".tar.gz", ".tgz")):
+        if name.endswith(ENDINGS[:-1]):
             file = stack.enter_context(archive.open(member))
             inner = stack.enter_context(tarfile.open(fileobj=file))  # noqa: SIM115
             yield from _of_tar(inner)

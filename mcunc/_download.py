@@ -11,7 +11,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 CHUNK = 1 << 20
-ENDINGS = (".tgz", ".tar.gz", ".tar", ".zip")
+ENDINGS = (".tgz", ".tar.gz", ".tar", ".zip")  # of archives
 
 
 def cache_folder():

@@ -1,6 +1,8 @@
 """The command line: what it prints and writes, and one line for every kind of bad file."""
 
 import csv
+import inspect
+import json
 import os
 import pickle
 import re
@@ -18,8 +20,8 @@ import pytest
 mpl.use("Agg")
 
 import mcunc
-from mcunc import _parallel
-from mcunc.__main__ import main, read_logits
+from mcunc import _birds_run, _birds_trials, _parallel, _tables, _uci_run, recorded
+from mcunc.__main__ import RUNS, main, read_logits
 
 RNG = np.random.default_rng(0)
 LOGITS = 2 * RNG.normal(size=(80, 3))
@@ -49,6 +51,12 @@ def rows(place=None, index=False):
         yield [number, *row] if index else row
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """The page is not drawn, which takes longer than all the rest."""
+    monkeypatch.setattr(mcunc.__main__, "_write", lambda found, target: None)
+
+
 def run(*arguments):
     return main([str(argument) for argument in arguments])
 
@@ -69,7 +77,7 @@ def test_report_prints_the_text_and_writes_the_page_here(tmp_path, capsys):
     assert Path("data/my.run.npz").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["page.png", "page.pdf", "page.svg", "PAGE.SVG"])
+@pytest.mark.parametrize("name", ["page.pdf", "PAGE.SVG"])
 def test_pages_are_of_the_kind_asked_for(name):
     np.savez("a.npz", logits=LOGITS, labels=LABELS)
     Path(name).write_text("an older page")
@@ -78,7 +86,7 @@ def test_pages_are_of_the_kind_asked_for(name):
     assert sorted(os.listdir()) == sorted(["a.npz", name])
 
 
-def test_options_reach_the_report(capsys):
+def test_options_reach_the_report(undrawn, capsys):
     np.savez("a.npz", logits=LOGITS, labels=LABELS)
     assert run("report", "a.npz", "--bins", 4, "--seed", 3) == 0
     assert capsys.readouterr().out.startswith(str(mcunc.report(LOGITS, LABELS, bins=4, seed=3)))
@@ -88,7 +96,6 @@ def test_options_reach_the_report(capsys):
     ("header", "place"),
     [
         ((), None),
-        (("a", "b", "c", "species"), None),
         (("a", "b", "c", "label"), None),
         (("0", "1", "2", "label"), None),  # as pandas writes columns without names
         (("Labels ", "0", "1", "2"), 0),
@@ -102,7 +109,7 @@ def test_a_table_holds_what_the_arrays_hold(header, place):
     assert (labels == LABELS).all()
 
 
-def test_a_table_gives_the_report_of_the_arrays(capsys):
+def test_a_table_gives_the_report_of_the_arrays(undrawn, capsys):
     np.savez("a.npz", logits=LOGITS, labels=LABELS)
     write_csv("a.csv", rows(1), ("a", "label", "b", "c"))
     texts = []
@@ -120,13 +127,13 @@ def test_tables_from_spreadsheets():
     assert (read_logits("b.csv")[0] == LOGITS).all()
 
 
-def test_single_precision_archives_are_taken_as_they_are(capsys):
+def test_single_precision_archives_are_taken_as_they_are(undrawn, capsys):
     np.savez_compressed("a.npz", logits=LOGITS.astype("f2"), labels=LABELS.astype("u1"), more=[1])
     assert run("report", "a.npz") == 0
     assert capsys.readouterr().out.startswith(str(mcunc.report(LOGITS.astype("f2"), LABELS)))
 
 
-def test_other_arrays_of_an_archive_are_left_alone(capsys):
+def test_other_arrays_of_an_archive_are_left_alone(undrawn, capsys):
     np.savez("a.npz", logits=LOGITS, labels=LABELS, names=np.array(["a", None], dtype=object))
     assert run("report", "a.npz") == 0
     assert capsys.readouterr().out.startswith(str(mcunc.report(LOGITS, LABELS)))
@@ -196,8 +203,8 @@ def indexed(path):
 BAD = {
     "no-such-file.npz": (lambda path: None, "no-such-file.npz: cannot be read (No such file"),
     "a-folder.csv": (lambda path: os.mkdir(path), "a-folder.csv: cannot be read"),
-    "scores.txt": (text("1,2,0"), "expected an .npz or a .csv file"),
-    "no-ending": (text("1,2,0"), "expected an .npz or a .csv file"),
+    "scores.txt": (text("1,2,0"), "expected an .npz, .csv or .tsv file"),
+    "no-ending": (text("1,2,0"), "expected an .npz, .csv or .tsv file"),
     "empty.npz": (text(""), "no sound .npz file"),
     "garbage.npz": (text("garbage" * 50), "no sound .npz file"),
     "damaged.npz": (damaged, "no sound .npz file"),
@@ -216,21 +223,25 @@ BAD = {
     "empty.csv": (text(""), "empty.csv: is empty"),
     "blank.csv": (text("\n\n,,\n"), "blank.csv: is empty"),
     "header.csv": (text("a,b,label\n"), "has a header and no rows"),
-    "word.csv": (text("a,b,label\n1,2,0\n1,x,1\n"), "row 3 has 'x', which is no number"),
-    "mixed.csv": (text("1,x,0\n1,2,1\n"), "row 1 has 'x', which is no number"),
-    "gap.csv": (text("1,2,0\n1,,1\n"), "row 2 has '', which is no number"),
+    "word.csv": (text("a,b,label\n1,2,0\n1,x,1\n"), "row 3 has 'x' in 'b', which is no number"),
+    "mixed.csv": (
+        text("1,x,0\n1,2,1\n"),
+        "no column called label; its first row, the header, has '1', 'x', '0'",
+    ),
+    "gap.csv": (text("1,2,0\n1,,1\n"), "row 2 has '' in 'column 2', which is no number"),
     "ragged.csv": (text("1,2,0\n\n1,2\n"), "row 3 has 2 cells, the first row has 3"),
-    "nan.csv": (text("nan,2,0\n" * 30), "logits: contains NaN"),
-    "huge.csv": (text("1e999,2,0\n" * 30), "logits: contains NaN or infinity"),
-    "fraction.csv": (text("1,2,0.5\n" * 30), "labels: must be whole numbers"),
-    "few.csv": (text("1,2,0\n" * 3), "at least 20"),
-    "semicolon.csv": (text("1;2;0\n"), "with commas between"),
+    "nan.csv": (text("nan,2,0\n" * 30), "row 1 has 'NaN' in 'column 1', which is no number"),
+    "huge.csv": (text("logit_0,logit_1,y\n" + "1e999,2,0\n" * 30), "logits: "),
+    "fraction.csv": (text("1,2,0.5\n" * 30), "'column 3' holds '0.5'"),
+    "few.csv": (text("logit_0,logit_1,y\n" + "1,2,0\n" * 3), "at least 20"),
+    "spaces.csv": (text("1 2 0\n"), "with commas, semicolons or tabs between"),
     "latin.csv": (text("é,b,label\n", "latin-1"), "no text in UTF-8"),
     "indexed.csv": (indexed, "index=False"),
-    "unnamed.csv": (text(",a,b,species\n" + "0,1,2,0\n" * 30), "index=False"),
-    "numbered.csv": (text("0,1,species\n1,2,0\n"), "name the column of labels label"),
-    "long.csv": (text("1,2,0\n1," + "x" * 1000 + ",0\n"), f"row 2 has '{'x' * 40}', which"),
-    "twice.csv": (text("label,a,b,labels\n0,1,2,0\n"), "two columns of labels"),
+    "unnamed.csv": (text(",a,b,label\n" + "0,1,2,0\n" * 30), "index=False"),
+    "numbered.csv": (text("0,1,2\n1,2,0\n"), "call the column of the labels label"),
+    "species.csv": (text("a,b,species\n1,2,0\n"), "call it so, or name it with --label"),
+    "long.csv": (text("1,2,0\n1," + "x" * 1000 + ",0\n"), f"row 2 has '{'x' * 40}' in"),
+    "twice.csv": (text("label,a,b,labels\n0,1,2,0\n"), "2 columns that may be the label"),
 }
 
 
@@ -292,14 +303,14 @@ def test_the_input_is_never_overwritten_under_another_name(link, capsys):
     assert Path("a.npz").read_bytes() == Path("page.png").read_bytes() == before
 
 
-@pytest.mark.parametrize("output", ["folder.png", "nowhere/page.png"])
+@pytest.mark.parametrize("output", ["folder.png", "a.npz/page.png"])
 def test_where_the_page_cannot_be_written_the_text_is_printed(output, capsys):
     np.savez("a.npz", logits=LOGITS, labels=LABELS)
     os.mkdir("folder.png")
     assert run("report", "a.npz", "--output", output) == 2
     out, err = capsys.readouterr()
     assert out == f"{mcunc.report(LOGITS, LABELS)}\n"
-    assert err.startswith(f"mcunc: --output: {output} cannot be written")
+    assert err.startswith(f"mcunc: {output}: cannot be written")
     assert err.count("\n") == 1
     assert sorted(os.listdir()) == ["a.npz", "folder.png"]
 
@@ -378,6 +389,45 @@ def test_an_error_of_the_program_is_not_hidden(calls):
 # The parser -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["a.npz", "a.csv"])
+def test_groups_reach_the_report(name, undrawn, monkeypatch, capsys):
+    """As numbers; without any the report is not told of groups."""
+    made = []
+    monkeypatch.setattr(mcunc, "report", lambda *_, **options: made.append(options), raising=False)
+    groups = np.arange(80) // 4
+    if name == "a.npz":
+        np.savez(name, logits=LOGITS, labels=LABELS, patient=groups)
+    else:
+        names = ("logit_0", "logit_1", "logit_2", "label", "patient")
+        write_csv(
+            name, ([*row, f"p{group:02}"] for row, group in zip(rows(), groups, strict=True)), names
+        )
+    assert run("report", name, "--groups", "patient") == 0
+    assert run("report", name) == 0
+    np.testing.assert_array_equal(made[0].pop("groups"), groups)
+    assert made == 2 * [{"bins": 15, "seed": 0}]
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.csv"])
+def test_labels_and_logits_can_be_named(name, undrawn, capsys):
+    if name == "a.npz":
+        np.savez(name, out=LOGITS, species=LABELS)
+        names = ["out"]
+    else:
+        names = ["a", "b", "c"]
+        write_csv(name, rows(index=True), ("id", *names, "species"))
+    assert run("report", name) == 2
+    assert "mcunc: a" in capsys.readouterr().err
+    assert run("report", name, "--label", "species", "--logits", *names) == 0
+    assert capsys.readouterr().out.startswith(str(mcunc.report(LOGITS, LABELS)))
+
+
+def test_the_rules_are_in_the_help(capsys):
+    with pytest.raises(SystemExit):
+        run("report", "--help")
+    assert _tables.RULES in capsys.readouterr().out
+
+
 def test_alone_it_prints_help(capsys):
     assert main([]) == 0
     out = capsys.readouterr().out
@@ -416,69 +466,155 @@ def test_as_a_program_it_loads_no_torch():
     """One real process: the exit status, and what a report costs to import."""
     np.savez("a.npz", logits=LOGITS, labels=LABELS)
     code = (
-        "import runpy, sys; sys.argv = ['mcunc', 'report', 'a.npz']\n"
-        "try: runpy.run_module('mcunc', run_name='__main__')\n"
-        "except SystemExit as stop: print('status', stop.code, 'torch' in sys.modules)"
+        "import runpy, sys\n"
+        "for arguments in (['run', 'birds', '--help'], ['report', 'a.npz']):\n"
+        "    sys.argv = ['mcunc', *arguments]\n"
+        "    try: runpy.run_module('mcunc', run_name='__main__')\n"
+        "    except SystemExit as stop: print('status', stop.code, 'torch' in sys.modules)"
     )
     root = str(Path(mcunc.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": root}
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
     )
-    assert result.stdout.startswith(mcunc.report(LOGITS, LABELS).headline)
-    assert result.stdout.endswith("Written to a-report.png\nstatus 0 False\n")
+    usage, report = result.stdout.split("status 0 False\n", 1)
+    assert usage.startswith("usage: python -m mcunc run birds [-h]")
+    assert report.startswith(mcunc.report(LOGITS, LABELS).headline)
+    assert report.endswith("Written to a-report.png\nstatus 0 False\n")
     assert result.stderr == ""
     assert Path("a-report.png").stat().st_size > 10_000
 
 
-def test_every_run_of_the_book_has_its_name(monkeypatch, capsys, tmp_path):
-    """Names on the command line reach the functions, with seed and folder."""
-    runs = {
-        "posterior": "run_posterior",
-        "dropout-spread": "run_spread",
-        "birdwatch-dropout": "run_birdwatch",
-        "birds-pretrained": "run_pretrained",
-        "birds-heads": "run_heads",
-    }
-    for function in runs.values():
-        made = lambda seed, folder, function=function: f"{function} {seed} {folder}"  # noqa: E731
-        monkeypatch.setattr(mcunc.experiments, function, made)
-    for name, function in runs.items():
-        assert main(["run", name, "--seed", "2", "--folder", str(tmp_path)]) == 0
-        assert capsys.readouterr().out == f"{function} 2 {tmp_path}\n"
+@pytest.fixture
+def said(monkeypatch):
+    """Calls (function, arguments) of stand-ins for all runs; each prints a path."""
+    made = []
+
+    def stand_in(name):
+        def run_it(**given_):
+            made.append((name, given_))
+            return "x.npz"
+
+        return run_it
+
+    functions = {function: stand_in(function) for function, _ in RUNS.values()}
+    monkeypatch.setattr(mcunc, "experiments", types.SimpleNamespace(**functions), raising=False)
+    return made
 
 
-def test_tuning_is_given_network_and_device(monkeypatch, capsys):
-    monkeypatch.setattr(mcunc.experiments, "run_tuning", lambda *given_: given_)
-    said = "run birds-tuning --network googlenet --seed 1 --folder x --device cuda"
-    assert main(said.split()) == 0
-    assert capsys.readouterr().out == "('googlenet', 1, 'x', 'cuda')\n"
+def test_every_run_is_given_seeds_and_folder(said, capsys):
+    for name, (function, options) in RUNS.items():
+        names = {"name": "yacht"} if name == "uci" else {}
+        device = {"device": "cpu"} if "device" in options else {}
+        sets = ["--set", "yacht"] if names else []
+        assert run("run", name, *sets, "--seed", 2, 5, "--folder", "f") == 0
+        expected = [(function, names | device | {"seed": s, "folder": "f"}) for s in (2, 5)]
+        assert said[-2:] == expected
+        assert capsys.readouterr().out == "x.npz\n" * 2
 
 
-def test_trucks_are_given_seed_folder_and_device(monkeypatch, capsys):
-    monkeypatch.setattr(mcunc.experiments, "run_trucks", lambda *given_: given_)
-    assert main(["run", "trucks", "--seed", "3", "--folder", "x", "--device", "cuda"]) == 0
-    assert capsys.readouterr().out == "(3, 'x', 'cuda')\n"
+def test_the_functions_take_what_the_options_say():
+    for function, options in RUNS.values():
+        known = inspect.signature(getattr(mcunc.experiments, function)).parameters
+        names = {settings.get("dest", option) for option, settings in options.items()}
+        assert {"seed", "folder", *(names - {"set"})} <= known.keys(), function
+        assert ("device" in known) == ("device" in options)
 
 
-def test_repeated_birds_are_given_network_splits_and_device(monkeypatch, capsys):
-    monkeypatch.setattr(mcunc.experiments, "run_repeated", lambda *given_: given_)
-    said = "run birds-repeated --network googlenet --splits 2 --folder x --device cuda"
-    assert main(said.split()) == 0
-    assert capsys.readouterr().out == "('googlenet', 2, 0, 'x', 'cuda')\n"
+def test_the_choices_are_those_that_the_runs_know():
+    """They are written out, so that --help needs no torch."""
+    for name, option, known in [
+        ("birds", "network", _birds_run.SETTINGS), ("birds", "arm", _birds_run.ARMS),
+        ("birds-tuning", "network", _birds_trials.TRIALS),
+        ("birds-repeated", "network", _birds_trials.CONTESTS), ("uci", "set", mcunc.data.UCI),
+        ("uci", "protocol", ["original", *_uci_run.PROTOCOLS]),
+    ]:  # fmt: skip
+        assert sorted(RUNS[name][1][option]["choices"]) == sorted(known)
 
 
-def test_all_sets_are_run_unless_some_are_named(monkeypatch, capsys):
-    monkeypatch.setattr(mcunc.experiments, "run_uci", lambda *given_: given_)
+def test_the_commands_in_the_records_are_understood(said):
+    """Each would make the run again under the name that its files have."""
+    paths = sorted(recorded.FOLDER.glob("*.json"))
+    assert len(paths) > 20
+    for path in paths:
+        command = json.loads(path.read_text(encoding="utf-8"))["command"]
+        arguments = command.removeprefix("python -m mcunc ").split()
+        assert main(arguments) == 0, command
+        function, given_ = said[-1]
+        assert RUNS[arguments[1]][0] == function
+        for option, value in zip(arguments[2::2], arguments[3::2], strict=True):
+            names = {"--data": "dataset", "--set": "name"}
+            assert str(given_[names.get(option, option[2:])]) in (value, str(float(value)) if (
+                value.replace(".", "", 1).isdigit()) else value)  # fmt: skip
+
+
+OPTIONS = {
+    "data": "cifar10", "network": "googlenet", "arm": "last", "drop": "0.5", "epochs": "3",
+    "size": "96", "rate": "0.1", "decay": "0.1", "inner": None, "split": "1", "splits": "2",
+    "set": "yacht", "protocol": "paper", "device": "cuda", "epoch": "3",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_options_of_other_runs_are_errors(name, said, capsys):
+    for option in OPTIONS.keys() - RUNS[name][1].keys() - {"epoch"}:
+        if any(own.startswith(option) for own in RUNS[name][1]):
+            continue  # argparse takes an unambiguous beginning for the whole
+        value = [OPTIONS[option]] if OPTIONS[option] else []
+        with pytest.raises(SystemExit) as stop:
+            run("run", name, f"--{option}", *value)
+        assert stop.value.code == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"usage: python -m mcunc run {name} [-h]")
+        assert f"unrecognized arguments: --{option}" in err
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("birds --arm lst", "argument --arm: invalid choice: 'lst'"),
+        ("birds --drop 0.5", "--drop: the standard network has no dropout; name another --arm"),
+        ("birds --arm standard --drop 0.5", "--drop: the standard network has no dropout"),
+        ("birds --network googlenet-96", "argument --network: invalid choice: 'googlenet-96'"),
+        ("birds-tuning --network googlenet_imagenet", "argument --network: invalid choice"),
+        ("uci --set boston", "argument --set: invalid choice: 'boston'"),
+        ("uci --protocol papers", "argument --protocol: invalid choice: 'papers'"),
+        ("trucks --device gpu", "argument --device: invalid choice: 'gpu'"),
+        ("calibration --epochs 2", "unrecognized arguments: --epochs 2"),
+    ],
+)
+def test_choices_are_checked_before_anything_runs(command, message, said, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["run", *command.split()])
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"usage: python -m mcunc run {command.split()[0]} ")
+    assert message in err
+    assert said == []
+
+
+def test_all_sets_are_run_unless_some_are_named(said):
     assert main(["run", "uci", "--folder", "x"]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert sorted(said) == [f"('{name}', 'paper', 0, 'x')" for name in sorted(mcunc.data.UCI)]
-    assert (
-        main(["run", "uci", "--set", "yacht", "energy", "--protocol", "rerun", "--seed", "3"]) == 0
+    assert {given_["name"] for _, given_ in said} == mcunc.data.UCI.keys()
+    said.clear()
+    assert run("run", "uci", "--set", "yacht", "energy", "--protocol", "rerun", "--seed", 3) == 0
+    assert [given_ for _, given_ in said] == [
+        {"name": name, "protocol": "rerun", "seed": 3} for name in ("yacht", "energy")
+    ]
+
+
+def test_the_run_on_birds_is_given_all_that_was_said(said):
+    command = (
+        "run birds --network googlenet --arm last --drop 0.1 --epochs 3 --size 96 --rate 0.02 "
+        "--decay 0.003 --inner --seed 4 --split 7 --folder x --device cuda"
     )
-    assert (
-        capsys.readouterr().out == "('yacht', 'rerun', 3, 'runs')\n('energy', 'rerun', 3, 'runs')\n"
-    )
+    assert main(command.split()) == 0
+    expected = {
+        "network": "googlenet", "arm": "last", "drop": 0.1, "epochs": 3, "size": 96, "rate": 0.02,
+        "decay": 0.003, "inner": True, "seed": 4, "split": 7, "folder": "x", "device": "cuda",
+    }  # fmt: skip
+    assert said == [("run_birds", expected)]
 
 
 @pytest.mark.parametrize("name", ["calibration", "uci", "posterior"])
@@ -490,7 +626,7 @@ def test_what_one_process_makes_is_not_made_by_several(name, monkeypatch, capsys
     assert capsys.readouterr().err == expected
 
 
-def test_processes_of_torchrun_meet_once_for_all_seeds(monkeypatch, capsys):
+def test_processes_of_torchrun_meet_once_for_all_seeds(said, monkeypatch):
     met = []
 
     @contextmanager
@@ -499,27 +635,16 @@ def test_processes_of_torchrun_meet_once_for_all_seeds(monkeypatch, capsys):
         yield f"{device}:1"
 
     monkeypatch.setattr(_parallel, "joined", joined)
-    monkeypatch.setattr(mcunc.experiments, "run_birds", lambda *given_: (given_[8], given_[10]))
     assert main(["run", "birds", "--seed", "0", "1", "2", "--device", "cuda"]) == 0
     assert met == ["cuda"]
-    assert capsys.readouterr().out.splitlines() == [f"({seed}, 'cuda:1')" for seed in range(3)]
+    assert [(g["seed"], g["device"]) for _, g in said] == [(seed, "cuda:1") for seed in range(3)]
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch, capsys):
-    def missing(*given_):
+    def missing(**given_):
         raise ImportError("it is in an extra")
 
-    monkeypatch.setattr(mcunc.experiments, "run_tuning", missing)
+    stand_in = types.SimpleNamespace(run_tuning=missing)
+    monkeypatch.setattr(mcunc, "experiments", stand_in, raising=False)
     assert main(["run", "birds-tuning"]) == 2
     assert capsys.readouterr().err == "mcunc: it is in an extra\n"
-
-
-def test_the_run_on_birds_is_given_all_that_was_said(monkeypatch, capsys):
-    monkeypatch.setattr(mcunc.experiments, "run_birds", lambda *given_: given_)
-    said = (
-        "run birds --network googlenet --arm last --drop 0.1 --epochs 3 --size 96 "
-        "--rate 0.02 --decay 0.003 --inner --seed 4 --split 7"
-    )
-    assert main([*said.split(), "--folder", "x", "--device", "cuda"]) == 0
-    expected = ("googlenet", "last", 0.1, 3, 96, 0.02, 0.003, True, 4, "x", "cuda", 7)
-    assert capsys.readouterr().out == f"{expected}\n"

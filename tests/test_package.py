@@ -28,6 +28,7 @@ ORDER = [
         "_streams",
         "_download",
         "_archives",
+        "_tables",
         "_cifar",
         "_photographs",
         "_regression",
