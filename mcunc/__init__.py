@@ -8,9 +8,10 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 _SUBMODULES = (
-    *("birdwatch", "calibration", "cam", "comparison", "corruption", "data", "dropout"),
-    *("experiments", "linear", "logistic", "networks", "ood", "photograph", "plot", "posterior"),
-    *("predictive", "recalibration", "recorded", "reporting", "selective", "training"),
+    *("birdwatch", "calibration", "cam", "comparison", "conformal", "corruption", "data"),
+    *("dropout", "experiments", "linear", "logistic", "networks", "ood", "photograph", "plot"),
+    *("posterior", "predictive", "recalibration", "recorded", "reporting", "selective"),
+    "training",
 )
 
 try:

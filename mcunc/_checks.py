@@ -79,6 +79,13 @@ def _refuse_unless(name, sound, what):
     )
 
 
+def as_scores(name, value):
+    """Return `value` as a (n,) vector to be ranked: of numbers and infinities."""
+    array = _float64(name, _column(_loaded(name, value)), 1)
+    _refuse_unless(name, ~np.isnan(array), "NaN")
+    return array
+
+
 def _column(array):
     """The column of an array that has just one."""
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import solve_triangular
 from scipy.spatial.distance import cdist
 from scipy.stats import rankdata
 
@@ -20,6 +19,7 @@ from mcunc._checks import (
     as_columns,
     as_design,
     as_outcomes,
+    as_scores,
     check_finite_result,
     share_of,
 )
@@ -100,6 +100,7 @@ def detection(known, novel):
     Parameters
     ----------
     known, novel : (m,) and (n,) arrays, scores of cases of either kind, two or more of each
+        Only their order counts, so they may be infinite; infinite scores of one sign are equal.
 
     Returns
     -------
@@ -112,9 +113,7 @@ def detection(known, novel):
 
     Introduced in chapter 6.
     """
-    known, novel = (
-        as_array(name, value, ndim=1) for name, value in (("known", known), ("novel", novel))
-    )
+    known, novel = as_scores("known", known), as_scores("novel", novel)
     for name, of in (("known", known), ("novel", novel)):
         if len(of) < 2:
             raise ValueError(f"{name}: a single case has no spread; pass two or more")
@@ -159,15 +158,20 @@ def _error(*placements):
 class Mahalanobis:
     r"""Distance of features from the nearest class, as a novelty score.
 
-    :math:`\min_k (f - \mu_k)^\top \Sigma^{-1} (f - \mu_k)`, with the mean of each class and one
-    covariance for all.  The plain score of Lee, Lee, Lee & Shin (2018), *A simple unified framework
-    for detecting out-of-distribution samples and adversarial attacks*, who go on to disturb the
-    inputs and to add up layers, and whose covariance has the divisor N, not N - K.
+    :math:`\min_k (f - \mu_k)^\top \Sigma^+ (f - \mu_k)`, with the mean of each class and one
+    covariance for all.  :math:`\Sigma^+` is the Moore-Penrose inverse, the inverse if there is
+    one.  It ignores directions in which the training cases do not vary within classes: features
+    that are constant, that follow from others, or that outnumber the cases.  A case that is new in
+    such a direction only is at distance 0.
+
+    This is the plain score of Lee, Lee, Lee & Shin (2018), *A simple unified framework for
+    detecting out-of-distribution samples and adversarial attacks*.  They go on to disturb the
+    inputs and to add up layers, and their covariance has the divisor N, not N - K.
 
     Attributes
     ----------
     means_ : (K, D) array
-    factor_ : (D, D) lower triangular array, Cholesky factor of the covariance
+    whitening_ : (D, R) array W, where :math:`W W^\top = \Sigma^+` has rank R
     """
 
     def fit(self, features, labels):
@@ -185,8 +189,8 @@ class Mahalanobis:
         Raises
         ------
         ValueError
-            For arrays that do not match, a class of fewer cases, or a covariance that cannot be
-            inverted.
+            For arrays that do not match, a class of fewer cases, or features that do not vary
+            within any class.
         """
         features = as_design("features", features)
         given = as_outcomes("labels", labels, len(features))
@@ -200,7 +204,7 @@ class Mahalanobis:
             covariance = centred.T @ centred / (len(features) - len(counts))
             size = np.square(features).mean(axis=0)
         check_finite_result("features", means, covariance, size)
-        self.factor_, self.means_ = _factor(covariance, size), means
+        self.whitening_, self.means_ = _whitening(covariance, size), means
         return self
 
     def score(self, features):
@@ -208,25 +212,30 @@ class Mahalanobis:
         if not hasattr(self, "means_"):
             raise ValueError("fit: has not been called yet")
         features = as_columns("features", features, self.means_.shape[1])
-        white, centres = (
-            solve_triangular(self.factor_, of.T, lower=True).T for of in (features, self.means_)
-        )
+        white, centres = ((of - self.means_[0]) @ self.whitening_ for of in (features, self.means_))
         with np.errstate(over="ignore"):
             found = cdist(white, centres, "sqeuclidean").min(axis=1)
         check_finite_result("features", found)
         return found
 
 
-def _factor(covariance, size):
-    """Cholesky factor; refused where a column follows from others, or is constant for its size."""
-    try:
-        factor = np.linalg.cholesky(covariance)
-        left = np.diag(factor) ** 2  # of each column's variance, beside the columns before it
-    except np.linalg.LinAlgError:
-        left = np.zeros(len(covariance))
-    if (left <= 1e-10 * np.diag(covariance) + 1e-20 * size).any():
+def _whitening(covariance, size):
+    """W with W Wᵀ the pseudo-inverse of the covariance, by the eigenvectors of the correlation.
+
+    A feature is constant if its variance is rounding beside its mean square.
+    """
+    variance = np.diag(covariance)
+    constant = variance <= 1e-20 * size
+    scale = np.sqrt(np.where(constant, 1.0, variance))[:, None]
+    values, vectors = np.linalg.eigh(
+        np.where(constant | constant[:, None], 0.0, covariance / scale / scale.T)
+    )
+    kept = values > 1e-10 * values[-1]
+    if not kept.any():
         raise ValueError(
-            "features: their covariance cannot be inverted; drop columns that are constant or "
-            "follow from others, or pass more cases"
+            "features: do not vary within any class, so there is no distance; pass other features"
         )
-    return factor
+    # W for a covariance of full rank; else what is left of it across the null space.
+    white = vectors[:, kept] / np.sqrt(values[kept]) / scale
+    null = np.linalg.qr(vectors[:, ~kept] / scale)[0]
+    return white - null @ (null.T @ white)

@@ -31,11 +31,12 @@ from scipy.optimize import isotonic_regression, minimize
 from scipy.special import expit, logsumexp, softmax
 
 from mcunc._checks import (
-    as_array,
+    as_cases,
     as_classes,
-    as_columns,
+    as_logits,
     check_count,
     check_finite_result,
+    check_unmasked,
 )
 from mcunc.calibration import bin_edges, bin_index
 
@@ -61,6 +62,11 @@ NO_MAXIMUM_YET = (
     "and there is none, use a temperature"
 )
 
+TOO_MASSIVE = (
+    "bins: each of {} bins of equal mass holds more cases than class {} has ({}), so no bin says "
+    "more than {:.2f} for it, and classes on top change; use at least {} bins, or spacing='width'"
+)
+
 
 class _Map:
     """What the maps share: checks of their input, and scikit-learn's manners.
@@ -68,6 +74,8 @@ class _Map:
     A map implements `_fit(logits, labels)`, which sets what it has learnt, and
     `_probabilities(logits)`.
     """
+
+    _takes_masks = False  # whether a logit may be -inf
 
     _estimator_type = "classifier"  # for scikit-learn before 1.6; later versions ask for tags
     _parameters = ()  # the names of the arguments of __init__
@@ -78,7 +86,8 @@ class _Map:
         Parameters
         ----------
         logits : (N, K) array, K at least 2
-            Scores whose softmax is the network's predictive distribution, in nats.
+            Scores whose softmax is the network's predictive distribution, in nats; of
+            probabilities pass the logarithms.
         labels : (N,) array of whole numbers 0 … K - 1
             Not every class need occur; the class says what becomes of one that does not.
 
@@ -90,14 +99,13 @@ class _Map:
         ------
         ValueError
             For NaN or infinity, shapes that differ, labels out of range, fewer than two columns,
-            a parameter out of range, and logits whose size leaves the range of float64.
+            logits that look like probabilities, a parameter out of range, and logits whose size
+            leaves the range of float64.  `TemperatureScaling` takes classes that a case masks out
+            with -inf; the other maps refuse them.
         """
-        logits = as_array("logits", logits, ndim=2)
-        if logits.shape[1] < 2:
-            raise ValueError(
-                "logits: has 1 column, needs one per class; for log odds z pass [0, z]"
-            )
-        labels = as_classes("labels", labels, *logits.shape).astype(np.intp)
+        logits, labels = as_cases(logits, labels)
+        if not self._takes_masks:
+            check_unmasked(logits)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             self._fit(logits, labels)  # what overflows is refused
         self.classes_ = np.arange(logits.shape[1])
@@ -117,8 +125,8 @@ class _Map:
         Raises
         ------
         ValueError
-            Before `fit`, for NaN or infinity, for a number of columns other than in `fit`, and for
-            logits whose size leaves the range of float64.
+            Before `fit`, for a number of columns other than in `fit`, and for logits that `fit`
+            refuses (one or two cases may look like probabilities by chance, and are taken).
         """
         logits = self._checked(logits)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -154,7 +162,15 @@ class _Map:
         """Logits with the columns of the fit, if there was one."""
         if not hasattr(self, "classes_"):
             raise ValueError(f"logits: this {type(self).__name__} has no map yet; call fit first")
-        return as_columns("logits", logits, len(self.classes_))
+        logits = as_logits("logits", logits, at_least=3)
+        if logits.shape[1] != len(self.classes_):
+            raise ValueError(
+                f"logits: has {logits.shape[1]} columns, the fit has {len(self.classes_)}; pass "
+                "the same classes in the same order"
+            )
+        if not self._takes_masks:
+            check_unmasked(logits)
+        return logits
 
     def __sklearn_tags__(self):
         tags = import_module("sklearn.utils")  # only scikit-learn calls this, so it is there
@@ -175,7 +191,8 @@ class TemperatureScaling(_Map):
     probabilities :math:`\mathrm{softmax}(\beta z_i)`, is brought to zero by Halley's method kept
     inside a bracket, first on some cases and in single precision, and then by Newton's method in
     double precision.  T > 1 softens, T < 1 sharpens, and no T changes which class is on top.  A
-    class absent from the labels needs no care.
+    class absent from the labels needs no care.  A class that a case masks out with a logit of -inf
+    has probability 0 there at every T.
 
     Where the likelihood has no maximum at a finite positive T (or only at a T beyond the widest gap
     between two logits of one case, times `TEMPERATURE_RANGE`), `fit` warns (RuntimeWarning), says
@@ -189,6 +206,8 @@ class TemperatureScaling(_Map):
     temperature_ : float, what the logits are divided by
     trouble_ : str, why no temperature is best, as in the warning; empty where one is
     """
+
+    _takes_masks = True
 
     def _fit(self, logits, labels):
         temperature, trouble = _best_temperature(_gaps(logits), labels)
@@ -388,6 +407,10 @@ class HistogramBinning(_Map):
     class absent from the labels gets 0 wherever calibration cases fell.  A row of zeros becomes
     uniform, as in scikit-learn.
 
+    With equal mass a bin holds N/bins cases.  A class with n cases, fewer than that, shares its top
+    bin with cases of other classes, so that no bin says more than n bins/N for it.  Wherever
+    classes outnumber bins this costs accuracy, and `fit` warns (RuntimeWarning).
+
     Source: Zadrozny & Elkan (2001), *Obtaining calibrated probability estimates from decision
     trees and naive Bayesian classifiers*, section 4; one against the rest as in their paper of
     2002.  Introduced in chapter 1.
@@ -417,6 +440,13 @@ class HistogramBinning(_Map):
             for k, (column, edge) in enumerate(zip(probs.T, edges, strict=True))
         ]
         self.edges_ = edges
+        counts = np.bincount(labels)
+        rarest = np.where(counts, counts, len(labels)).argmin()
+        few = counts[rarest]
+        if self.spacing == "mass" and few * self.bins < len(labels):
+            said, enough = few * self.bins / len(labels), -(-len(labels) // few)
+            message = TOO_MASSIVE.format(self.bins, rarest, few, said, enough)
+            warnings.warn(f"HistogramBinning: {message}", RuntimeWarning, stacklevel=3)
 
     def _probabilities(self, logits):
         columns = zip(_softmax_of(logits).T, self.edges_, self.values_, strict=True)
@@ -439,7 +469,7 @@ class IsotonicCalibration(_Map):
 
     Attributes
     ----------
-    thresholds_ : list of K arrays, the p_k of the calibration cases, distinct in 13 decimals
+    thresholds_ : list of K arrays, the p_k of the calibration cases, distinct in 13 digits
     values_ : list of K arrays, the function there
     """
 
@@ -456,7 +486,9 @@ class IsotonicCalibration(_Map):
 def _gaps(logits):
     """Logits less the largest of their row; refuses rows wider than float64 can tell."""
     gaps = logits - logits.max(axis=1, keepdims=True)
-    check_finite_result("logits", gaps.min())  # NaN and -inf show in it
+    lowest = gaps.min()  # NaN and -inf show in it
+    if not np.isfinite(lowest):
+        check_finite_result("logits", gaps[logits > -np.inf])  # what was masked out stays so
     return gaps
 
 
@@ -485,14 +517,20 @@ def _best_temperature(gaps, labels):
     `gaps` is overwritten: β is sought in units of the widest of them.  With :math:`\bar g` the mean
     gap and :math:`\bar g_y` that of the labels, :math:`4(\bar g_y - \bar g) \le \beta \le
     (K - 1)/(-e \bar g_y)`: the variance of gaps in [-1, 0] is at most 1/4, and their mean at least
-    -(K - 1) max x exp(-βx).  So a few huge gaps, of classes masked with -1e9, do no harm.
+    -(K - 1) max x exp(-βx).  So a few huge gaps, of classes masked with -1e9, do no harm.  Gaps of
+    -inf count for nothing: they are set to one that has no weight at any β in range.
     """
+    masked = np.isneginf(gaps)
+    gaps[masked] = 0
     spread = -gaps.min()
     if spread == 0:
         return 1.0, EQUAL
     gaps /= spread
     picked = gaps[np.arange(len(labels)), labels]
     mean, at_label = gaps.mean(), picked.mean()
+    if masked.any():
+        mean = (gaps.sum(axis=1) / (~masked).sum(axis=1)).mean()
+        gaps[masked] = -1e4 * TEMPERATURE_RANGE
     if at_label == 0:  # the slope has one sign throughout
         return spread / TEMPERATURE_RANGE, COLD
     if mean >= at_label:
@@ -618,12 +656,13 @@ def _bin_means(index, hits, edges):
 
 def _fit_isotonic(probs, hits):
     """Distinct probabilities and the non-decreasing fit to the outcomes there."""
+    order = np.argsort(probs)
+    rising = probs[order]
     # A softmax of the same logits in another order differs in its last digits.
-    _, first, inverse, counts = np.unique(
-        np.round(probs, 13), return_index=True, return_inverse=True, return_counts=True
-    )
-    means = np.bincount(inverse, weights=hits) / counts
-    return probs[first], isotonic_regression(means, weights=counts).x
+    first = np.append(True, rising[1:] > rising[:-1] * (1 + 1e-13))
+    group, counts = first.cumsum() - 1, np.diff(np.append(np.flatnonzero(first), len(probs)))
+    means = np.bincount(group, weights=hits[order]) / counts
+    return rising[first], isotonic_regression(means, weights=counts).x
 
 
 def cross_fitted(scaling, logits, labels, folds=10, seed=0):
@@ -653,8 +692,7 @@ def cross_fitted(scaling, logits, labels, folds=10, seed=0):
     """
     if not isinstance(scaling, _Map):
         raise ValueError(f"scaling: expected a map such as TemperatureScaling(), got {scaling!r}")
-    logits = as_array("logits", logits, ndim=2)
-    labels = as_classes("labels", labels, *logits.shape)
+    logits, labels = as_cases(logits, labels)
     folds = check_count("folds", folds, minimum=2, maximum=len(logits))
     seed = check_count("seed", seed, minimum=0)
     fold = np.random.default_rng(seed).permutation(len(labels)) % folds

@@ -16,6 +16,7 @@ from mcunc._checks import (
     as_array,
     as_labels,
     as_outcomes,
+    as_scores,
     check_choice,
     check_finite_result,
     share_of,
@@ -109,10 +110,13 @@ class RiskCoverage:
     def coverage_at(self, risk):
         """The largest coverage that a threshold reaches with at most this risk.
 
-        0.0 where no threshold does, for which there is no `threshold_at`.  Found on the same cases
-        it promises too much for new ones: choose a threshold on others.
+        0.0 where no threshold does, for which there is no `threshold_at`; a risk below 0 is
+        refused.  Found on the same cases it promises too much for new ones: choose a threshold on
+        others.
         """
         risk = float(as_array("risk", risk, ndim=0))
+        if risk < 0:
+            raise ValueError(f"risk: must be 0 or more, as every loss is, got {risk:g}")
         fit = np.flatnonzero(self.reachable & (self.risk <= risk))
         return float(self.coverage[fit[-1]]) if len(fit) else 0.0
 
@@ -129,7 +133,7 @@ def risk_coverage(confidence, loss):
     Parameters
     ----------
     confidence : (N,) array
-        The larger, the surer; any scale.  For an uncertainty, pass its negative.
+        The larger, the surer; any scale, infinite too.  For an uncertainty, pass its negative.
     loss : (N,) array, not negative
         1 for an error and 0 for a right answer, true and false, or any other loss.
 
@@ -140,13 +144,13 @@ def risk_coverage(confidence, loss):
     Raises
     ------
     ValueError
-        For arrays of different lengths, empty ones, NaN and infinity, a negative loss, or losses
+        For arrays of different lengths, empty ones, NaN, a negative or infinite loss, or losses
         whose sum is too large for float64.
 
     Source: El-Yaniv & Wiener (2010), *On the foundations of noise-free selective classification*.
     Introduced in chapter 7.
     """
-    confidence = as_array("confidence", confidence, ndim=1)
+    confidence = as_scores("confidence", confidence)
     loss = as_outcomes("loss", loss, len(confidence))
     if loss.min() < 0:
         raise ValueError("loss: is negative somewhere; pass errors (0 and 1) or another loss")
@@ -222,7 +226,7 @@ def accuracy_versus_uncertainty(uncertainty, right, thresholds=None):
 
     Parameters
     ----------
-    uncertainty : (N,) array, the larger, the less sure
+    uncertainty : (N,) array, the larger, the less sure; infinite too
     right : (N,) array of zeros and ones, or false and true
     thresholds : (G,) array, optional; every uncertainty that occurs, rising, where it is not given
 
@@ -239,11 +243,11 @@ def accuracy_versus_uncertainty(uncertainty, right, thresholds=None):
     segmentation*; Krishnan & Tickoo (2020), *Improving model calibration with accuracy versus
     uncertainty optimization*.  Introduced in chapter 7.
     """
-    uncertainty = as_array("uncertainty", uncertainty, ndim=1)
+    uncertainty = as_scores("uncertainty", uncertainty)
     right = as_labels("right", right, len(uncertainty)).astype(bool)
     threshold = np.unique(uncertainty)
     if thresholds is not None:
-        threshold = as_array("thresholds", thresholds, ndim=1)
+        threshold = as_scores("thresholds", thresholds)
     hits, misses = np.sort(uncertainty[right]), np.sort(uncertainty[~right])
     certain = [np.searchsorted(of, threshold, side="right") for of in (hits, misses)]
     return AccuracyUncertainty(

@@ -36,6 +36,7 @@ ORDER = [
         "recalibration",
         "selective",
         "ood",
+        "conformal",
         "comparison",
     ),
     *(
@@ -83,7 +84,7 @@ ARRAYS_ONLY = {
         "recalibration",
         "corruption",
     ),
-    *("recorded", "birdwatch", "selective", "ood", "comparison"),
+    *("recorded", "birdwatch", "selective", "ood", "conformal", "comparison"),
 }
 PUBLIC = [name for name in ORDER if not name.startswith("_")]
 

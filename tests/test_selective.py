@@ -218,6 +218,11 @@ def test_accuracy_against_uncertainty_counts_every_case_once(pair, thresholds):
         (lambda: risk_coverage([0.5], [1]).risk_at(0), "coverage: must be above 0"),
         (lambda: risk_coverage([0.5], [1]).risk_at(1.1), "coverage: must be above 0"),
         (lambda: risk_coverage([0.5], [1]).coverage_at(np.nan), "risk: contains NaN"),
+        (lambda: risk_coverage([0.5], [1]).coverage_at(-0.5), "risk: must be 0 or more, .* -0.5"),
+        (lambda: risk_coverage([0.5], [1]).coverage_at(-1e-300), "risk: must be 0 or more"),
+        (lambda: risk_coverage([0.5], [np.inf]), "loss: contains NaN or infinity"),
+        (lambda: accuracy_versus_uncertainty([np.nan], [1]), "uncertainty: contains NaN"),
+        (lambda: accuracy_versus_uncertainty([0.5], [1], [np.nan]), "thresholds: contains NaN"),
         (lambda: accuracy_versus_uncertainty([0.5], [2]), "right: labels must be 0 or 1"),
         (lambda: accuracy_versus_uncertainty([0.5], [1], []), "thresholds: is empty"),
     ],
@@ -245,6 +250,17 @@ def test_extreme_confidences_keep_their_order(confidence):
     for threshold in confidence:
         accepted = np.array(confidence) >= threshold
         assert curve.risk[accepted.sum() - 1] == pytest.approx(loss[accepted].mean(), abs=1e-12)
+
+
+@given(st.lists(st.sampled_from([-np.inf, 0.0, 1.0, np.inf]), min_size=2, max_size=6))
+def test_infinite_confidences_rank_beyond_all_others(confidence):
+    loss = np.arange(len(confidence)) % 2
+    curve, finite = (risk_coverage(c, loss) for c in (confidence, np.clip(confidence, -9, 9)))
+    assert_array_equal(curve.risk, finite.risk)
+    assert_array_equal(curve.reachable, finite.reachable)
+    assert_array_equal(np.clip(curve.confidence, -9, 9), finite.confidence)
+    parts = [accuracy_versus_uncertainty(c, loss) for c in (confidence, np.clip(confidence, -9, 9))]
+    assert_array_equal(parts[0].agreement, parts[1].agreement)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint8])
