@@ -390,11 +390,12 @@ def _reliability(gaps, labels, temperature, outcome, bins, seed, group):
     confidence, loss, squared = map(np.concatenate, zip(*judged, strict=True))
     table = bin_table(confidence, outcome, bins)
     error, correlation = _error_of_mean(confidence - outcome, group), 0.0
-    if group is None:
-        null = calibration_null(confidence, bins, draws=DRAWS, seed=seed)
-    else:
+    if group is not None:
         surplus = error**2 - _error_of_mean(confidence - outcome, None) ** 2
         correlation = _correlation(confidence, group, surplus * len(labels) ** 2)
+    if correlation == 0:
+        null = calibration_null(confidence, bins, draws=DRAWS, seed=seed)
+    else:
         null = _grouped_null(confidence, group, correlation, table, seed)
     error = max(error, float(np.sqrt(table.variance_sum.sum())) / len(labels))
     scores = float(loss.mean()), float(squared.mean())
