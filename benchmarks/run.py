@@ -280,7 +280,7 @@ def main():
         (
             *(repeated_least_squares, logistic, birds),
             *(calibration_error, hundred_million, null, temperature, importing),
-            *(ensembles.many_networks, judging.million),
+            *(ensembles.many_networks, judging.million, judging.reports),
             *sampling.BENCHMARKS,
         )
     )

@@ -316,8 +316,8 @@ def refuse_probabilities(name, array, at_least=1):
     if array.size >= at_least * array.shape[-1]:
         raise ValueError(
             f"{name}: every entry lies in [0, 1] and every row sums to 1 (within 0.05), so these "
-            "look like probabilities; pass np.log(probs), whose softmax is probs (if they are "
-            "logits all the same, subtract 1 from each: their softmax stays as it is)"
+            "look like probabilities; pass np.log(probs), whose softmax is probs (or, if they "
+            "really are logits, logits - 1, which has the same softmax)"
         )
 
 

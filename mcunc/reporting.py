@@ -24,8 +24,9 @@ of :math:`x_i` over G groups is the root of :math:`\frac{G}{G-1} \sum_g (\sum_{i
 x))^2 / N^2` (Liang & Zeger 1986, *Biometrika* 73, 13-22, with the usual factor for G).  The redraws
 assume more: a case comes true where a normal variable, of which a part is shared by its group, is
 below :math:`\Phi^{-1}(c_i)` (Emrich & Piedmonte 1991, *The American Statistician* 45, 302-304).
-The part, one correlation for all groups, is the one at which confidence less accuracy varies as
-much as its robust error says, or 0.
+The part, one correlation for all groups, is the one at which outcomes of a group covary as much as
+these do about their confidences, or 0.  In simulations 3 to 7 of 100 calibrated networks are then
+called miscalibrated; up to 18, if 20 groups all but share an outcome.
 
 Source: Guo, Pleiss, Sun & Weinberger (2017), *On Calibration of Modern Neural Networks*; the null
 after Bröcker & Smith (2007), *Weather and Forecasting* 22, 651-661.  Introduced in chapter 1 of
@@ -389,11 +390,12 @@ def _reliability(gaps, labels, temperature, outcome, bins, seed, group):
     confidence, loss, squared = map(np.concatenate, zip(*judged, strict=True))
     table = bin_table(confidence, outcome, bins)
     error, correlation = _error_of_mean(confidence - outcome, group), 0.0
-    if group is None:
+    if group is not None:
+        surplus = error**2 - _error_of_mean(confidence - outcome, None) ** 2
+        correlation = _correlation(confidence, group, surplus * len(labels) ** 2)
+    if correlation == 0:
         null = calibration_null(confidence, bins, draws=DRAWS, seed=seed)
     else:
-        surplus = (error * len(labels)) ** 2 - table.variance_sum.sum()
-        correlation = _correlation(confidence, group, surplus)
         null = _grouped_null(confidence, group, correlation, table, seed)
     error = max(error, float(np.sqrt(table.variance_sum.sum())) / len(labels))
     scores = float(loss.mean()), float(squared.mean())
@@ -427,7 +429,7 @@ def _correlation(confidence, group, surplus):
     :math:`h_k = \varphi(a) He_{k-1}(a)/\sqrt{k!}` at :math:`a = \Phi^{-1}(c)`: the coefficients are
     :math:`\sum_g (\sum_{i \in g} h_{ki})^2 - \sum_i h_{ki}^2` (Pearson's tetrachoric series).
     """
-    if surplus <= 0:
+    if surplus <= 1e-9 * len(group):  # up to rounding
         return 0.0
     a = _normal(confidence)
     h, before, series = np.exp(-(a**2) / 2) / np.sqrt(2 * np.pi), 0.0, [-surplus]
@@ -444,7 +446,7 @@ def _normal(confidence):
     return ndtri(np.minimum(confidence, 1 - 1e-16))
 
 
-def _grouped_null(confidence, group, correlation, table, seed):
+def _grouped_null(confidence, group, correlation, table, seed, draws=DRAWS):
     """What these confidences show if they are right and cases of a group hang together.
 
     Cases of a group and bin whose confidences are next to equal are drawn as one binomial number.
@@ -457,10 +459,10 @@ def _grouped_null(confidence, group, correlation, table, seed):
     a = _normal(np.bincount(cell, confidence) / count)
     bin_, mine = np.divmod(cells // (level.max() + 1), groups)
     first = np.flatnonzero(np.diff(bin_, prepend=-1))
-    outcome_sum = np.zeros((DRAWS, len(table.count)), dtype=np.int64)
+    outcome_sum = np.zeros((draws, len(table.count)), dtype=np.int64)
     step = max(BLOCK // len(cells), 1)
-    for start in range(0, DRAWS, step):
-        shared = rng.standard_normal((min(step, DRAWS - start), groups))[:, mine]
+    for start in range(0, draws, step):
+        shared = rng.standard_normal((min(step, draws - start), groups))[:, mine]
         chance = ndtr((a - np.sqrt(correlation) * shared) / np.sqrt(1 - correlation))
         hits = np.add.reduceat(rng.binomial(count, chance), first, axis=1)
         outcome_sum[start : start + step, bin_[first]] = hits

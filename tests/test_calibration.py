@@ -18,6 +18,7 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 from strategies import EXTREMES, GARBAGE, LEVELS, arguments, assert_finite, finite_or_named, labels
 
+from mcunc import calibration
 from mcunc.calibration import (
     BinTable,
     bin_edges,
@@ -721,6 +722,19 @@ def test_classwise_null_over_several_rounds_of_counts():
     assert many.shape == (9,)
     # nearly every probability has a bin of its own: Σ|1(y = k) - p| = 2(1 - p_y) per case
     assert_allclose(many.mean(), 2 * (probs * (1 - probs)).sum() / probs.size, rtol=0.1)
+
+
+def test_null_of_very_many_cases():
+    """Each bin has its exact mean, and its variance to 6.7 errors of a variance of 1,000 draws."""
+    confidence = np.random.default_rng(0).beta(3, 1, calibration.ONE_BY_ONE + 1)
+    null, table = calibration_null(confidence), bin_table(confidence, confidence > 2)
+    error = np.sqrt(table.variance_sum / 1000)
+    assert (np.abs(null.outcome_sum.mean(axis=0) - table.confidence_sum) < 6 * error).all()
+    assert_allclose(null.outcome_sum.var(axis=0), table.variance_sum, rtol=0.3)
+    assert_array_equal(null.count, table.count)
+    assert_array_equal(calibration_null(confidence[::-1]).outcome_sum, null.outcome_sum)
+    sure = calibration_null(np.ones(calibration.ONE_BY_ONE + 1), draws=5)
+    assert (sure.outcome_sum[:, -1] == calibration.ONE_BY_ONE + 1).all()
 
 
 # Brier ----------------------------------------------------------------------------------------

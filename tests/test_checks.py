@@ -17,6 +17,8 @@ from mcunc._checks import (
     check_unmasked,
     refuse_probabilities,
 )
+from mcunc.linear import fit_least_squares
+from mcunc.logistic import fit_logistic
 
 RNG = np.random.default_rng(0)
 Z = 2 * RNG.normal(size=(30, 3))
@@ -264,3 +266,12 @@ def test_tables_with_missing_entries_say_where(dtype):
 )
 def test_other_tables_are_refused(value):
     refused(lambda: as_array("x", value, 1), "^x: ")
+
+
+def test_fits_take_a_column_of_outcomes():
+    X = np.column_stack([np.ones(30), Z[:, 0]])
+    y = Z[:, 1] + (Y == 1)
+    for fit, outcome in ((fit_least_squares, y), (fit_logistic, (y > 0).astype(float))):
+        same = fit(X, outcome).coefficients
+        assert (fit(X, outcome[:, None]).coefficients == same).all()
+        assert (fit(X, pd.DataFrame(outcome)).coefficients == same).all()

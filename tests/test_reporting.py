@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
-from scipy.stats import binom
+from scipy.stats import binom, multivariate_normal, norm
 from sklearn import metrics
 from strategies import arguments, designs, finite_or_named
 
@@ -24,7 +24,16 @@ import matplotlib.pyplot as plt
 
 import mcunc
 from mcunc import calibration
-from mcunc.reporting import FEWEST, FOLDS, Reliability, Report, report
+from mcunc.reporting import (
+    FEWEST,
+    FOLDS,
+    Reliability,
+    Report,
+    _correlation,
+    _error_of_mean,
+    _grouped_null,
+    report,
+)
 
 
 def simulated(cases, classes=10, scale=1.0, spread=2.0, seed=0):
@@ -153,6 +162,28 @@ def test_half_and_single_precision(dtype, tolerance):
     assert_allclose(numbers(found), numbers(same), rtol=1e-6, atol=1e-9)
 
 
+def test_masked_classes_are_classes_of_probability_0():
+    """-inf is what -1e9 comes to, and what leaving out the column comes to."""
+    logits, labels = simulated(400, classes=4, scale=1.5)
+    mask = np.random.default_rng(1).random(logits.shape) < 0.3
+    mask[np.arange(400), labels] = False
+    found, near = (report(np.where(mask, low, logits), labels) for low in (-np.inf, -1e9))
+    assert_allclose(numbers(found), numbers(near), rtol=1e-6, atol=1e-9)
+    with_column = np.column_stack([logits, np.full(400, -np.inf)])
+    assert_allclose(
+        numbers(report(with_column, labels)), numbers(report(logits, labels)), atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("digits", [16, 4, 2])
+def test_rounded_probabilities_are_no_logits(digits):
+    logits, labels = simulated(200)
+    probs = np.round(softmax(logits, axis=1), digits)
+    for value in (probs, probs.astype(np.float16)):
+        with pytest.raises(ValueError, match=r"^logits: .*probabilities; pass np\.log"):
+            report(value, labels)
+
+
 def test_lists_will_do():
     logits, labels = simulated(40, classes=3)
     assert str(report(logits.tolist(), labels.tolist())) == str(report(logits, labels))
@@ -204,10 +235,10 @@ def test_calibrated_logits_are_called_so_at_the_nominal_rate():
     runs = 200
     found = [report(*simulated(400, classes=4, seed=seed), seed=seed) for seed in range(runs)]
     signs = sum(f.before.p_value <= 0.05 for f in found)
-    low, high = binom.interval(0.999, runs, 0.05)
+    low, high = binom.interval(1 - 1e-6, runs, 0.05)
     assert low <= signs <= high
     silent = sum(f.finding == "none" for f in found)
-    assert silent >= binom.ppf(0.001, runs, 0.90)  # 5 % have a sign, a few more are unclear
+    assert silent >= binom.ppf(1e-6, runs, 0.90)  # 5 % have a sign, a few more are unclear
     assert all(f.finding in ("none", "unclear") for f in found if f.before.p_value > 0.05)
 
 
@@ -342,6 +373,231 @@ def test_absent_classes_are_counted():
     found = report(logits[keep], labels[keep])
     assert found.absent == 2
     assert "6 classes (2 of them without a case)" in str(found)
+
+
+# Labels that do not belong ---------------------------------------------------------------------
+
+MESSAGE = "abels do not seem to belong to these logits"
+
+
+def assert_unrelated(found):
+    assert found.finding == "unrelated"
+    assert MESSAGE in found.headline
+    assert "same order" in str(found)
+    assert "held out" not in str(found).lower()
+    accuracy, claimed = found.accuracy, found.before.confidence
+    assert f"ccuracy is {accuracy:.2%}, no more than by guessing" in found.verdict
+    assert f"claim {claimed:.2%}" in found.verdict
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+@pytest.mark.parametrize("scale", [1.0, 5.0])
+def test_labels_in_another_order_are_told(classes, scale):
+    """Every case with each label once, which is independence; and the classes in another order."""
+    logits, labels = simulated(400, classes=classes, scale=scale, spread=3.0)
+    assert_unrelated(report(np.repeat(logits, classes, axis=0), np.tile(np.arange(classes), 400)))
+    assert_unrelated(report(logits, (labels + 1) % classes))
+    assert report(logits, labels).finding != "unrelated"
+
+
+def test_rare_classes_do_not_hide_it():
+    """Eight labels of ten are class 0 whatever the logits, which favour it as well."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(400, 3)) * 4 + [9, 0, 0]
+    found = report(np.repeat(logits, 10, axis=0), np.tile([0] * 8 + [1, 2], 400))
+    assert found.accuracy > 0.7
+    assert_unrelated(found)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_weak_networks_that_claim_little_are_spared(seed):
+    """Their confidences are right, however near to guessing: Bernstein's bound is 1e-6 for each."""
+    rng = np.random.default_rng(seed)
+    cases, classes = int(rng.integers(20, 2000)), int(rng.integers(2, 20))
+    logits, labels = simulated(cases, classes, spread=np.exp(rng.uniform(-4, 1)), seed=seed)
+    assert report(logits, labels).finding != "unrelated"
+
+
+def test_networks_that_always_say_the_same_are_spared():
+    """An honest one whose best guess is class 0 every time, and confident ones without a clue."""
+    rng = np.random.default_rng(0)
+    logits = np.column_stack([np.full(2000, 2.0), rng.normal(size=(2000, 2))])
+    logits[:, 1:] = np.minimum(logits[:, 1:], 1.9)
+    labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    for scale in (1, 5):
+        assert report(scale * logits, labels).finding != "unrelated"
+
+
+# Groups ---------------------------------------------------------------------------------------
+
+
+def alike(groups, size, correlation, seed=0, concentration=(2, 1)):
+    """Right claims whose outcomes share a normal variable within groups, Emrich & Piedmonte's."""
+    rng = np.random.default_rng(seed)
+    group = np.repeat(np.arange(groups), size)
+    confidence = 0.5 + 0.5 * rng.beta(*concentration, len(group))
+    shared, own = rng.normal(size=groups)[group], rng.normal(size=len(group))
+    latent = np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own
+    return confidence, latent < norm.ppf(confidence), group
+
+
+def as_two_classes(confidence, outcome):
+    """Logits with this confidence in class 0, and labels."""
+    return np.log(np.column_stack([confidence, 1 - confidence])), (~outcome).astype(int)
+
+
+def test_errors_are_those_of_statsmodels():
+    """cov_type="cluster" with its default correction, G/(G - 1) for a constant alone."""
+    sm = pytest.importorskip("statsmodels.api")
+    confidence, outcome, group = alike(40, 12, 0.4)
+    found = report(*as_two_classes(confidence, outcome), groups=group)
+
+    def error(values):
+        fit = sm.OLS(values, np.ones(len(values)))
+        return fit.fit(cov_type="cluster", cov_kwds={"groups": group}).bse[0]
+
+    assert_allclose(found.accuracy_error, error(outcome.astype(float)))
+    assert_allclose(found.before.excess_error, error(confidence - outcome))
+    logits, labels = as_two_classes(confidence, outcome)
+    fold = (np.random.default_rng(0).permutation(40) % FOLDS)[group]
+    scaled = logits / found.fold_temperatures[fold, None]
+    losses = [-log_softmax(z, axis=1)[np.arange(480), labels] for z in (logits, scaled)]
+    assert_allclose(found.gain_error, error(losses[0] - losses[1]), rtol=1e-6)
+
+
+def test_a_group_of_each_case_is_no_group():
+    """But for N/(N - 1) in the error of the accuracy, and the redraws."""
+    logits, labels = simulated(400, scale=1.5)
+    alone, found = report(logits, labels), report(logits, labels, groups=np.arange(400))
+    assert_allclose(found.before.excess_error, alone.before.excess_error)
+    assert_allclose(found.fold_temperatures, alone.fold_temperatures)
+    assert_allclose((found.gain, found.gain_error), (alone.gain, alone.gain_error))
+    assert_allclose(found.accuracy_error, alone.accuracy_error * np.sqrt(400 / 399))
+    assert found.before.correlation == 0
+
+
+def test_folds_keep_groups_together():
+    """Copies of a case are never on both sides: the temperatures are those of one copy of each."""
+    logits, labels = simulated(100, classes=4, scale=1.6)
+    once = report(logits, labels)
+    copies = np.repeat(np.arange(100), 5)
+    found = report(logits[copies], labels[copies], groups=copies)
+    assert_allclose(found.fold_temperatures, once.fold_temperatures, rtol=1e-6)
+    assert_allclose(found.gain_error, once.gain_error, rtol=1e-6)  # copies add nothing
+    assert_allclose(found.before.excess_error, once.before.excess_error)
+
+
+@pytest.mark.parametrize("correlation", [0.1, 0.6, 0.95])
+def test_correlation_has_the_covariance_of_a_bivariate_normal(correlation):
+    """P(both right) from scipy's bivariate normal, for pairs and for a group of three."""
+    claims, group = np.array([0.6, 0.9, 0.7, 0.8, 0.95]), np.array([0, 0, 1, 1, 1])
+    surplus = 0.0
+    for i, j in ((0, 1), (2, 3), (2, 4), (3, 4)):
+        covariance = [[1, correlation], [correlation, 1]]
+        both = multivariate_normal(cov=covariance).cdf(norm.ppf(claims[[i, j]]))
+        surplus += 2 * (both - claims[i] * claims[j])
+    assert_allclose(_correlation(claims, group, surplus), correlation, rtol=1e-3)
+    assert _correlation(claims, group, -1.0) == 0
+    assert _correlation(claims, group, 100.0) == 0.999
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.999])
+def test_redraws_have_the_claimed_mean_and_the_spread_of_their_correlation(correlation):
+    """20,000 redraws: bounds of 6 errors of a mean, and of 12 % (6 errors and more) of a variance.
+
+    Copies of a claim, so that one cell holds several cases; at 0.999 all of a group agree, nearly.
+    """
+    claims, group = np.tile([0.55, 0.9, 0.9], 6), np.repeat(np.arange(6), 3)
+    table = calibration.bin_table(claims, np.ones(18), 4)
+    null = _grouped_null(claims, group, correlation, table, seed=0, draws=20_000)
+    totals = null.outcome_sum.sum(axis=1)
+    variance, h = (claims * (1 - claims)).sum(), {}
+    for i, j in ((0.55, 0.9), (0.9, 0.9)):
+        shape = [[1, correlation], [correlation, 1]]
+        h[i, j] = multivariate_normal(cov=shape).cdf(norm.ppf([i, j])) - i * j
+    variance += 6 * 2 * (2 * h[0.55, 0.9] + h[0.9, 0.9])
+    assert abs(totals.mean() - claims.sum()) < 6 * np.sqrt(variance / 20_000)
+    assert_allclose(totals.var(), variance, rtol=0.12)
+    assert (null.outcome_sum.max(axis=0) <= table.count).all()
+
+
+@pytest.mark.parametrize(
+    ("groups", "size", "correlation"), [(100, 5, 0.0), (100, 5, 0.4), (50, 20, 0.3)]
+)
+def test_level_with_groups(groups, size, correlation):
+    """Of 100 calibrated networks at most 27 have a sign.
+
+    More would come with a chance below 1e-6 even at a level of 10 %.
+    """
+    signs = 0
+    for seed in range(100):
+        confidence, outcome, group = alike(groups, size, correlation, seed)
+        table = calibration.bin_table(confidence, outcome)
+        errors = [_error_of_mean(confidence - outcome, by) for by in (group, None)]
+        surplus = (errors[0] ** 2 - errors[1] ** 2) * len(group) ** 2
+        part = _correlation(confidence, group, surplus)
+        null = _grouped_null(confidence, group, part, table, seed, draws=39)
+        signs += null.p_value(table.ece) <= 0.05
+    assert binom.sf(27, 100, 0.10) < 1e-6
+    assert signs <= 27
+
+
+def test_groups_undo_copies():
+    """48 of 60 with confidence .8 are right, every case 50 times: the null is √50 as wide."""
+    copies = np.repeat(np.arange(60), 50)
+    logits, labels = as_two_classes(np.full(3000, 0.8), copies < 48)
+    alone, found = report(logits, labels), report(logits, labels, groups=copies)
+    assert found.before.correlation == 0.999
+    assert_allclose(found.before.limit, np.sqrt(50) * alone.before.limit, rtol=0.25)
+    assert_allclose(found.accuracy_error, np.sqrt(0.8 * 0.2 / 59))
+
+
+def test_miscalibration_is_found_with_groups_too():
+    confidence, outcome, group = alike(100, 20, 0.2)
+    logits, labels = as_two_classes(confidence, outcome)
+    found = report(4 * logits, labels, groups=group)
+    assert found.finding == "over-confident"
+    assert 2 < found.temperature < 8
+    text = str(found)
+    assert "2,000 cases in 100 groups, 2 classes" in text
+    assert "one standard error over groups" in text
+    assert "This holds for groups drawn like these" in text
+    assert f"(correlation {found.before.correlation:.2f})" in " ".join(text.split())
+    assert max(map(len, text.split("\n"))) <= 84
+    assert "groups" not in str(report(4 * logits, labels))
+    found.plot().canvas.draw()
+
+
+@pytest.mark.parametrize("kind", ["text", "column", "objects", "tensor"])
+def test_ids_of_groups_may_be_anything_that_differs(kind):
+    logits, labels = simulated(200, scale=1.5)
+    numbers_of = np.arange(200) // 4
+    ids = {
+        "text": np.array([f"patient {i}" for i in numbers_of]),
+        "column": 1000 + numbers_of[:, None],
+        "objects": [f"p{i}" if i % 2 else int(i) for i in numbers_of],
+        "tensor": pytest.importorskip("torch").tensor(numbers_of),
+    }[kind]
+    same = report(logits, labels, groups=numbers_of)
+    assert str(report(logits, labels, groups=ids)) == str(same)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (np.arange(200) // 20, r"10 groups are too few .* at least 20"),
+        (np.arange(199), "has 199 ids for 200 cases"),
+        (np.zeros((200, 2)), "expected one id for each case"),
+        ("patients", "expected one id for each case"),
+        ([None, *range(199)], "row 0 has no id"),
+        ([*range(199), np.nan], "row 199 has no id"),
+        ([[1]] * 100 + [[1, 2]] * 100, "ids must be whole numbers or strings"),
+    ],
+)
+def test_other_groups_are_refused(groups, message):
+    logits, labels = simulated(200)
+    with pytest.raises(ValueError, match=f"^groups: .*{message}"):
+        report(logits, labels, groups=groups)
 
 
 # The page -------------------------------------------------------------------------------------
