@@ -212,9 +212,11 @@ def grad_cam(network, x, classes=None, layer="features", batch_size=None, reshap
         picture's sides than the third and fourth; where both are, if the layer has linear
         layers or LayerNorm and no convolution.
     """
-    part = dict(as_network(network).named_modules()).get(layer) if isinstance(layer, str) else None
+    parts = dict(as_network(network).named_modules())
+    part = parts.get(layer) if isinstance(layer, str) else None
     if part is None:
         raise ValueError(f"layer: the network has no part {layer!r}; name one of its modules")
+    _refuse_scripted(part)
     if not (reshape is None or callable(reshape)):
         raise ValueError(f"reshape: expected a callable or None, got {reshape!r}")
     maps = []
@@ -374,6 +376,11 @@ def _only_before_head(network):
         raise ValueError("network: has no dropout before its head; see dropout.with_dropout")
 
 
+def _refuse_scripted(part):
+    if isinstance(part, torch.jit.ScriptModule):
+        raise ValueError("network: is scripted, and hides its parts; pass what it was made from")
+
+
 def _check_network(network):
     if isinstance(network, torch.jit.ScriptModule):
         raise ValueError(
@@ -465,8 +472,8 @@ def _with_gradient(network, batch, chosen, layer, part):
         (gradient,) = torch.autograd.grad(score, seen[0], allow_unused=True)
     if gradient is None:
         raise ValueError(
-            f"layer: nothing leads from the output of {layer!r} to the logits, or it is inside a "
-            "scripted module, where it cannot be seen; name another, of the module before scripting"
+            f"layer: nothing leads from the output of {layer!r} to the logits; name another (in a "
+            "traced or exported network no layer can be seen)"
         )
     return seen[0].detach(), gradient
 

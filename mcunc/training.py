@@ -445,7 +445,10 @@ def _one_epoch(network, optimiser, images, labels, recipe, augment, key, bar, ma
     seed_noise(noise, device)
     total = correct = 0.0
     steps = torch.randperm(len(images), generator=generator).split(recipe.batch_size)
-    network.train()
+    try:
+        network.train()
+    except NotImplementedError:
+        raise ValueError("network: was exported; train the module it was made from") from None
     if recipe.keep_statistics:
         for _, module in _batchnorm(network):
             module.training = False

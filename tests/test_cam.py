@@ -481,6 +481,16 @@ def _arrays(found):
 # Refusals -------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore")  # both ways are deprecated
+def test_scripted_networks_are_named():
+    scripted = torch.jit.script(nn.Sequential(small().features, *average(), nn.Linear(6, 4)))
+    for call in (class_activation_maps, lambda *given: grad_cam(*given, layer="0")):
+        with pytest.raises(ValueError, match=r"^network: is scripted"):
+            call(scripted, X)
+    with pytest.raises(ValueError, match=r"^network: is scripted|^layer: .* traced"):
+        grad_cam(torch.jit.trace(small(), X), X)
+
+
 class Interrupted(nn.Module):
     """Maps, while another thread draws random numbers."""
 

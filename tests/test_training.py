@@ -1028,6 +1028,32 @@ def test_the_cause_is_named_and_not_what_torch_says_alone(network, images, messa
         predict_logits(network, images)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_scripted_and_exported_networks_are_run():
+    network = linear().eval()
+    expected = predict_logits(network, IMAGES)
+    x, scripted = as_input(IMAGES), torch.jit.script(network)
+    batch = {0: torch.export.Dim("batch")}
+    exported = torch.export.export(network, (x,), dynamic_shapes=(batch,))
+    made = [scripted, torch.jit.trace(network, x), torch.jit.freeze(scripted), exported.module()]
+    for one in made:
+        assert_allclose(predict_logits(one, IMAGES), expected, rtol=1e-5, atol=1e-6)
+    fit(scripted)
+    with pytest.raises(ValueError, match=r"^network: .* ExportedProgram; pass its module\(\)"):
+        predict_logits(exported, IMAGES)
+    with pytest.raises(ValueError, match=r"^network: was exported; train the module"):
+        fit(exported.module())
+
+
+def test_integers_go_to_networks_that_count_words():
+    network = nn.Sequential(nn.Embedding(9, 3), nn.Flatten(), nn.Linear(12, 2))
+    words = np.arange(8).reshape(2, 4)
+    with torch.no_grad():
+        assert_allclose(predict_logits(network, words), network(torch.tensor(words)), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"^images: the network does not take .* out of range"):
+        predict_logits(network, words + 5)
+
+
 def test_running_out_of_memory_stays_what_it_is():
     """So that a caller can go on with smaller batches."""
 
