@@ -670,6 +670,10 @@ def test_a_network_learns_what_can_be_learnt():
         ({"images": IMAGES[:, :1]}, r"images: the network does not take \(1, 1, 8, 8\)"),
         ({"network": nn.Flatten()}, "network: has no parameters"),
         ({"network": nn.Conv2d(3, 4, 1)}, r"network: must return logits \(B, K\)"),
+        (
+            {"network": nn.Sequential(nn.Flatten(), nn.Linear(192, 1))},
+            "network: returns one logit; cross-entropy needs two",
+        ),
         ({"watch": lambda network: 0.5}, "watch: must return a dict of numbers"),
         ({"watch": lambda network: {"a": "b"}}, "watch: must return a dict of numbers"),
         ({"device": "meta"}, "device: must be 'cpu' or 'cuda'"),
