@@ -209,8 +209,8 @@ def grad_cam(network, x, classes=None, layer="features", batch_size=None, reshap
         For pictures or classes that do not fit, a layer that is not in the network, that the logits
         do not depend on, or whose output is not (B, C, h, w).  Outputs of four axes are taken for
         (B, h, w, C) if their second and third axis are more nearly in the proportion of the
-        picture's sides than the third and fourth; where both are, if the layer has linear
-        layers or LayerNorm and no convolution.
+        picture's sides than the third and fourth.  Where they are nearly alike (logarithms within
+        0.1), it depends on whether the layer has linear layers or LayerNorm and no convolution.
     """
     parts = dict(as_network(network).named_modules())
     part = parts.get(layer) if isinstance(layer, str) else None
@@ -491,7 +491,7 @@ def _refuse_other_layouts(output, batch, layer, part):
     first, last = (abs(one - expected) for one in found)
     kinds = [type(module) for module in part.modules()]
     dense = {nn.Linear, nn.LayerNorm} & set(kinds) and nn.Conv2d not in kinds
-    if first < last or (first == last and dense):
+    if first < last + (0.1 if dense else -0.1):
         raise ValueError(
             f"layer: {layer!r} returns {shape}, which looks like (B, h, w, C); pass "
             "reshape=lambda a: a.permute(0, 3, 1, 2), or reshape=lambda a: a if it is (B, C, h, w)"

@@ -299,7 +299,8 @@ def test_oblong_pictures_tell_the_layout_too():
         ValueError, match=r"returns \(2, 8, 4, 16\), which looks like \(B, h, w, C\)"
     ):
         grad_cam(swin(), x, layer="features")
-    conv = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.ReLU(), *average(), nn.Linear(8, 4)).eval()
+    x = torch.rand(2, 3, 35, 47)  # of which 6 × 8 is more nearly the proportion than 8 × 11
+    conv = nn.Sequential(nn.Conv2d(3, 6, 4, 4), nn.ReLU(), *average(), nn.Linear(6, 4)).eval()
     np.testing.assert_allclose(grad_cam(conv, x, 1, "0"), by_the_package(conv, x, "0"), atol=1e-4)
 
 
