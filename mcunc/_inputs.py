@@ -14,7 +14,8 @@ _NUMBERS = {"cpu": 2**21, "cuda": 2**24}  # in a batch, where the caller names n
 def as_network(network):
     """Return `network` if it is a torch module."""
     if not isinstance(network, torch.nn.Module):
-        raise ValueError(f"network: expected a torch.nn.Module, got {type(network).__name__}")
+        cure = "; pass its module()" if hasattr(network, "module") else ""
+        raise ValueError(f"network: expected a torch.nn.Module, got {type(network).__name__}{cure}")
     return network
 
 
@@ -133,7 +134,7 @@ def device_of(network):
 @contextmanager
 def evaluating(network):
     """Evaluation mode without gradients, and afterwards every module in the mode it was in."""
-    training = [module for module in network.modules() if module.training]
+    training = [m for m in network.modules() if getattr(m, "training", False)]  # frozen: neither
     for module in training:
         module.training = False
     try:

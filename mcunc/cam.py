@@ -209,12 +209,14 @@ def grad_cam(network, x, classes=None, layer="features", batch_size=None, reshap
         For pictures or classes that do not fit, a layer that is not in the network, that the logits
         do not depend on, or whose output is not (B, C, h, w).  Outputs of four axes are taken for
         (B, h, w, C) if their second and third axis are more nearly in the proportion of the
-        picture's sides than the third and fourth; where both are, if the layer has linear
-        layers or LayerNorm and no convolution.
+        picture's sides than the third and fourth.  Where they are nearly alike (logarithms within
+        0.1), it depends on whether the layer has linear layers or LayerNorm and no convolution.
     """
-    part = dict(as_network(network).named_modules()).get(layer) if isinstance(layer, str) else None
+    parts = dict(as_network(network).named_modules())
+    part = parts.get(layer) if isinstance(layer, str) else None
     if part is None:
         raise ValueError(f"layer: the network has no part {layer!r}; name one of its modules")
+    _refuse_scripted(part)
     if not (reshape is None or callable(reshape)):
         raise ValueError(f"reshape: expected a callable or None, got {reshape!r}")
     maps = []
@@ -374,6 +376,11 @@ def _only_before_head(network):
         raise ValueError("network: has no dropout before its head; see dropout.with_dropout")
 
 
+def _refuse_scripted(part):
+    if isinstance(part, torch.jit.ScriptModule):
+        raise ValueError("network: is scripted, and hides its parts; pass what it was made from")
+
+
 def _check_network(network):
     if isinstance(network, torch.jit.ScriptModule):
         raise ValueError(
@@ -465,8 +472,8 @@ def _with_gradient(network, batch, chosen, layer, part):
         (gradient,) = torch.autograd.grad(score, seen[0], allow_unused=True)
     if gradient is None:
         raise ValueError(
-            f"layer: nothing leads from the output of {layer!r} to the logits, or it is inside a "
-            "scripted module, where it cannot be seen; name another, of the module before scripting"
+            f"layer: nothing leads from the output of {layer!r} to the logits; name another (in a "
+            "traced or exported network no layer can be seen)"
         )
     return seen[0].detach(), gradient
 
@@ -484,7 +491,7 @@ def _refuse_other_layouts(output, batch, layer, part):
     first, last = (abs(one - expected) for one in found)
     kinds = [type(module) for module in part.modules()]
     dense = {nn.Linear, nn.LayerNorm} & set(kinds) and nn.Conv2d not in kinds
-    if first < last or (first == last and dense):
+    if first < last + (0.1 if dense else -0.1):
         raise ValueError(
             f"layer: {layer!r} returns {shape}, which looks like (B, h, w, C); pass "
             "reshape=lambda a: a.permute(0, 3, 1, 2), or reshape=lambda a: a if it is (B, C, h, w)"

@@ -134,8 +134,9 @@ class Recipe:
     momentum : float in [0, 1); 0 is plain gradient descent
     weight_decay : float, not negative
     keep_statistics : bool
-        Leave BatchNorm in evaluation mode, with the means and variances that it has; its scale and
-        shift are trained.  For networks that come trained.
+        Leave BatchNorm in evaluation mode, with the means and variances that it has, and
+        InstanceNorm that has such; their scale and shift are trained.  For networks that come
+        trained.
     halved : float in [0, 1)
         In this part of the epochs, from the first (rounded as for `drops`), pictures come at half
         their side, for a quarter of the time.
@@ -239,18 +240,14 @@ def fit_minibatches(
     with _own_noise(device), evaluating(network.to(device)):  # one picture tells format and classes
         output, layout = forward(network, as_input(images[:1], network), "images", convert=True)
     classes = logits_in(output, 1).shape[1]
+    if classes == 1:
+        raise ValueError("network: returns one logit; cross-entropy needs two for two classes")
     labels = torch.from_numpy(as_classes("labels", labels, len(images), classes).astype(np.int64))
     optimiser = torch.optim.SGD(
         network.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum,
         nesterov=recipe.momentum > 0, weight_decay=recipe.weight_decay,
     )  # fmt: skip
-    settings = asdict(recipe)
-    for later in ("keep_statistics", "halved"):  # unknown to checkpoints written before them
-        if not settings[later]:
-            del settings[later]
-    run = {"recipe": settings, "seed": seed, "data": _fingerprint(images, labels)}
-    run |= {"augment": _name(augment), "masks": masks is not None}
-    run |= {} if setting is None else {"setting": setting}
+    run = _identity(recipe, seed, images, labels, augment, masks, setting)
     history = _checkpoint.resume(checkpoint, run, network, optimiser)
     steps = -(-len(images) // recipe.batch_size)
     bar = tqdm(
@@ -402,6 +399,17 @@ def _check_run(network, recipe, augment, watch, checkpoint, masks):
         raise ValueError(f"checkpoint: expected a path or None, got {checkpoint!r}")
 
 
+def _identity(recipe, seed, images, labels, augment, masks, setting):
+    """What tells a run from others, for its checkpoint."""
+    settings = asdict(recipe)
+    for later in ("keep_statistics", "halved"):  # unknown to checkpoints written before them
+        if not settings[later]:
+            del settings[later]
+    run = {"recipe": settings, "seed": seed, "data": _fingerprint(images, labels)}
+    run |= {"augment": _name(augment), "masks": masks is not None}
+    return run if setting is None else run | {"setting": setting}
+
+
 def _batchnorm(network):
     """Names and modules of what normalises by statistics of its own; InstanceNorm can, too."""
     kind = torch.nn.modules.batchnorm._NormBase
@@ -445,18 +453,14 @@ def _one_epoch(network, optimiser, images, labels, recipe, augment, key, bar, ma
     seed_noise(noise, device)
     total = correct = 0.0
     steps = torch.randperm(len(images), generator=generator).split(recipe.batch_size)
-    network.train()
-    if recipe.keep_statistics:
-        for _, module in _batchnorm(network):
-            module.training = False
+    _into_training(network, recipe)
     try:
         for step, chosen in enumerate(steps, key[1] * len(steps)):
             batch, target = images[chosen].to(device), labels[chosen].to(device)
             if augment is not None:  # all of the batch in every process, so that all draw alike
                 batch = augment(batch, generator)
             if key[1] < round(recipe.halved * recipe.epochs):
-                half = torch.nn.functional.avg_pool2d(batch.float(), 2)
-                batch = (half if batch.is_floating_point() else half.round()).to(batch.dtype)
+                batch = _half(batch)
             optimiser.zero_grad()
             mine = _parallel.part(len(chosen))
             draws = nullcontext() if masks is None else masks(step, mine.start, len(batch[mine]))
@@ -476,6 +480,22 @@ def _one_epoch(network, optimiser, images, labels, recipe, augment, key, bar, ma
     if not all(value.isfinite().all() for value in (*network.parameters(), *network.buffers())):
         raise ValueError("recipe: the weights are not finite any more; lower learning_rate")
     return {"train_loss": total / len(images), "train_accuracy": correct / len(images)}
+
+
+def _into_training(network, recipe):
+    try:
+        network.train()
+    except NotImplementedError:
+        raise ValueError("network: was exported; train the module it was made from") from None
+    if recipe.keep_statistics:
+        for _, module in _batchnorm(network):
+            module.training = False
+
+
+def _half(images):
+    """Pictures at half their side."""
+    half = torch.nn.functional.avg_pool2d(images.float(), 2)
+    return (half if images.is_floating_point() else half.round()).to(images.dtype)
 
 
 def _has_bfloat16(device):

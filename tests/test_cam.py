@@ -299,7 +299,8 @@ def test_oblong_pictures_tell_the_layout_too():
         ValueError, match=r"returns \(2, 8, 4, 16\), which looks like \(B, h, w, C\)"
     ):
         grad_cam(swin(), x, layer="features")
-    conv = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.ReLU(), *average(), nn.Linear(8, 4)).eval()
+    x = torch.rand(2, 3, 35, 47)  # of which 6 × 8 is more nearly the proportion than 8 × 11
+    conv = nn.Sequential(nn.Conv2d(3, 6, 4, 4), nn.ReLU(), *average(), nn.Linear(6, 4)).eval()
     np.testing.assert_allclose(grad_cam(conv, x, 1, "0"), by_the_package(conv, x, "0"), atol=1e-4)
 
 
@@ -376,7 +377,7 @@ class Flat(nn.Module):
     """An average by `view`, which fails where the channels come last."""
 
     def forward(self, x):
-        return x.view(*x.shape[:2], -1).mean(dim=2)
+        return x.view(len(x), -1).unflatten(1, x.shape[1:]).mean(dim=(2, 3))
 
 
 def test_networks_that_call_view_have_maps():
@@ -479,6 +480,16 @@ def _arrays(found):
 
 
 # Refusals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore")  # both ways are deprecated
+def test_scripted_networks_are_named():
+    scripted = torch.jit.script(nn.Sequential(small().features, *average(), nn.Linear(6, 4)))
+    for call in (class_activation_maps, lambda *given: grad_cam(*given, layer="0")):
+        with pytest.raises(ValueError, match=r"^network: is scripted"):
+            call(scripted, X)
+    with pytest.raises(ValueError, match=r"^network: is scripted|^layer: .* traced"):
+        grad_cam(torch.jit.trace(small(), X), X)
 
 
 class Interrupted(nn.Module):

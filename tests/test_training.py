@@ -670,6 +670,10 @@ def test_a_network_learns_what_can_be_learnt():
         ({"images": IMAGES[:, :1]}, r"images: the network does not take \(1, 1, 8, 8\)"),
         ({"network": nn.Flatten()}, "network: has no parameters"),
         ({"network": nn.Conv2d(3, 4, 1)}, r"network: must return logits \(B, K\)"),
+        (
+            {"network": nn.Sequential(nn.Flatten(), nn.Linear(192, 1))},
+            "network: returns one logit; cross-entropy needs two",
+        ),
         ({"watch": lambda network: 0.5}, "watch: must return a dict of numbers"),
         ({"watch": lambda network: {"a": "b"}}, "watch: must return a dict of numbers"),
         ({"device": "meta"}, "device: must be 'cpu' or 'cuda'"),
@@ -1026,6 +1030,32 @@ def broken():
 def test_the_cause_is_named_and_not_what_torch_says_alone(network, images, message):
     with pytest.raises(ValueError, match="^" + message):
         predict_logits(network, images)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_scripted_and_exported_networks_are_run():
+    network = linear().eval()
+    expected = predict_logits(network, IMAGES)
+    x, scripted = as_input(IMAGES), torch.jit.script(network)
+    batch = {0: torch.export.Dim("batch")}
+    exported = torch.export.export(network, (x,), dynamic_shapes=(batch,))
+    made = [scripted, torch.jit.trace(network, x), torch.jit.freeze(scripted), exported.module()]
+    for one in made:
+        assert_allclose(predict_logits(one, IMAGES), expected, rtol=1e-5, atol=1e-6)
+    fit(scripted)
+    with pytest.raises(ValueError, match=r"^network: .* ExportedProgram; pass its module\(\)"):
+        predict_logits(exported, IMAGES)
+    with pytest.raises(ValueError, match=r"^network: was exported; train the module"):
+        fit(exported.module())
+
+
+def test_integers_go_to_networks_that_count_words():
+    network = nn.Sequential(nn.Embedding(9, 3), nn.Flatten(), nn.Linear(12, 2))
+    words = np.arange(8).reshape(2, 4)
+    with torch.no_grad():
+        assert_allclose(predict_logits(network, words), network(torch.tensor(words)), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"^images: the network does not take .* out of range"):
+        predict_logits(network, words + 5)
 
 
 def test_running_out_of_memory_stays_what_it_is():
