@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torch.random import fork_rng
 from torch.utils._pytree import tree_leaves
 
 from mcunc._checks import check_choice, check_count
 from mcunc._inputs import as_cases, as_network, batches, device_of, seed_noise
-from mcunc._replay import DROPOUTS, Passes, all_noise, noise
+from mcunc._replay import DROPOUTS, Passes
 
 _CONVOLUTIONS = {
     **{nn.Conv1d: nn.Dropout1d, nn.ConvTranspose1d: nn.Dropout1d},
@@ -294,12 +295,12 @@ def _survey(network, batch):
         try:
             for module, mode in modes:
                 module.training = training or mode
-            for listen in (noise, all_noise):  # to all, which takes longer, where it is needed
-                survey = Passes(network, x, listen=listen)
-                with survey.watching(), warnings.catch_warnings(action="ignore"):
+            survey = Passes(network, x)
+            with survey.watching(), warnings.catch_warnings(action="ignore"):
+                survey.run()
+                if survey.foreign:  # once more: who was it?
+                    survey.fresh = True
                     survey.run()
-                if not survey.foreign:
-                    break
             return survey
         except Exception:  # whatever a network may raise; its own passes will tell
             continue
@@ -393,7 +394,7 @@ def _sampling(network, device):
     try:
         for module, _ in modes:
             module.training = True
-        with torch.no_grad(), torch.random.fork_rng(devices=devices), _uncompiled():
+        with torch.inference_mode(False), torch.no_grad(), _uncompiled(), fork_rng(devices=devices):
             yield
     finally:
         for module, mode in modes:

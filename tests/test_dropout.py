@@ -213,8 +213,26 @@ class Twice(Residual):
         return self.head((h + 0.1 * r).mean(dim=(2, 3)))
 
 
+class Borrowed(Residual):
+    """Memory of numpy's before the dropout, and changed behind torch's back."""
+
+    def __init__(self):
+        super().__init__()
+        self.second = _Doubled()
+
+    def forward(self, x):
+        h = self.second(self.norm(self.first(x)))
+        h.numpy()[:, 0] *= 3
+        return self.head(self.dropout(h).mean(dim=(2, 3)))
+
+
+class _Doubled(nn.Module):
+    def forward(self, x):
+        return torch.from_numpy(2 * x.numpy())
+
+
 ZOO = [Residual, Shortcut, Alias, Views, Branches, Functional, Scalars, Crossroads]
-ZOO += [InPlaceDropout, Scripted, Caches, Routed, Strange, Lists, Twice]
+ZOO += [InPlaceDropout, Scripted, Caches, Routed, Strange, Lists, Twice, Borrowed]
 
 
 def built(kind):
@@ -280,6 +298,7 @@ def counted(network, cases):
         (Routed, ["first", "norm", "second"]),
         (Strange, ["first"]),
         (Lists, ["first", "second"]),
+        (Borrowed, ["first", "norm", "second"]),
     ],
 )
 def test_what_comes_before_the_first_dropout_runs_once(kind, once):
@@ -755,8 +774,11 @@ def test_randomness_of_python_and_numpy_is_drawn_anew():
         def forward(self, x):
             return self.body(x) if self.toss() < 0.5 else x
 
-    for toss in (random.random, lambda: np.random.random()):  # noqa: NPY002
+    own, ours = np.random.default_rng(0), random.Random(0)
+    tosses = random.random, np.random.random, own.random, ours.random
+    for toss, held in zip(tosses, (None, None, own, ours), strict=True):
         network = nn.Sequential(Coin(toss), nn.Dropout(0.001), nn.Linear(3, 1))
+        network[0].held = held
         samples = sample_logits(network, torch.ones(1, 3), 60)[:, 0, 0]
         assert len(np.unique(samples.round(5))) > 1
 
@@ -767,6 +789,14 @@ def test_numbers_come_in_the_type_of_the_weights():
     expected = sample_logits(network, x, 4)
     np.testing.assert_array_equal(sample_logits(network, x.double().numpy(), 4), expected)
     assert sample_logits(network.double(), x, 4).dtype == np.float32
+
+
+def test_inference_mode_spares_the_stem_too():
+    network = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5)).eval()
+    with torch.inference_mode(), counted(network, 5) as calls:
+        samples = sample_logits(network, normal(5, 3), 7)
+    assert calls["0"] == 1
+    np.testing.assert_array_equal(samples, sample_logits(network, normal(5, 3), 7))
 
 
 def test_loose_tensors_do_not_make_the_stem_run_again():
