@@ -291,7 +291,8 @@ def _survey(network, batch):
     few = batch[torch.arange(3 if len(batch) == 2 else 2) % len(batch)]
     modes = [(m, m.training) for m in network.modules() if not isinstance(m, _KEEP_MODE)]
     buffers = _buffers(network)
-    for x, training in ((few, True), (batch, True), (few, False)):
+    ways = [(x, True) for x in (*_layouts(few), batch)]
+    for x, training in (*ways, (few, False)):
         try:
             for module, mode in modes:
                 module.training = training or mode
@@ -311,15 +312,19 @@ def _survey(network, batch):
     return None
 
 
+def _layouts(batch):
+    """Pictures with channels last, which halves their time on a CPU but .view may refuse; as is."""
+    return [batch.to(memory_format=torch.channels_last), batch] if batch.ndim == 4 else [batch]
+
+
 def _passes(network, batch, masks, numbers, survey):
     """(T, B, ...) outputs of one batch."""
-    # Pictures with channels last halve the time of a convolution on a CPU, but .view may refuse.
-    if batch.ndim == 4:
+    *fast, plain = _layouts(batch)
+    for x in fast:
         with suppress(RuntimeError):
-            fast = batch.to(memory_format=torch.channels_last)
-            return _replayed(Passes(network, fast, masks, survey), numbers)
+            return _replayed(Passes(network, x, masks, survey), numbers)
     try:
-        return _replayed(Passes(network, batch, masks, survey), numbers)
+        return _replayed(Passes(network, plain, masks, survey), numbers)
     except RuntimeError as error:
         about = "'indices'" if batch.is_floating_point() else r"dtype|type \(|\btypes? |for '"
         if not re.search(about, str(error)):
@@ -355,6 +360,8 @@ def _refuse_unsampled(passes):
             "too, anew for each case, set network.get_submodule(name).training = True for each "
             f"name in {more}"
         )
+    if passes.survey:  # as later batches may draw less
+        passes.survey.drawing = set()
 
 
 def _as_output(output, cases):
@@ -429,7 +436,9 @@ def _fixed_dropout(module):
         return "dropout" in str(getattr(module, "inlined_graph", ""))
     calls = module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ()
     return any(
-        "dropout" in str(call.target) and True not in (*call.args, *call.kwargs.values())
+        "dropout" in str(call.target)
+        and call.kwargs.get("p", [*call.args, 0.5, 0.5][1]) != 0
+        and not any(value is True for value in (*call.args, *call.kwargs.values()))
         for call in calls
         if call.op == "call_function"
     )

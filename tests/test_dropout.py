@@ -1164,6 +1164,14 @@ def test_what_is_switched_on_by_hand_is_sampled():
         sample_logits(network, x)
 
 
+def test_a_batch_on_which_a_part_draws_nothing():
+    """RReLU draws for what is negative only."""
+    network = nn.Sequential(nn.RReLU(), nn.Dropout(0.5)).train()
+    x = torch.cat([-torch.ones(3, 4), torch.ones(3, 4)])
+    samples = sample_outputs(network, x, 20, batch_size=3)
+    assert set(np.unique(samples[:, 3:])) == {0, 2}
+
+
 def test_several_parts_are_named():
     network = nn.Sequential(nn.TransformerEncoder(transformer(batch_first=True), 2), nn.Flatten())
     names = r"\['0.layers.0.self_attn', '0.layers.1.self_attn'\]"
@@ -1329,6 +1337,17 @@ def test_networks_whose_dropout_has_no_switch_are_refused(how):
     if how != "symbolic":
         with pytest.raises(ValueError, match="pass the module from before it was"):
             with_dropout(fixed, 0.1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_exported_networks_without_dropout_may_be_a_part():
+    x = normal(4, 3)
+    stem = nn.Sequential(nn.Linear(3, 5), nn.Dropout(0.0)).eval()
+    exported = torch.export.export(stem, (x,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    head = nn.Sequential(nn.Dropout(0.5), nn.Linear(5, 2))
+    expected = sample_logits(nn.Sequential(stem, head), x, 4)
+    found = sample_logits(nn.Sequential(exported.module(), head), x, 4)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")
