@@ -6,10 +6,11 @@ modules run in every pass, and see the same tensors as in the first one.  Python
 as a counter in a module, is not followed.
 """
 
+import pickle
 import random
 from collections import Counter
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, update_wrapper
 
 import numpy as np
 import torch
@@ -33,23 +34,28 @@ class Passes(TorchFunctionMode):
     survey : Passes, optional
         One pass in training mode over another number of cases.  It tells which calls of dropout
         would act in training mode, and with which size of their first axis.
-    listen : callable (device) -> state of the generators that are listened to
 
     Attributes
     ----------
     acting : dict, of the last pass: p and length of the first axis at each call of dropout that
         acts, by the name of the module that calls and the number of its call
     drawing : set of str, names of modules that drew random numbers themselves in the first pass
-    foreign : bool, whether generators of Python or numpy were among what they drew from
+    foreign : bool, whether generators of Python or numpy were drawn from.  To look at them takes
+        long: it is done at the end of the first pass, and at every call if that of `survey` was so.
     idle : bool, whether a pass met a dropout with p = 0, or one that is switched off
     """
 
-    def __init__(self, network, x, drop=None, survey=None, listen=None):
+    def __init__(self, network, x, drop=None, survey=None):
         super().__init__()
         self.network, self.x, self.drop, self.survey = network, x, drop, survey
-        self.listen = survey.listen if survey else listen or noise
-        self.kept, self.drawing, self.fresh = {}, set(), True
-        self.foreign = self.idle = False
+        self.kept, self.drawing, self.fresh, self.idle = {}, set(), True, False
+        self.foreign = survey is not None and survey.foreign
+        self.generators = [
+            value
+            for module in network.modules()
+            for value in vars(module).values()
+            if isinstance(value, (np.random.Generator, np.random.RandomState, random.Random))
+        ]
         self.modules = [
             (name, module, vars(module).get("forward"))
             for name, module in network.named_modules()
@@ -60,12 +66,12 @@ class Passes(TorchFunctionMode):
         """Make one pass over a copy of the batch, inside of `watching`."""
         self.calls, self.counts, self.stack = 0, Counter(), [""]
         self.acting, self.random = {}, False
-        before = all_noise(self.x.device) if self.fresh else None
-        self.noise = self.listen(self.x.device)
+        before = self._foreign_noise() if self.fresh else None
+        self.noise = self._noise()
         with self:
             output = self.network(self.x.clone())
         self._hear()
-        if self.fresh and before[1:] != all_noise(self.x.device)[1:]:
+        if self.fresh and before != self._foreign_noise():
             self.foreign = True
             self.kept.clear()
         self.fresh = False
@@ -76,7 +82,8 @@ class Passes(TorchFunctionMode):
         """Let `_call` make the calls of every module that Python can look into."""
         try:
             for name, module, _ in self.modules:
-                vars(module)["forward"] = partial(self._call, name, module.forward)
+                call = partial(self._call, name, module.forward)
+                vars(module)["forward"] = update_wrapper(call, module.forward)
             yield
         finally:
             for _, module, own in self.modules:
@@ -117,9 +124,16 @@ class Passes(TorchFunctionMode):
     def _hear(self):
         """Note which module has drawn random numbers since the last look at the generators."""
         if self.fresh:
-            before, self.noise = self.noise, self.listen(self.x.device)
+            before, self.noise = self.noise, self._noise()
             if self.noise != before:
                 self._drawn()
+
+    def _noise(self):
+        return noise(self.x.device), self._foreign_noise() if self.foreign else None
+
+    def _foreign_noise(self):
+        """State of generators of Python and numpy: the global ones, and those that modules hold."""
+        return pickle.dumps((random.getstate(), np.random.get_state(), self.generators))  # noqa: NPY002
 
     def _drawn(self):
         self.random = True
@@ -181,7 +195,10 @@ def _storages(values):
 
 def _shared(leaf):
     """A copy of a tensor that takes memory only when it, or the original, is written to."""
-    return torch._lazy_clone(leaf) if torch.is_tensor(leaf) else leaf
+    try:
+        return torch._lazy_clone(leaf) if torch.is_tensor(leaf) else leaf
+    except RuntimeError:  # memory that is not torch's own, as of a numpy array
+        return leaf.clone()
 
 
 def noise(device):
@@ -190,12 +207,6 @@ def noise(device):
     if device.type == "cuda":
         state += torch.cuda.get_rng_state(device).numpy().tobytes()
     return state
-
-
-def all_noise(device):
-    """State of torch's generators, and of Python's and numpy's, which may steer a pass too."""
-    kind, keys, place, *rest = np.random.get_state()  # noqa: NPY002
-    return noise(device), random.getstate(), kind, keys.tobytes(), place, rest
 
 
 def _refuse_training(*args, training=False, **kwargs):

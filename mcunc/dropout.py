@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torch.random import fork_rng
 from torch.utils._pytree import tree_leaves
 
 from mcunc._checks import check_choice, check_count
 from mcunc._inputs import as_cases, as_network, batches, device_of, seed_noise
-from mcunc._replay import DROPOUTS, Passes, all_noise, noise
+from mcunc._replay import DROPOUTS, Passes
 
 _CONVOLUTIONS = {
     **{nn.Conv1d: nn.Dropout1d, nn.ConvTranspose1d: nn.Dropout1d},
@@ -290,16 +291,17 @@ def _survey(network, batch):
     few = batch[torch.arange(3 if len(batch) == 2 else 2) % len(batch)]
     modes = [(m, m.training) for m in network.modules() if not isinstance(m, _KEEP_MODE)]
     buffers = _buffers(network)
-    for x, training in ((few, True), (batch, True), (few, False)):
+    ways = [(x, True) for x in (*_layouts(few), batch)]
+    for x, training in (*ways, (few, False)):
         try:
             for module, mode in modes:
                 module.training = training or mode
-            for listen in (noise, all_noise):  # to all, which takes longer, where it is needed
-                survey = Passes(network, x, listen=listen)
-                with survey.watching(), warnings.catch_warnings(action="ignore"):
+            survey = Passes(network, x)
+            with survey.watching(), warnings.catch_warnings(action="ignore"):
+                survey.run()
+                if survey.foreign:  # once more: who was it?
+                    survey.fresh = True
                     survey.run()
-                if not survey.foreign:
-                    break
             return survey
         except Exception:  # whatever a network may raise; its own passes will tell
             continue
@@ -310,15 +312,19 @@ def _survey(network, batch):
     return None
 
 
+def _layouts(batch):
+    """Pictures with channels last, which halves their time on a CPU but .view may refuse; as is."""
+    return [batch.to(memory_format=torch.channels_last), batch] if batch.ndim == 4 else [batch]
+
+
 def _passes(network, batch, masks, numbers, survey):
     """(T, B, ...) outputs of one batch."""
-    # Pictures with channels last halve the time of a convolution on a CPU, but .view may refuse.
-    if batch.ndim == 4:
+    *fast, plain = _layouts(batch)
+    for x in fast:
         with suppress(RuntimeError):
-            fast = batch.to(memory_format=torch.channels_last)
-            return _replayed(Passes(network, fast, masks, survey), numbers)
+            return _replayed(Passes(network, x, masks, survey), numbers)
     try:
-        return _replayed(Passes(network, batch, masks, survey), numbers)
+        return _replayed(Passes(network, plain, masks, survey), numbers)
     except RuntimeError as error:
         about = "'indices'" if batch.is_floating_point() else r"dtype|type \(|\btypes? |for '"
         if not re.search(about, str(error)):
@@ -354,6 +360,8 @@ def _refuse_unsampled(passes):
             "too, anew for each case, set network.get_submodule(name).training = True for each "
             f"name in {more}"
         )
+    if passes.survey:  # as later batches may draw less
+        passes.survey.drawing = set()
 
 
 def _as_output(output, cases):
@@ -393,7 +401,7 @@ def _sampling(network, device):
     try:
         for module, _ in modes:
             module.training = True
-        with torch.no_grad(), torch.random.fork_rng(devices=devices), _uncompiled():
+        with torch.inference_mode(False), torch.no_grad(), _uncompiled(), fork_rng(devices=devices):
             yield
     finally:
         for module, mode in modes:
@@ -428,7 +436,9 @@ def _fixed_dropout(module):
         return "dropout" in str(getattr(module, "inlined_graph", ""))
     calls = module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ()
     return any(
-        "dropout" in str(call.target) and True not in (*call.args, *call.kwargs.values())
+        "dropout" in str(call.target)
+        and call.kwargs.get("p", [*call.args, 0.5, 0.5][1]) != 0
+        and not any(value is True for value in (*call.args, *call.kwargs.values()))
         for call in calls
         if call.op == "call_function"
     )

@@ -213,8 +213,26 @@ class Twice(Residual):
         return self.head((h + 0.1 * r).mean(dim=(2, 3)))
 
 
+class Borrowed(Residual):
+    """Memory of numpy's before the dropout, and changed behind torch's back."""
+
+    def __init__(self):
+        super().__init__()
+        self.second = _Doubled()
+
+    def forward(self, x):
+        h = self.second(self.norm(self.first(x)))
+        h.numpy()[:, 0] *= 3
+        return self.head(self.dropout(h).mean(dim=(2, 3)))
+
+
+class _Doubled(nn.Module):
+    def forward(self, x):
+        return torch.from_numpy(2 * x.numpy())
+
+
 ZOO = [Residual, Shortcut, Alias, Views, Branches, Functional, Scalars, Crossroads]
-ZOO += [InPlaceDropout, Scripted, Caches, Routed, Strange, Lists, Twice]
+ZOO += [InPlaceDropout, Scripted, Caches, Routed, Strange, Lists, Twice, Borrowed]
 
 
 def built(kind):
@@ -280,6 +298,7 @@ def counted(network, cases):
         (Routed, ["first", "norm", "second"]),
         (Strange, ["first"]),
         (Lists, ["first", "second"]),
+        (Borrowed, ["first", "norm", "second"]),
     ],
 )
 def test_what_comes_before_the_first_dropout_runs_once(kind, once):
@@ -755,8 +774,11 @@ def test_randomness_of_python_and_numpy_is_drawn_anew():
         def forward(self, x):
             return self.body(x) if self.toss() < 0.5 else x
 
-    for toss in (random.random, lambda: np.random.random()):  # noqa: NPY002
+    own, ours = np.random.default_rng(0), random.Random(0)
+    tosses = random.random, np.random.random, own.random, ours.random
+    for toss, held in zip(tosses, (None, None, own, ours), strict=True):
         network = nn.Sequential(Coin(toss), nn.Dropout(0.001), nn.Linear(3, 1))
+        network[0].held = held
         samples = sample_logits(network, torch.ones(1, 3), 60)[:, 0, 0]
         assert len(np.unique(samples.round(5))) > 1
 
@@ -767,6 +789,14 @@ def test_numbers_come_in_the_type_of_the_weights():
     expected = sample_logits(network, x, 4)
     np.testing.assert_array_equal(sample_logits(network, x.double().numpy(), 4), expected)
     assert sample_logits(network.double(), x, 4).dtype == np.float32
+
+
+def test_inference_mode_spares_the_stem_too():
+    network = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5)).eval()
+    with torch.inference_mode(), counted(network, 5) as calls:
+        samples = sample_logits(network, normal(5, 3), 7)
+    assert calls["0"] == 1
+    np.testing.assert_array_equal(samples, sample_logits(network, normal(5, 3), 7))
 
 
 def test_loose_tensors_do_not_make_the_stem_run_again():
@@ -1134,6 +1164,14 @@ def test_what_is_switched_on_by_hand_is_sampled():
         sample_logits(network, x)
 
 
+def test_a_batch_on_which_a_part_draws_nothing():
+    """RReLU draws for what is negative only."""
+    network = nn.Sequential(nn.RReLU(), nn.Dropout(0.5)).train()
+    x = torch.cat([-torch.ones(3, 4), torch.ones(3, 4)])
+    samples = sample_outputs(network, x, 20, batch_size=3)
+    assert set(np.unique(samples[:, 3:])) == {0, 2}
+
+
 def test_several_parts_are_named():
     network = nn.Sequential(nn.TransformerEncoder(transformer(batch_first=True), 2), nn.Flatten())
     names = r"\['0.layers.0.self_attn', '0.layers.1.self_attn'\]"
@@ -1299,6 +1337,17 @@ def test_networks_whose_dropout_has_no_switch_are_refused(how):
     if how != "symbolic":
         with pytest.raises(ValueError, match="pass the module from before it was"):
             with_dropout(fixed, 0.1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_exported_networks_without_dropout_may_be_a_part():
+    x = normal(4, 3)
+    stem = nn.Sequential(nn.Linear(3, 5), nn.Dropout(0.0)).eval()
+    exported = torch.export.export(stem, (x,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    head = nn.Sequential(nn.Dropout(0.5), nn.Linear(5, 2))
+    expected = sample_logits(nn.Sequential(stem, head), x, 4)
+    found = sample_logits(nn.Sequential(exported.module(), head), x, 4)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")
