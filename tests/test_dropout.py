@@ -988,6 +988,7 @@ def test_outputs_that_are_not_finite():
 
 
 NETWORK = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Dropout(0.5), nn.Linear(5, 2)).eval()
+nn.init.constant_(NETWORK[0].bias, 3)  # whatever the weights, no unit is dead
 
 
 @given(SAMPLING)
@@ -1293,12 +1294,10 @@ def test_the_survey_leaves_no_trace():
 
 # Compiled, scripted and exported networks; types of numbers -----------------------------------
 
-PLAIN = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Dropout(0.5), nn.Linear(5, 2)).eval()
-
 
 @pytest.mark.parametrize("how", ["compiled", "compiled in place", "compiled part", "symbolic"])
 def test_compiled_networks_are_sampled_as_what_they_were_made_from(how):
-    network, x = copy.deepcopy(PLAIN), normal(6, 3)  # slow: torch.compile takes long to import
+    network, x = copy.deepcopy(NETWORK), normal(6, 3)  # slow: torch.compile takes long to import
     expected = sample_logits(network, x, 5)
     if how == "compiled":
         network = torch.compile(network)
@@ -1312,7 +1311,7 @@ def test_compiled_networks_are_sampled_as_what_they_were_made_from(how):
     if how != "compiled part":
         treated = with_dropout(network, 0.3)
         treated.load_state_dict(network.state_dict())
-        expected = sample_logits(with_dropout(PLAIN, 0.3), x, 5)
+        expected = sample_logits(with_dropout(NETWORK, 0.3), x, 5)
         np.testing.assert_array_equal(sample_logits(treated, x, 5), expected)
 
 
@@ -1327,7 +1326,7 @@ FIXED = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("how", FIXED)
 def test_networks_whose_dropout_has_no_switch_are_refused(how):
-    network, x = nn.Sequential(Mixed() if how == "symbolic" else PLAIN), normal(8, 6)
+    network, x = nn.Sequential(Mixed() if how == "symbolic" else NETWORK), normal(8, 6)
     x = x if how == "symbolic" else x[:, :3].contiguous()
     fixed = FIXED[how](network.eval(), x)
     beside = nn.Sequential(fixed, nn.Dropout(0.5))
@@ -1352,14 +1351,14 @@ def test_exported_networks_without_dropout_may_be_a_part():
 
 @pytest.mark.filterwarnings("ignore")
 def test_networks_whose_dropout_was_taken_out_are_refused():
-    frozen = torch.jit.freeze(torch.jit.script(PLAIN))
+    frozen = torch.jit.freeze(torch.jit.script(NETWORK))
     with pytest.raises(ValueError, match="no dropout is left in it; pass the module from before"):
         sample_logits(frozen, normal(4, 3))
 
 
 @pytest.mark.parametrize("kind", [torch.int64, torch.int32, torch.uint8, torch.bool])
 def test_whole_numbers_where_the_network_takes_others(kind):
-    for network in (PLAIN, nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 2))):
+    for network in (NETWORK, nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 2))):
         with pytest.raises(ValueError, match=rf"^x: holds {kind}, which .* convert x to float32"):
             sample_logits(network, torch.ones(4, 3).to(kind))
 
