@@ -221,15 +221,10 @@ def as_classes(name, value, length, classes):
 
 def _hot(name, rows):
     """The classes of one-hot rows."""
-    if not np.isin(rows, (0, 1)).all():
+    if not (np.isin(rows, (0, 1)).all() and (rows.sum(axis=1) == 1).all()):
         raise ValueError(
-            f"{name}: have a column per class and are not 0 or 1 (soft labels?); pass one class "
-            "per case"
-        )
-    if (rows.sum(axis=1) != 1).any():
-        raise ValueError(
-            f"{name}: have a column per class, with several classes or none in a row; pass one "
-            "class per case"
+            f"{name}: have a column per class but not a single 1 in each row (soft labels, or "
+            "several classes in a case); pass one class per case"
         )
     return rows.argmax(axis=1)
 
@@ -244,11 +239,8 @@ def _range_cure(name, array, classes):
             f"; if {outside[0]:g} marks cases to leave out, keep = {name} != {outside[0]:g} and "
             f"pass logits[keep] and {name}[keep]"
         )
-    return (
-        f"; if they count from 1, pass {name} - 1"
-        if (array.min(), *outside) == (1, classes)
-        else ""
-    )
+    from_one = (array.min(), *outside) == (1, classes)
+    return f"; if they count from 1, pass {name} - 1" if from_one else ""
 
 
 def as_logits(name, value, at_least=1):

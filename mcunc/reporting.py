@@ -51,8 +51,7 @@ MOST_BINS = 1000  # the redraws are kept, bin by bin
 DRAWS = 1000
 LEVEL = 0.05  # p-values up to here are a sign, as are differences ...
 CLEAR = 2.0  # ... beyond so many standard errors
-CHANCE = 3.0  # standard errors up to which labels are taken to be guesses
-RARE = 1e-6  # the most often that this may happen to a network whose confidences are right
+RARE = 1e-6  # how often labels may be called unrelated where the confidences are right
 TERMS = 100  # of the series for the covariance of outcomes; at a correlation of 1 it is 5 % short
 MOST_ALIKE = 0.999  # a correlation of 1 would be divided by 0
 LEVELS = 64  # cells of a group's cases in one unit of a normal variable
@@ -81,8 +80,8 @@ TOO_FEW = (
 )
 UNRELATED = (
     "No temperature is recommended: none mends labels that have nothing to do with the logits. "
-    "Check that both are in the same order, of cases and of classes. If they are, the network "
-    "knows nothing of these cases."
+    "Check that both are in the same order, of cases and of classes. If they are, these cases do "
+    "not show that the network knows anything about them."
 )
 LEGEND = (
     f"± is {{errors}}. Calibrated: if the confidences were right, from {DRAWS:,} redraws of the "
@@ -473,30 +472,33 @@ def _unrelated(gaps, labels, top, group):
     r"""Whether the labels are guesses to the logits, though these claim to know far better.
 
     Neither the count of correct predictions, nor the sum of :math:`p_{iy_i} - \bar p_{y_i}`, may be
-    beyond `CHANCE` errors of what a permutation of the labels gives.  And so few correct ones must
-    be `RARE` for labels drawn from the p, by Bernstein's inequality (groups: as if all cases of
-    one shared an outcome).  So a network that claims no more than guesses is spared.
+    beyond `CLEAR` errors of what a permutation of the labels gives.  And so few correct ones must
+    be `RARE` for labels drawn from the p, by Chernoff's bound (groups: by Hölder's inequality,
+    whatever the dependence).  So a network that claims no more than guesses is spared.
     """
     cases, classes = gaps.shape
     most = 1 if group is None else np.bincount(group).max()
     share, predicted = (np.bincount(of, minlength=classes) / cases for of in (labels, top))
     guess = predicted @ share
     spread = guess - predicted @ share**2 - share @ predicted**2 + guess**2
-    limit = cases * guess + CHANCE * np.sqrt(most * cases * max(spread, 0))
-    if (top == labels).sum() > limit:
+    limit = CLEAR * np.sqrt(most * cases * max(spread, 0))
+    if (top == labels).sum() - cases * guess > limit:
         return False
     probs = np.exp(gaps)
     probs /= probs.sum(axis=1, keepdims=True)
     lift = probs - probs.mean(axis=0)
     spread = np.square(lift - (lift @ share)[:, None]) @ share
-    if lift[np.arange(cases), labels].sum() > CHANCE * np.sqrt(most * spread.sum()):
+    if lift[np.arange(cases), labels].sum() > CLEAR * np.sqrt(most * spread.sum()):
         return False
     confidence = probs[np.arange(cases), top]
-    claims = confidence - probs @ predicted
-    variance = confidence * (1 - 2 * predicted[top]) + probs @ predicted**2 - claims**2
-    away = claims.sum() + cases * guess - limit
-    # A count of predictions less their share among the labels: terms between -1 and 1.
-    return bool(away > 0 and away**2 / (variance.sum() + 2 * away / 3) > -2 * most * np.log(RARE))
+
+    def chernoff(step):
+        """Log of a bound on the chance of a count, less each prediction's share, up to limit."""
+        e = np.exp(step * predicted)
+        moments = probs @ e + confidence * e[top] * np.expm1(-step)
+        return step * limit + np.log(moments).sum()
+
+    return bool(min(map(chernoff, np.geomspace(0.1, 10, 20))) < most * np.log(RARE))
 
 
 def _helps(report):

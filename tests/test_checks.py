@@ -204,8 +204,8 @@ def test_one_column_is_no_one_hot_row():
     ("labels", "message"),
     [
         (P, "soft labels"),
-        (np.eye(3)[Y] + np.eye(3)[(Y + 1) % 3], "several classes or none"),
-        (0 * P, "several classes or none|one-hot"),
+        (np.eye(3)[Y] + np.eye(3)[(Y + 1) % 3], "several classes"),
+        (0 * P, "several classes"),
         (np.eye(4)[Y], "expected 1 axes"),
         (Y[None], r"expected 1 axes.*np\.ravel\(labels\)"),
         (Y.reshape(5, 6), "expected 1 axes"),

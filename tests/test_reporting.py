@@ -411,7 +411,7 @@ def test_rare_classes_do_not_hide_it():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_weak_networks_that_claim_little_are_spared(seed):
-    """Their confidences are right, however near to guessing: Bernstein's bound is 1e-6 for each."""
+    """Their confidences are right, however near to guessing: by Chernoff's bound, 1e-6 for each."""
     rng = np.random.default_rng(seed)
     cases, classes = int(rng.integers(20, 2000)), int(rng.integers(2, 20))
     logits, labels = simulated(cases, classes, spread=np.exp(rng.uniform(-4, 1)), seed=seed)
