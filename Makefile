@@ -31,11 +31,11 @@ $(LOCKED_READY): requirements.lock
 	@echo "Setting up $(VENV) (a few minutes the first time)"
 	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
 	@$(LOCKED) > $(VENV)/locked.txt
-	@$(BIN)/pip install --quiet --no-deps -r $(VENV)/locked.txt
+	@$(BIN)/pip install -qq --no-deps -r $(VENV)/locked.txt
 	@touch $@
 
 $(READY): $(LOCKED_READY) pyproject.toml
-	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/pip install -qq --no-deps --no-build-isolation --editable .
 	@$(BIN)/pip check
 	@touch $@
 
@@ -85,7 +85,7 @@ $(BENCH)/.ready: $(READY) benchmarks/requirements.txt
 	@site='import sysconfig; print(sysconfig.get_path("purelib"))'; \
 		echo "import site; site.addsitedir('$$($(BIN)/python -c "$$site")')" \
 		> "$$($(BENCH)/bin/python -c "$$site")/locked.pth"
-	@$(BIN)/pip --python $(BENCH)/bin/python install --quiet --no-deps \
+	@$(BIN)/pip --python $(BENCH)/bin/python install -qq --no-deps \
 		-r benchmarks/requirements.txt
 	@$(BIN)/pip --python $(BENCH)/bin/python check
 	@touch $@
