@@ -184,8 +184,8 @@ class Passes(TorchFunctionMode):
             order = "keep the rows of a case together" if grows else "grow with the number of cases"
             raise ValueError(
                 f"network: dropout in {self.title(place[0])} acts on {tuple(input.shape)}, whose "
-                f"first axis does not {order}; put the cases first everywhere inside the network, as by "
-                "batch_first=True (dropout of weights or learned tokens is not sampled)"
+                f"first axis does not {order}; put the cases first everywhere inside it, as "
+                "by batch_first=True (dropout of weights or learned tokens is not sampled)"
             )
         site, self.random = len(self.acting), True
         self.acting[place] = p, length

@@ -667,7 +667,10 @@ def test_a_network_learns_what_can_be_learnt():
         ({"images": np.full(IMAGES.shape, math.inf)}, "images: contains NaN or infinity"),
         ({"images": IMAGES[:0], "labels": LABELS[:0]}, "images: expected"),
         ({"images": IMAGES[:, 0]}, r"images: .* grey pictures .* images\[:, None\]"),
-        ({"images": IMAGES.transpose(0, 2, 3, 1)}, r"images: .* np.transpose\(images, \(0, 3, 1, 2\)\)"),
+        (
+            {"images": IMAGES.transpose(0, 2, 3, 1)},
+            r"images: .* np.transpose\(images, \(0, 3, 1, 2\)\)",
+        ),
         ({"images": IMAGES[:, :1]}, r"images: the network does not take \(1, 1, 8, 8\)"),
         ({"network": nn.Flatten()}, "network: has no parameters"),
         ({"network": nn.Conv2d(3, 4, 1)}, r"network: must return logits \(B, K\)"),
