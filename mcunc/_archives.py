@@ -15,8 +15,8 @@ from mcunc._download import ENDINGS, digest
 def opened(path):
     """Open a folder or an archive, or a zip archive with tar archives in it.
 
-    Links and devices in an archive are passed over, and so are archives in a folder and hidden
-    files, such as those that macOS adds to zip archives.
+    Links and devices in an archive are passed over, and so are archives in a folder, hidden
+    folders, and hidden files, such as those that macOS adds to zip archives.
 
     Parameters
     ----------
@@ -38,11 +38,12 @@ def opened(path):
 
 
 def _hidden(name):
-    return name.rpartition("/")[2].startswith(".")
+    *folders, file = name.split("/")
+    return file.startswith(".") or any(f.startswith(".") and f.strip(".") for f in folders)
 
 
 def _of_folder(path):
-    for folder, below, names in os.walk(path):
+    for folder, below, names in os.walk(path, followlinks=True):
         below.sort()
         for file in (Path(folder, name) for name in sorted(names)):
             if file.is_file() and not file.name.endswith(ENDINGS):
@@ -57,7 +58,8 @@ def _of_tar(archive):
 
 def _of_zip(archive, stack):
     for member in archive.infolist():
-        name, link = member.filename, stat.S_ISLNK(member.external_attr >> 16)
+        name = member.filename.replace("\\", "/")  # as old programs of Windows wrote them
+        link = stat.S_ISLNK(member.external_attr >> 16)
         if member.is_dir() or link or _hidden(name):
             continue
         if name.endswith(ENDINGS[:-1]):

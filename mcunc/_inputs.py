@@ -5,27 +5,39 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch.nn.parameter import is_lazy
 
 from mcunc._checks import check_count
 
 _NUMBERS = {"cpu": 2**21, "cuda": 2**24}  # in a batch, where the caller names no size
 
 
-def as_network(network):
-    """Return `network` if it is a torch module."""
+def as_network(network, runs=True):
+    """Return `network` if it is a torch module, and if it `runs` has weights that can be."""
     if not isinstance(network, torch.nn.Module):
         cure = "; pass its module()" if hasattr(network, "module") else ""
         raise ValueError(f"network: expected a torch.nn.Module, got {type(network).__name__}{cure}")
+    for name, weight in network.named_parameters() if runs else ():
+        if weight.is_meta or is_lazy(weight):
+            raise ValueError(
+                f"network: {name} has no numbers yet, as in lazy layers or on the device meta; "
+                "run the network on a batch or load its weights first"
+            )
     return network
 
 
 def as_cases(x, name="x"):
     """Return `x` as a tensor (N, ...) with at least one case."""
+    if np.ma.is_masked(x):
+        raise ValueError(f"{name}: has masked entries; remove or impute those first")
     try:
         if not torch.is_tensor(x):
             x = torch.from_numpy(np.require(x, requirements=["C", "W"]))  # copied where it is not
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name}: expected a tensor or an array of numbers ({error})") from None
+    if x.layout is not torch.strided or x.is_meta:
+        cure = "holds no numbers (device meta)" if x.is_meta else "is sparse; pass x.to_dense()"
+        raise ValueError(f"{name}: {cure}")
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"{name}: expected at least one case (N, ...), got shape {tuple(x.shape)}")
     return x.detach()
@@ -57,6 +69,45 @@ def as_input(batch, network):
     return batch.to(dtype) if batch.is_floating_point() and dtype else batch
 
 
+def as_pictures(x, name="x"):
+    """Return `x` as a tensor (N, C, H, W) of uint8 or finite floating-point numbers."""
+    x = as_cases(x, name)
+    cure = ""
+    if x.ndim == 3:
+        cure = f"; grey pictures need an axis for their channel, {name}[:, None]"
+    elif x.ndim == 4 and x.shape[3] in (1, 3, 4) and x.shape[1] > x.shape[3]:
+        cure = f"; bring the channels to the front, np.transpose({name}, (0, 3, 1, 2))"
+    elif x.ndim == 4 and (x.dtype == torch.uint8 or x.is_floating_point()):
+        if not x.isfinite().all():
+            raise ValueError(f"{name}: contains NaN or infinity")
+        return x
+    raise ValueError(
+        f"{name}: expected pictures (N, C, H, W), uint8 or floats in [0, 1], got "
+        f"{tuple(x.shape)} {str(x.dtype)[6:]}{cure}"
+    )
+
+
+def not_taken(name, x, error):
+    """The error to raise where a network runs into one of torch's on its input."""
+    cure = "" if x.is_floating_point() else "; convert it to floats, or to int64 for an embedding"
+    if x.is_floating_point() and "'indices'" in str(error):
+        cure = "; convert it to int64, which embeddings take"
+    return ValueError(
+        f"{name}: the network does not take {tuple(x.shape)} {str(x.dtype)[6:]} ({error}){cure}"
+    )
+
+
+@contextmanager
+def differentiating():
+    """Name the network where torch finds no way to its gradient."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ValueError(f"network: torch finds no gradient in it ({error})") from error
+
+
 def forward(network, x, name="x", convert=False):
     """The network's output for an input, and the memory format of pictures that it bears.
 
@@ -77,12 +128,9 @@ def forward(network, x, name="x", convert=False):
             return network(x.contiguous(memory_format=layout)), layout
         except torch.cuda.OutOfMemoryError:
             raise
-        except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+        except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as error:
             cause = error
-    cure = "" if x.is_floating_point() else "; convert it to floats unless the network counts words"
-    raise ValueError(
-        f"{name}: the network does not take {tuple(x.shape)} {str(x.dtype)[6:]} ({cause}){cure}"
-    ) from cause
+    raise not_taken(name, x, cause) from cause
 
 
 def logits_in(output, cases):
@@ -107,7 +155,7 @@ def logits_in(output, cases):
         if isinstance(output, Mapping):
             found = f"{found} of {', '.join(map(str, output))}"
         raise ValueError(
-            f"network: must return logits (B, K), one row per picture, not {found}; wrap it in a "
+            f"network: must return logits (B, K), one row per case, not {found}; wrap it in a "
             "module that does"
         )
     return rows[0]

@@ -42,6 +42,7 @@ class Passes(TorchFunctionMode):
     drawing : set of str, names of modules that drew random numbers themselves in the first pass
     foreign : bool, whether generators of Python or numpy were drawn from.  To look at them takes
         long: it is done at the end of the first pass, and at every call if that of `survey` was so.
+    apart : set, of calls of dropout at which the rows of a case do not lie together; see `compare`
     idle : bool, whether a pass met a dropout with p = 0, or one that is switched off
     """
 
@@ -49,6 +50,7 @@ class Passes(TorchFunctionMode):
         super().__init__()
         self.network, self.x, self.drop, self.survey = network, x, drop, survey
         self.kept, self.drawing, self.fresh, self.idle = {}, set(), True, False
+        self.apart = set()
         self.foreign = survey is not None and survey.foreign
         self.generators = [
             value
@@ -65,7 +67,7 @@ class Passes(TorchFunctionMode):
     def run(self):
         """Make one pass over a copy of the batch, inside of `watching`."""
         self.calls, self.counts, self.stack = 0, Counter(), [""]
-        self.acting, self.random = {}, False
+        self.acting, self.inputs, self.random = {}, {}, False
         before = self._foreign_noise() if self.fresh else None
         self.noise = self._noise()
         with self:
@@ -76,6 +78,19 @@ class Passes(TorchFunctionMode):
             self.kept.clear()
         self.fresh = False
         return output
+
+    def compare(self, other):
+        """Make a pass over the batch with another first case: its rows, and no others, change."""
+        before, x, self.x = self.inputs, self.x, other
+        self.kept.clear()
+        self.run()
+        for place, first in before.items():
+            second, own = self.inputs.get(place, first), len(first) // len(x)
+            if first.shape == second.shape:
+                moved = ~torch.isclose(first, second, rtol=1e-3).reshape(len(first), -1).all(dim=1)
+                if moved[own:].any() and not moved[:own].all():
+                    self.apart.add(place)
+        self.x = x
 
     @contextmanager
     def watching(self):
@@ -164,15 +179,18 @@ class Passes(TorchFunctionMode):
                 return input
             p = known[0]
         length = input.shape[0] if input.ndim else 0
-        if known is not None and known[1] * len(self.x) != length * len(self.survey.x):
+        grows = known is None or known[1] * len(self.x) == length * len(self.survey.x)
+        if not grows or (known and place in self.survey.apart):
+            order = "keep the rows of a case together" if grows else "grow with the number of cases"
             raise ValueError(
                 f"network: dropout in {self.title(place[0])} acts on {tuple(input.shape)}, whose "
-                "first axis does not grow with the number of cases; put the cases first everywhere "
-                "inside the network, as by batch_first=True"
+                f"first axis does not {order}; put the cases first everywhere inside it, as "
+                "by batch_first=True (dropout of weights or learned tokens is not sampled)"
             )
         site, self.random = len(self.acting), True
         self.acting[place] = p, length
         if self.drop is None:
+            self.inputs[place] = input
             return input
         output = self.drop(site, input, p, func is not F.dropout)
         return input.copy_(output) if inplace else output

@@ -23,16 +23,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mcunc._checks import as_array, as_classes, check_count
 from mcunc._inputs import (
-    as_cases,
     as_network,
+    as_pictures,
     batches,
     check_finite,
     device_of,
+    differentiating,
     evaluating,
     forward,
     logits_in,
 )
 from mcunc.dropout import _check_draws, _Masks, sample_outputs
+from mcunc.networks import standardised
 
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
@@ -226,6 +228,11 @@ def grad_cam(network, x, classes=None, layer="features", batch_size=None, reshap
             _refuse_other_layouts(output, batch, layer, part)
         else:
             output, gradient = _reshaped(reshape, output), _reshaped(reshape, gradient)
+        if output.shape[2:] == (1, 1):
+            raise ValueError(
+                f"layer: the maps of {layer!r} are of one pixel, which shows no place; take an "
+                "earlier layer, or larger pictures"
+            )
         if not gradient.any():
             raise ValueError(
                 f"layer: the logits do not depend on the maps of {layer!r}; take an earlier layer"
@@ -344,7 +351,7 @@ class _MapNetwork(nn.Module):
 
 
 def _features(network, x):
-    return network.features((x - network.mean) / network.std)
+    return network.features(standardised(x, network.mean, network.std))
 
 
 def _maps(features, weight):
@@ -386,10 +393,11 @@ def _check_network(network):
         raise ValueError(
             "network: is scripted, so that its parts are hidden; pass the module before"
         )
-    parts = [getattr(network, name, None) for name in ("features", "pooling", "head")]
-    if not all(isinstance(part, nn.Module) for part in parts):
+    names = ("features", "pooling", "head", "mean", "std")
+    parts = [getattr(network, name, None) for name in names]
+    if not all(isinstance(part, (nn.Module, torch.Tensor)) for part in parts):
         raise ValueError(
-            "network: expected features, pooling and head, as in networks.ImageClassifier; "
+            f"network: expected {', '.join(names)}, as in networks.ImageClassifier; "
             "networks.torchvision_classifier takes torchvision's networks apart, and grad_cam "
             "needs no such parts"
         )
@@ -469,7 +477,8 @@ def _with_gradient(network, batch, chosen, layer, part):
     gradient = None
     if seen and seen[0] is not None and seen[0].requires_grad and logits.requires_grad:
         score = logits.gather(1, chosen[:, None]).sum()
-        (gradient,) = torch.autograd.grad(score, seen[0], allow_unused=True)
+        with differentiating():
+            (gradient,) = torch.autograd.grad(score, seen[0], allow_unused=True)
     if gradient is None:
         raise ValueError(
             f"layer: nothing leads from the output of {layer!r} to the logits; name another (in a "
@@ -499,7 +508,10 @@ def _refuse_other_layouts(output, batch, layer, part):
 
 
 def _reshaped(reshape, output):
-    maps = reshape(output)
+    try:
+        maps = reshape(output)
+    except Exception as error:  # whatever a function of the caller may raise
+        raise ValueError(f"reshape: fails on {tuple(output.shape)} ({error})") from error
     if not (torch.is_tensor(maps) and maps.ndim == 4 and len(maps) == len(output)):
         shape = tuple(maps.shape) if torch.is_tensor(maps) else type(maps).__name__
         raise ValueError(
@@ -520,14 +532,7 @@ def _batches(network, x, classes, batch_size, check=True):
     """Number of the first case, pictures and classes (or None) of each batch."""
     if check:
         _check_network(network)
-    x = as_cases(x)
-    if x.ndim != 4 or not (x.is_floating_point() or x.dtype == torch.uint8):
-        raise ValueError(
-            "x: expected pictures (N, C, H, W), uint8 or floats in [0, 1], got "
-            f"{tuple(x.shape)} {str(x.dtype)[6:]}"
-        )
-    if not torch.isfinite(x).all():
-        raise ValueError("x: contains NaN or infinity")
+    x = as_pictures(x)
     if classes is not None:
         one = isinstance(classes, (int, np.integer))
         value = np.full(len(x), classes) if one else classes

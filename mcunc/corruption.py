@@ -23,14 +23,14 @@ def corrupt(images, kind, severity, seed=0):
 
     Parameters
     ----------
-    images : (N, 3, H, W) uint8 array
+    images : (N, C, H, W) uint8 array
     kind : {"gaussian_noise", "gaussian_blur", "contrast"}
     severity : int, 1 to 5
     seed : int, for the noise
 
     Returns
     -------
-    (N, 3, H, W) uint8 array
+    (N, C, H, W) uint8 array
 
     Raises
     ------
@@ -42,8 +42,8 @@ def corrupt(images, kind, severity, seed=0):
     rng = np.random.default_rng(check_count("seed", seed, minimum=0))
     if not (isinstance(images, np.ndarray) and images.dtype == np.uint8):
         raise ValueError("images: expected a numpy array of uint8, values from 0 to 255")
-    if images.ndim != 4 or images.shape[1] != 3 or images.size == 0:
-        raise ValueError(f"images: expected shape (N, 3, H, W), got {images.shape}")
+    if images.ndim != 4 or images.size == 0:
+        raise ValueError(f"images: expected shape (N, C, H, W), got {images.shape}")
     x = images / 255
     if kind == "gaussian_noise":
         x = x + rng.normal(scale=strength, size=x.shape)

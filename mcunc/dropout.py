@@ -11,7 +11,6 @@ Introduced in chapter 5.
 
 import copy
 import math
-import re
 import sys
 import warnings
 from contextlib import contextmanager, nullcontext, suppress
@@ -25,7 +24,15 @@ from torch.random import fork_rng
 from torch.utils._pytree import tree_leaves
 
 from mcunc._checks import check_choice, check_count
-from mcunc._inputs import as_cases, as_network, batches, device_of, seed_noise
+from mcunc._inputs import (
+    as_cases,
+    as_network,
+    batches,
+    device_of,
+    logits_in,
+    not_taken,
+    seed_noise,
+)
 from mcunc._replay import DROPOUTS, Passes
 
 _CONVOLUTIONS = {
@@ -73,7 +80,7 @@ def with_dropout(network, p, layers=None, masks="channel"):
         all, or one whose inputs cannot be masked from outside: attention, recurrent, bilinear,
         scripted or exported.
     """
-    as_network(network)
+    as_network(network, runs=False)
     number = isinstance(p, (int, float, np.floating)) and not isinstance(p, bool)
     if not (number and 0 <= p < 1):
         raise ValueError(f"p: the probability to drop must lie in [0, 1), got {p!r}")
@@ -112,7 +119,7 @@ def sample_logits(network, x, draws=50, scope="network", seed=0, batch_size=None
 
     Parameters
     ----------
-    network : torch.nn.Module, (B, ...) -> (B, K)
+    network : torch.nn.Module, (B, ...) -> (B, K), or what else `training.predict_logits` takes
         Its layers nn.Dropout, nn.Dropout1d to 3d, and the calls of their functions in
         torch.nn.functional that act in training mode are what is sampled.  It is left as it was,
         BatchNorm's statistics included.
@@ -140,9 +147,9 @@ def sample_logits(network, x, draws=50, scope="network", seed=0, batch_size=None
         layer or stochastic depth, that is random in training mode only and is no dropout layer.
     """
     samples = sample_outputs(network, x, draws, scope, seed, batch_size, first)
-    if samples.ndim != 3:
+    if samples.shape[3:].count(1) < samples.ndim - 3:
         raise ValueError(f"network: must return logits (B, K), got (B, {samples.shape[2:]})")
-    return samples
+    return samples.reshape(samples.shape[:3])
 
 
 def sample_outputs(
@@ -297,19 +304,34 @@ def _survey(network, batch):
             for module, mode in modes:
                 module.training = training or mode
             survey = Passes(network, x)
+            seed_noise(0, x.device)
             with survey.watching(), warnings.catch_warnings(action="ignore"):
-                survey.run()
+                output = survey.run()
                 if survey.foreign:  # once more: who was it?
                     survey.fresh = True
                     survey.run()
-            return survey
+                elif len(x) == len(few):
+                    seed_noise(0, x.device)
+                    survey.compare(torch.cat([x[1:2], x[1:]]))
         except Exception:  # whatever a network may raise; its own passes will tell
             continue
+        else:
+            _check_rows(output, x)
+            survey.inputs.clear()
+            return survey
         finally:
             for module, mode in modes:
                 module.training = mode
             _restore(buffers)
     return None
+
+
+def _check_rows(output, x):
+    if torch.is_tensor(output) and output.ndim > 1 and len(output) != len(x):
+        raise ValueError(
+            f"network: returns {tuple(output.shape)} for {len(x)} cases; the first axis of x and "
+            "of what it returns must be the cases"
+        )
 
 
 def _layouts(batch):
@@ -325,14 +347,10 @@ def _passes(network, batch, masks, numbers, survey):
             return _replayed(Passes(network, x, masks, survey), numbers)
     try:
         return _replayed(Passes(network, plain, masks, survey), numbers)
-    except RuntimeError as error:
-        about = "'indices'" if batch.is_floating_point() else r"dtype|type \(|\btypes? |for '"
-        if not re.search(about, str(error)):
-            raise
-        raise ValueError(
-            f"x: holds {batch.dtype}, which the network does not take ({error}); convert x to "
-            "float32, or to int64 for an embedding"
-        ) from error
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except (RuntimeError, IndexError, AssertionError, TypeError) as error:
+        raise not_taken("x", plain, error) from error
 
 
 def _replayed(passes, numbers):
@@ -365,9 +383,9 @@ def _refuse_unsampled(passes):
 
 
 def _as_output(output, cases):
-    if not (torch.is_tensor(output) and output.ndim >= 2 and len(output) == cases):
-        raise ValueError("network: must return one tensor (B, K), a row for each case")
-    return output.float().cpu().numpy()
+    tensor = torch.is_tensor(output) and output.is_floating_point() and output.ndim >= 2
+    rows = output if tensor and len(output) == cases else logits_in(output, cases)
+    return rows.float().cpu().numpy()
 
 
 def _refuse_silence(network, batch, masks, survey):

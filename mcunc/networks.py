@@ -190,15 +190,26 @@ class ImageClassifier(nn.Module):
         NaN and infinity pass through, as in any torch module; other types and shapes are a
         ValueError.  What height and width are possible is for `features` and `head` to say.
         """
-        if not (torch.is_tensor(x) and x.is_floating_point()):
-            raise ValueError("x: expected a floating-point tensor; for bytes, x.float() / 255")
-        channels = self.mean.shape[1]
-        if x.ndim != 4 or x.shape[1] != channels:
-            cure = "; for grey pictures x.repeat(1, 3, 1, 1)" if x.shape[1:2] == (1,) else ""
-            raise ValueError(f"x: expected (N, {channels}, H, W), got {tuple(x.shape)}{cure}")
-        if x.dtype != self.mean.dtype and not torch.is_autocast_enabled(x.device.type):
-            raise ValueError(f"x: is {x.dtype}, the weights are {self.mean.dtype}; convert one")
-        return self.head(self.pooling(self.features((x - self.mean) / self.std)))
+        return self.head(self.pooling(self.features(standardised(x, self.mean, self.std))))
+
+
+def standardised(x, mean, std):
+    """Pictures (N, channels, H, W) by their channels' means and deviations (1, channels, 1, 1)."""
+    channels = mean.shape[1]
+    if torch.is_tensor(x) and (x.ndim != 4 or x.shape[1] != channels):
+        cure = "; add the axis of the channel, x[:, None]" if (x.ndim, channels) == (3, 1) else ""
+        if x.ndim == 4 and x.shape[3] == channels:
+            cure = "; bring the channels to the front, np.transpose(x, (0, 3, 1, 2))"
+        elif x.ndim == 4 and (x.shape[1], channels) == (1, 3):
+            cure = "; for grey pictures x.repeat(1, 3, 1, 1), of an array np.repeat(x, 3, axis=1)"
+        elif x.ndim == 4 and (x.shape[1], channels) == (3, 1):
+            cure = "; the network takes grey pictures, x.mean(1)[:, None]"
+        raise ValueError(f"x: expected (N, {channels}, H, W), got {tuple(x.shape)}{cure}")
+    if not (torch.is_tensor(x) and x.is_floating_point()):
+        raise ValueError("x: expected a floating-point tensor; for bytes, x.float() / 255")
+    if x.dtype != mean.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ValueError(f"x: is {x.dtype}, the weights are {mean.dtype}; convert one")
+    return (x - mean) / std
 
 
 def lenet5(classes=10, seed=0, **standardise):
@@ -411,6 +422,11 @@ def torchvision_classifier(name, classes, pretrained=False, seed=0, **standardis
     classes, pretrained = check_count("classes", classes, minimum=2), _yes_or_no(pretrained)
     if not isinstance(name, str) or name not in models.list_models(module=models):
         raise ValueError(f"name: torchvision has no classifier {name!r}; see its list_models()")
+    if _channels(standardise) != 3:
+        raise ValueError(
+            "mean: needs 3 numbers, since torchvision's networks take 3 channels; repeat the one "
+            "of grey pictures three times"
+        )
     with warnings.catch_warnings(), _Seeded(seed):
         warnings.simplefilter("ignore", FutureWarning)  # of a new default for initial weights
         weights = "DEFAULT" if pretrained else None
@@ -638,4 +654,4 @@ class _Seeded(TorchDispatchMode):
 
 def _channels(standardise):
     """Channels of the pictures: as many as there are means, and three without."""
-    return np.size(standardise.get("mean", (0.5,) * 3))
+    return len(as_array("mean", standardise.get("mean", (0.5,) * 3), ndim=1))

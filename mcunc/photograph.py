@@ -8,7 +8,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mcunc import cam, dropout, predictive
 from mcunc._checks import check_count
@@ -65,8 +65,9 @@ def read_photograph(source, size=224):
 
     Parameters
     ----------
-    source : path of a picture file, a Pillow image, or a uint8 array (H, W, 3), (H, W, 4) with
-        transparency, or (H, W); of at most 120 million pixels, or a JPEG of 178 million
+    source : path of a picture file, the open file, a Pillow image, or a uint8 array (H, W, 3),
+        (H, W) or (H, W, 1), or with transparency (H, W, 4) or (H, W, 2); of at most 120 million
+        pixels, or a JPEG of 178 million
     size : int, pixels of a side
 
     Returns
@@ -86,15 +87,33 @@ def read_photograph(source, size=224):
             return _upright(lambda: Image.open(file, formats=FORMATS), size, str(source))
     if isinstance(source, Image.Image):
         return _upright(source.copy, size, "the image")
-    pixels = np.asarray(source)
-    colours = pixels.shape[2:] in ((), (3,), (4,)) and pixels.ndim > 1
-    if not colours or pixels.dtype != np.uint8 or pixels.size == 0:
-        cure = "; put the channels last, source.transpose(1, 2, 0)"
-        raise ValueError(
-            f"source: expected a path, a Pillow image or (H, W, 3) uint8, got {pixels.shape} "
-            f"{pixels.dtype}{cure if pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4) else ''}"
-        )
+    if hasattr(source, "read"):
+        return _upright(lambda: Image.open(source, formats=FORMATS), size, "the file")
+    pixels = _pixels(source)
     return _upright(lambda: Image.fromarray(pixels), size, "the array")
+
+
+def _pixels(source):
+    """An array (H, W, channels) or (H, W) of bytes."""
+    if isinstance(source, (bytes, bytearray)):
+        raise ValueError("source: the content of a file; pass its path, or io.BytesIO(source)")
+    pixels = np.asarray(source)
+    if pixels.dtype == object:
+        raise ValueError(f"source: expected a path, an image or an array, got {type(source)}")
+    pixels = pixels[..., 0] if pixels.shape[2:] == (1,) else pixels
+    cure = ""
+    if pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4) and pixels.shape[2] not in (3, 4):
+        cure = "; put the channels last, np.transpose(source, (1, 2, 0))"
+    elif pixels.dtype.kind == "f":
+        cure = "; make bytes of numbers from 0 to 1, np.uint8(255 * np.asarray(source))"
+    elif pixels.dtype != np.uint8:
+        cure = "; scale to 0 to 255 and convert, np.uint8(source)"
+    elif pixels.ndim > 1 and pixels.shape[2:] in ((), (2,), (3,), (4,)) and pixels.size:
+        return pixels
+    raise ValueError(
+        f"source: expected a path, a Pillow image or (H, W, 3) uint8, got {pixels.shape} "
+        f"{pixels.dtype}{cure}"
+    )
 
 
 def _upright(opened, size, name):
@@ -106,6 +125,12 @@ def _upright(opened, size, name):
         # Cameras write which way up a picture is.
         square.getexif()[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
         return np.asarray(ImageOps.exif_transpose(square)).transpose(2, 0, 1)
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"source: {name} cannot be read as a photograph; it holds no {', '.join(FORMATS)}, "
+            "whatever its name says (HEIC and AVIF of telephones, SVG and raw files are others); "
+            "open it in a program for pictures and save it as JPEG"
+        ) from error
     except Exception as error:  # damage makes Pillow stumble in many ways
         raise ValueError(f"source: {name} cannot be read as a photograph ({error})") from error
 

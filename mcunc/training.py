@@ -18,8 +18,10 @@ from mcunc._inputs import (
     as_cases,
     as_input,
     as_network,
+    as_pictures,
     batches,
     check_finite,
+    differentiating,
     evaluating,
     forward,
     logits_in,
@@ -236,7 +238,7 @@ def fit_minibatches(
     _trainable(network)
     _check_run(network, recipe, augment, watch, checkpoint, masks)
     seed, device = check_count("seed", seed, minimum=0), check_device(device)
-    images = _pictures(images)
+    images = as_pictures(images, "images").cpu().contiguous()
     with _own_noise(device), evaluating(network.to(device)):  # one picture tells format and classes
         output, layout = forward(network, as_input(images[:1], network), "images", convert=True)
     classes = logits_in(output, 1).shape[1]
@@ -512,7 +514,8 @@ def _backward(network, batch, target, cases):
         logits = logits_in(network(batch), len(batch))
         loss = torch.nn.functional.cross_entropy(logits, target) * (len(batch) / cases)
     if loss.isfinite() or _parallel.place()[1] > 1:  # else the caller raises
-        loss.backward()
+        with differentiating():
+            loss.backward()
     return torch.stack([loss.detach().float(), (logits.argmax(dim=1) == target).sum()])
 
 
@@ -537,21 +540,6 @@ def _watched(watch, network):
         return {str(name): float(value) for name, value in found.items()}
     except (AttributeError, TypeError, ValueError):
         raise ValueError(f"watch: must return a dict of numbers, got {found!r}") from None
-
-
-def _pictures(images):
-    """Pictures (N, C, H, W) on the CPU, of uint8 or floating-point numbers."""
-    images = as_cases(images, "images").cpu().contiguous()
-    found = f"got {tuple(images.shape)} {str(images.dtype)[6:]}"
-    if images.ndim == 3:
-        found += "; grey pictures need an axis for their channel, images[:, None]"
-    elif images.ndim == 4 and images.shape[3] in (1, 3, 4) and images.shape[1] > images.shape[3]:
-        found += "; bring the channels to the front, images.transpose(0, 3, 1, 2)"
-    elif images.ndim == 4 and (images.dtype == torch.uint8 or images.is_floating_point()):
-        if not images.isfinite().all():
-            raise ValueError("images: contains NaN or infinity")
-        return images
-    raise ValueError(f"images: expected (N, C, H, W), uint8 or floats in [0, 1], {found}")
 
 
 def _fingerprint(images, labels):

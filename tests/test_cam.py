@@ -304,7 +304,9 @@ def test_oblong_pictures_tell_the_layout_too():
     np.testing.assert_allclose(grad_cam(conv, x, 1, "0"), by_the_package(conv, x, "0"), atol=1e-4)
 
 
-@pytest.mark.parametrize("reshape", [3, lambda a: a, lambda a: a.sum(), lambda a: None])
+@pytest.mark.parametrize(
+    "reshape", [3, lambda a: a, lambda a: a.sum(), lambda a: None, lambda a: a.reshape(2, 14, 14)]
+)
 def test_a_reshape_that_makes_no_maps_is_refused(reshape):
     with pytest.raises(ValueError, match=r"^reshape: "):
         grad_cam(vit(), pictures(2, 32), layer=BLOCK, reshape=reshape)
@@ -408,6 +410,19 @@ def test_grey_pictures_and_other_types_have_maps():
     assert grad_cam(half, x).dtype == np.float32
     with pytest.raises(ValueError, match=r"^x: .* uint8 or floats .* int64"):
         grad_cam(grey, (255 * x).long())
+    for function in (class_activation_maps, grad_cam):
+        with pytest.raises(ValueError, match=r"^x: .*an axis for their channel, x\[:, None\]"):
+            function(grey, x[:, 0])
+        with pytest.raises(ValueError, match=r"^x: .*np.transpose\(x, \(0, 3, 1, 2\)\)"):
+            function(grey, x.permute(0, 2, 3, 1))
+        with pytest.raises(ValueError, match=r"^x: .*for grey pictures x.repeat"):
+            function(NETWORK, x)  # which would go through, all three channels being the same
+
+
+def test_layers_of_one_pixel_show_no_place():
+    for layer, x in (("pooling.0", X), ("features", X[..., :4, :4])):
+        with pytest.raises(ValueError, match=r"^layer: the maps of .* are of one pixel"):
+            grad_cam(NETWORK, x, layer=layer)
 
 
 # Maps as pictures -----------------------------------------------------------------------------
@@ -551,8 +566,9 @@ class Silent(nn.Module):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (nn.Linear(3, 2), "network: expected features, pooling and head"),
-        (None, "network: expected features, pooling and head"),
+        (nn.Linear(3, 2), "network: expected features, pooling, head, mean, std, as in"),
+        (nn.ModuleDict({"features": nn.Identity()}), "network: expected features, pooling, head"),
+        (None, "network: expected features, pooling, head, mean, std"),
         (small(nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4))), "has more than dropout"),
         (small(nn.Sequential(nn.Linear(6, 4), nn.ReLU())), "must end in one linear layer"),
         (small(pooling=nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten())), "no average over"),

@@ -134,6 +134,15 @@ def test_the_mean_colour_is_kept(kind, severity):
     assert (after >= before - 1).all()
 
 
+@pytest.mark.parametrize("kind", STRENGTHS)
+def test_grey_pictures_are_one_channel_of_others(kind):
+    grey = IMAGES[:, :1]
+    first = corrupt(grey, kind, 3)
+    assert first.shape == grey.shape
+    if kind != "gaussian_noise":  # which draws for all channels in their order
+        np.testing.assert_array_equal(first, corrupt(IMAGES, kind, 3)[:, :1])
+
+
 def test_contrast_by_hand():
     """Severity 2 halves the distances from each channel's mean: 0 and 200 become 50 and 150.
 

@@ -318,6 +318,31 @@ def test_the_folder_of_torchvision_is_found_and_so_is_the_one_inside(folder, mon
     assert (both.images == alone.images).all()
 
 
+def linked(path, files):
+    unpacked(path.with_name("elsewhere"), ((f"elsewhere/{name}", file) for name, file in files))
+    path.mkdir()
+    for part in COUNTS:
+        (path / part).symlink_to(path.with_name("elsewhere") / part)
+
+
+def with_notebooks(path, files):
+    files = [(f"{path.name}/{name}", content) for name, content in files]
+    copy = f"{path.name}/train/cat/.ipynb_checkpoints/00000-checkpoint.png"
+    unpacked(path, [*files, (copy, files[0][1])])
+
+
+def of_windows(path, files):
+    zipped(path.with_suffix(".zip"), ((name.replace("/", "\\"), file) for name, file in files))
+
+
+@pytest.mark.parametrize("make", [linked, with_notebooks, of_windows])
+def test_folders_and_archives_as_other_programs_leave_them(make, folder):
+    make(folder / "cifar10", list(folders(10)))
+    for found, (images, labels) in zip(cifar(10), small_cifar(10).values(), strict=True):
+        order = np.argsort(labels, kind="stable")
+        assert (found.images == images[order].transpose(0, 3, 1, 2)).all()
+
+
 def test_the_sum_of_a_folder_is_that_of_its_files(folder):
     path = unpacked(folder / "cifar-10-batches-py", pickles(10))
     lines = [

@@ -9,6 +9,7 @@ import weakref
 from collections import Counter
 from contextlib import contextmanager
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -850,7 +851,8 @@ def test_the_network_is_left_as_it_was(kind):
 def test_flags_come_back_after_an_exception():
     network = built(Residual)
     before, random = state(network), torch.get_rng_state()
-    with pytest.raises(RuntimeError):
+    message = r"^x: the network does not take \(5, 7, 8, 8\) float32 \(.*to have 3 channels"
+    with pytest.raises(ValueError, match=message):
         sample_logits(network, normal(5, 7, 8, 8))
     same(state(network), before)
     assert torch.equal(torch.get_rng_state(), random)
@@ -1225,6 +1227,121 @@ def test_positions_first_are_no_matter_where_no_dropout_acts(cases):
     assert distance.max() < 1e-5
 
 
+class Flattened(nn.Module):
+    """Dropout on the positions of all cases in one axis, as in packed sequences."""
+
+    def __init__(self, cases_first):
+        super().__init__()
+        self.drop, self.cases_first = nn.Dropout(0.5), cases_first
+
+    def forward(self, x):
+        first = x if self.cases_first else x.transpose(0, 1)
+        dropped = self.drop(first.flatten(0, 1)).unflatten(0, first.shape[:2])
+        return dropped.mean(1 if self.cases_first else 0)
+
+
+@pytest.mark.parametrize("cases", [2, 3, 5, 7, 10])
+def test_positions_and_cases_in_one_axis(cases):
+    """The mean of five positions, each twice or dropped: variance 1/5 for each case by itself."""
+    x = normal(cases, 5, 4)
+    with pytest.raises(ValueError, match=r"drop.* does not keep the rows of a case together"):
+        sample_logits(Flattened(False).eval(), x)
+    samples = sample_logits(Flattened(True).eval(), torch.ones_like(x), 2000)
+    # Of 8,000 independent values; the standard error is .003.
+    assert abs(((samples - 1) ** 2).mean() - 0.2) < 0.05
+    assert sample_logits(Flattened(False).eval(), x[:1], 3).shape == (3, 1, 4)
+
+
+def test_inputs_with_positions_first():
+    network = nn.Sequential(Sequence(nn.LSTM(4, 4), False), nn.Dropout(0.5))
+    turned = Turned(network).eval()
+    for cases in (5, 7):  # there are five positions
+        with pytest.raises(ValueError, match="the first axis of x and of what it returns must be"):
+            sample_logits(turned, normal(5, cases, 4))
+
+
+class Turned(nn.Module):
+    """Takes (positions, cases, features)."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x.transpose(0, 1))
+
+
+@pytest.mark.parametrize("weight", ["dropped", "tokens"])
+def test_dropout_of_what_is_no_case_is_named(weight):
+    class Weights(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.drop = nn.Parameter(torch.ones(3, 3)), nn.Dropout(0.5)
+
+        def forward(self, x):
+            weight = self.drop(self.weight)
+            return x @ weight if kind == "dropped" else x + weight.mean(dim=0)
+
+    kind = weight
+    with pytest.raises(ValueError, match="dropout of weights or learned tokens is not sampled"):
+        sample_logits(Weights().eval(), normal(3, 3))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda z: {"logits": z, "hidden": z[:, None]},
+        lambda z: {"out": z},
+        lambda z: SimpleNamespace(logits=z, hidden_states=None),
+        lambda z: (z, None),
+        lambda z: z[:, :, None, None],
+    ],
+)
+def test_logits_are_found_as_by_predict_logits(wrap):
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = NETWORK
+
+        def forward(self, x):
+            return wrap(self.network(x))
+
+    x = normal(4, 3)
+    expected = sample_logits(NETWORK, x, 3)
+    np.testing.assert_array_equal(sample_logits(Wrapped().eval(), x, 3), expected)
+    with pytest.raises(ValueError, match="must return logits"):
+        sample_logits(nn.Sequential(NETWORK, Classes()).eval(), x)
+
+
+class Classes(nn.Module):
+    def forward(self, x):
+        return x.argmax(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.ones(4, 5), r"x: the network does not take \(4, 5\) float32"),
+        (torch.eye(3).to_sparse(), r"x: is sparse; pass x.to_dense\(\)"),
+        (torch.ones(4, 3, device="meta"), "x: holds no numbers"),
+        (np.ma.masked_less(np.eye(3), 0.5), "x: has masked entries"),
+    ],
+)
+def test_inputs_that_networks_do_not_take(x, message):
+    with pytest.raises(ValueError, match=message):
+        sample_logits(NETWORK, x)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_networks_without_numbers_are_named():
+    for network in (
+        nn.Sequential(nn.LazyLinear(3), nn.Dropout(0.5)).eval(),
+        nn.Sequential(nn.Linear(3, 3, device="meta"), nn.Dropout(0.5)).eval(),
+    ):
+        with pytest.raises(ValueError, match=r"network: 0.weight has no numbers yet"):
+            sample_logits(network, normal(4, 3))
+
+
 class Squeezed(nn.Module):
     """Loses the axis of the cases where there is one case."""
 
@@ -1359,7 +1476,8 @@ def test_networks_whose_dropout_was_taken_out_are_refused():
 @pytest.mark.parametrize("kind", [torch.int64, torch.int32, torch.uint8, torch.bool])
 def test_whole_numbers_where_the_network_takes_others(kind):
     for network in (NETWORK, nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 2))):
-        with pytest.raises(ValueError, match=rf"^x: holds {kind}, which .* convert x to float32"):
+        message = rf"^x: the network does not take \(4, 3\) {str(kind)[6:]} .* convert it to floats"
+        with pytest.raises(ValueError, match=message):
             sample_logits(network, torch.ones(4, 3).to(kind))
 
 
@@ -1369,7 +1487,7 @@ def test_whole_numbers_are_what_embeddings_take():
     expected = sample_logits(network[2:], network[:2](tokens), 4)
     np.testing.assert_array_equal(sample_logits(network, tokens, 4), expected)
     with pytest.raises(
-        ValueError, match=r"x: holds torch.float32, .* or to int64 for an embedding"
+        ValueError, match=r"x: the network does not take .* float32 .* to int64, which embed"
     ):
         sample_logits(network, tokens.float())
 

@@ -877,3 +877,14 @@ def test_lite0_is_deterministic_while_training():
             module.eval()
     x = torch.rand(2, 3, 64, 64)
     torch.testing.assert_close(network(x), network(x), rtol=0, atol=0)
+
+
+def test_means_may_be_tensors_and_belong_to_the_channels():
+    grey = lenet5(mean=torch.tensor([0.1307]), std=torch.tensor([0.3081]))
+    assert grey(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
+    with pytest.raises(ValueError, match=r"^x: .*the network takes grey pictures"):
+        grey(torch.zeros(2, 3, 32, 32))
+    with pytest.raises(ValueError, match=r"^x: .*x\[:, None\]"):
+        grey(torch.zeros(2, 32, 32, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"^mean: needs 3 numbers"):
+        torchvision_classifier("resnet18", 3, mean=(0.5,), std=(0.5,))

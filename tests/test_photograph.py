@@ -71,6 +71,41 @@ def test_what_is_no_picture_is_named(tmp_path):
         read_photograph(tmp_path / "none.jpg")
 
 
+def test_other_kinds_of_files_are_told_apart(tmp_path):
+    Image.new("RGB", (9, 9)).save(tmp_path / "avif.jpg", "AVIF")
+    (tmp_path / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (tmp_path / "drawing.png").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    for name in ("avif.jpg", "phone.jpg", "drawing.png"):
+        with pytest.raises(ValueError, match=rf"{name} .* holds no JPEG, .* save it as JPEG$"):
+            read_photograph(tmp_path / name)
+
+
+def test_open_files_and_grey_arrays_are_taken():
+    pixels = np.random.default_rng(2).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    np.testing.assert_array_equal(read_photograph(file, 16), read_photograph(pixels, 16))
+    grey = read_photograph(pixels[..., 0], 16)
+    np.testing.assert_array_equal(read_photograph(pixels[..., :1], 16), grey)
+    opaque = np.stack([pixels[..., 0], np.full((30, 40), 255, np.uint8)], axis=2)
+    np.testing.assert_array_equal(read_photograph(opaque, 16), grey)
+
+
+@pytest.mark.parametrize(
+    ("source", "cure"),
+    [
+        (b"\xff\xd8", "io.BytesIO"),
+        (torch.zeros(3, 9, 9), r"np.transpose\(source, \(1, 2, 0\)\)"),
+        (np.zeros((9, 9, 3)), r"np.uint8\(255 \* np.asarray\(source\)\)"),
+        (np.zeros((9, 9), np.uint16), "scale to 0 to 255"),
+        (None, "got <class 'NoneType'>"),
+    ],
+)
+def test_what_makes_an_array_a_photograph(source, cure):
+    with pytest.raises(ValueError, match=f"^source: .*{cure}"):
+        read_photograph(source)
+
+
 def colour(source):
     """The one colour of a picture."""
     pixels = read_photograph(source, 4)
@@ -130,7 +165,7 @@ def test_other_modes_become_colours():
     palette = Image.new("P", (8, 8), 1)
     palette.putpalette([0, 0, 0, 10, 20, 30])
     assert colour(palette) == [10, 20, 30]
-    with pytest.raises(ValueError, match=r"^source: .*channels last, source.transpose\(1, 2, 0\)"):
+    with pytest.raises(ValueError, match=r"^source: .*channels last, np.transpose\(source"):
         read_photograph(np.zeros((3, 8, 8), np.uint8))
 
 

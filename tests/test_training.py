@@ -667,7 +667,10 @@ def test_a_network_learns_what_can_be_learnt():
         ({"images": np.full(IMAGES.shape, math.inf)}, "images: contains NaN or infinity"),
         ({"images": IMAGES[:0], "labels": LABELS[:0]}, "images: expected"),
         ({"images": IMAGES[:, 0]}, r"images: .* grey pictures .* images\[:, None\]"),
-        ({"images": IMAGES.transpose(0, 2, 3, 1)}, r"images: .* images.transpose\(0, 3, 1, 2\)"),
+        (
+            {"images": IMAGES.transpose(0, 2, 3, 1)},
+            r"images: .* np.transpose\(images, \(0, 3, 1, 2\)\)",
+        ),
         ({"images": IMAGES[:, :1]}, r"images: the network does not take \(1, 1, 8, 8\)"),
         ({"network": nn.Flatten()}, "network: has no parameters"),
         ({"network": nn.Conv2d(3, 4, 1)}, r"network: must return logits \(B, K\)"),
@@ -987,7 +990,7 @@ def test_logits_are_found_in_what_a_network_returns(wrap):
     ],
 )
 def test_outputs_that_could_be_anything_are_refused(wrap, found):
-    message = rf"^network: must return logits \(B, K\), one row per picture, not {found}"
+    message = rf"^network: must return logits \(B, K\), one row per case, not {found}"
     with pytest.raises(ValueError, match=message):
         predict_logits(Wrapped(linear(), wrap), IMAGES)
 
@@ -1057,6 +1060,21 @@ def test_integers_go_to_networks_that_count_words():
         assert_allclose(predict_logits(network, words), network(torch.tensor(words)), rtol=1e-5)
     with pytest.raises(ValueError, match=r"^images: the network does not take .* out of range"):
         predict_logits(network, words + 5)
+
+
+@pytest.mark.parametrize("kind", ["detached", "overwritten"])
+def test_networks_without_a_gradient_are_named(kind):
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = linear()
+
+        def forward(self, x):
+            z = self.network(x)
+            return z.detach() if kind == "detached" else z.sigmoid().relu_()
+
+    with pytest.raises(ValueError, match=r"^network: torch finds no gradient in it \("):
+        fit(Broken())
 
 
 def test_running_out_of_memory_stays_what_it_is():
