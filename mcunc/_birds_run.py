@@ -11,9 +11,10 @@ import torch
 from scipy.special import log_softmax
 from torch import nn
 
-from mcunc import _parallel, calibration, data, networks, predictive, recorded, training
+from mcunc import _parallel, data, networks, predictive, recorded, training
 from mcunc._changes import changes, restore
 from mcunc._checks import check_choice, check_count, check_folder, check_fraction, check_positive
+from mcunc._cifar_run import as_half, scores
 from mcunc._heads_run import Standardiser, fit_heads
 from mcunc.dropout import keyed_masks, sample_logits, with_dropout
 
@@ -73,10 +74,9 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def network_of(name, arm, drop, classes=None, seed=0):
+def network_of(setting, arm, drop, classes=CLASSES, seed=0):
     """The network of an arm: no dropout; at the head; there and in the last blocks; everywhere."""
-    setting = SETTINGS[name]
-    network = setting.build(classes=classes or CLASSES, seed=seed)
+    network = setting.build(classes=classes, seed=seed)
     # Some come with dropout before the last layer; here the arm alone says where it is.
     network.head = next(m for m in network.head.modules() if isinstance(m, nn.Linear))
     for module in network.modules():
@@ -113,7 +113,7 @@ def _zero_head(network):
     return network
 
 
-def fine_tuned(run):
+def fine_tuned(run, settings=SETTINGS, classes=CLASSES):
     """The network of a recorded run, from the weights that lie beside it.
 
     They are rounded to save space (`_changes`): of the 603 photographs that judge, the two networks
@@ -122,6 +122,8 @@ def fine_tuned(run):
     Parameters
     ----------
     run : str, name of the run without "-weights"
+    settings : dict of name -> Setting
+    classes : int
 
     Returns
     -------
@@ -136,14 +138,16 @@ def fine_tuned(run):
     """
     weights = recorded.load(f"{run}-weights")
     made = weights.record
-    network = network_of(made["network"], made["arm"], made["drop"], seed=made["seed"])
+    setting = settings[made["network"]]
+    network = network_of(setting, made["arm"], made["drop"], classes, made["seed"])
     restore(_zero_head(network), weights.arrays)
     return network.eval()
 
 
 def run_birds(
     network="efficientnet_lite0", arm="standard", drop=0.2, epochs=None, size=None, rate=None,
-    decay=None, inner=False, seed=0, folder="runs", device="cpu", split=None,
+    decay=None, inner=False, seed=0, folder="runs", device="cpu", split=None, *,
+    settings=SETTINGS, draws=DRAWS, pictures=None,
 ):  # fmt: skip
     """Train a network on nine tenths of CUB-200 and ask it about the rest.
 
@@ -166,6 +170,9 @@ def run_birds(
     split : int, optional
         Seed of the split alone.  Networks with different seeds and the same split are trained on
         the same photographs, as the members of a deep ensemble are.
+    settings : dict of name -> Setting
+    draws : int, passes
+    pictures : data.Pictures, instead of CUB-200, 2010
 
     Returns
     -------
@@ -180,48 +187,53 @@ def run_birds(
     ImportError
         Without the packages of EfficientNet-Lite0.
     """
-    check_choice("network", network, tuple(SETTINGS))
-    check_choice("arm", arm, ARMS)
-    drop, seed = check_fraction("drop", drop), check_count("seed", seed, minimum=0)
-    split = seed if split is None else check_count("split", split, minimum=0)
-    drop = 0.0 if arm == "standard" else drop
-    check_folder(folder)
+    run = run_of(network, arm, drop, epochs, size, rate, decay, inner, seed, split, settings, draws)
+    path = Path(check_folder(folder)) / f"{run.name}.npz"
     training.check_device(device)
-    setting = SETTINGS[network]
-    size = check_count("size", setting.size if size is None else size, minimum=32)
-    rate = None if rate is None else check_positive("rate", rate)
-    decay = None if decay is None else check_positive("decay", decay)
-    run = Run(network, arm, drop, size, recipe_of(network, epochs, rate, decay), inner, seed, split)
-    pictures = data.cub200(2010, size)
-    train, test = data.cub200_split(pictures.labels, split)
+    pictures = pictures or data.cub200(2010, run.size)
+    train, test = data.cub200_split(pictures.labels, run.split)
     if inner:
-        train, test = (train[part] for part in data.cub200_split(pictures.labels[train], split))
-    path = Path(folder) / f"{run.name}.npz"
+        train, test = (train[part] for part in data.cub200_split(pictures.labels[train], run.split))
     with _parallel.joined(device) as place:
-        model = network_of(network, arm, drop, len(pictures.names), seed)
+        model = run.build(len(pictures.names))
         checkpoint = path.with_name(f"{run.name}.pt")
-        if setting.probe and not checkpoint.exists():
-            learn_head(model.to(place), pictures.images[train], pictures.labels[train], seed)
+        if run.setting.probe and not checkpoint.exists():
+            learn_head(model.to(place), pictures.images[train], pictures.labels[train], run.seed)
         history = _fit(model, pictures, (train, test), run, checkpoint, place)
         if _parallel.place()[0] == 0:
-            arrays = _asked(model, arm, pictures.images[test], pictures.labels[test]) | {
-                "cases": test.astype(np.uint16), "labels": pictures.labels[test].astype(np.uint8),
-                "history": np.array([[row[key] for key in HISTORY] for row in history], np.float32),
-            }  # fmt: skip
-            if inner:  # for choosing: losses are enough
-                arrays = {key: arrays[key] for key in INNER if key in arrays}
-            else:
-                arrays |= _learned(model, pictures.images[train], pictures.labels[train])
             record = _record(run, history, device) | {
                 "name": run.name, "data": pictures.source, "kind": pictures.kind,
             }  # fmt: skip
-            recorded.save(path, arrays, record)
-            if setting.probe and not inner:  # else all weights are new
-                before = _zero_head(network_of(network, arm, drop, len(pictures.names), seed))
+            recorded.save(path, _kept(model, pictures, (train, test), run, history), record)
+            if run.setting.probe and not inner:  # else all weights are new
+                before = _zero_head(run.build(len(pictures.names)))
                 weights = path.with_name(f"{run.name}-weights.npz")
                 recorded.save(weights, changes(model.cpu(), before), record)
         _parallel.wait()
     return path
+
+
+def run_of(
+    network, arm, drop, epochs, size, rate, decay, inner, seed, split=None, settings=SETTINGS,
+    draws=DRAWS,
+):  # fmt: skip
+    """The run of these arguments of `run_birds`, checked."""
+    check_choice("network", network, tuple(settings))
+    check_choice("arm", arm, ARMS)
+    drop, seed = check_fraction("drop", drop), check_count("seed", seed, minimum=0)
+    setting = settings[network]
+    given = {
+        "epochs": epochs,
+        "learning_rate": None if rate is None else check_positive("rate", rate),
+        "weight_decay": None if decay is None else check_positive("decay", decay),
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    return Run(
+        network, arm, 0.0 if arm == "standard" else drop,
+        check_count("size", setting.size if size is None else size, minimum=32),
+        replace(setting.recipe, **given), inner, seed,
+        seed if split is None else check_count("split", split, minimum=0), setting, draws,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -236,6 +248,12 @@ class Run:
     inner: bool
     seed: int
     split: int
+    setting: Setting
+    draws: int = DRAWS
+
+    def build(self, classes):
+        """The network that is to be trained."""
+        return network_of(self.setting, self.arm, self.drop, classes, self.seed)
 
     @property
     def name(self):
@@ -243,7 +261,7 @@ class Run:
         recipe, drop = self.recipe, "" if self.arm == "standard" else f"-{self.drop:g}"
         name = f"birds-{self.network}-{self.arm}{drop}"
         name += f"-{self.size}-{recipe.epochs}-{recipe.learning_rate:g}"
-        if recipe.weight_decay != SETTINGS[self.network].recipe.weight_decay:
+        if recipe.weight_decay != self.setting.recipe.weight_decay:
             name += f"-decay{recipe.weight_decay:g}"
         if self.split != self.seed:
             name += f"-split{self.split}"
@@ -261,28 +279,20 @@ class Run:
         )
 
 
-def recipe_of(network, epochs=None, rate=None, decay=None):
-    """The recipe of a network, with what is given instead."""
-    given = {"epochs": epochs, "learning_rate": rate, "weight_decay": decay}
-    given = {key: value for key, value in given.items() if value is not None}
-    return replace(SETTINGS[network].recipe, **given)
-
-
 def _record(run, history, device):
     """Command and settings of a run, and the GPU where there was one."""
     seconds = sum(row["seconds"] for row in history)
     return _parallel.provenance(f"birds {run.options}", run.seed, device) | {
         "hours": round(seconds / 3600, 2 if device == "cpu" else 4),
         "network": run.network, "arm": run.arm, "drop": run.drop, "size": run.size,
-        "split": run.split, "recipe": asdict(run.recipe), "ramp": SETTINGS[run.network].ramp,
-        "draws": DRAWS,
-        "history": HISTORY,
+        "split": run.split, "recipe": asdict(run.recipe), "ramp": run.setting.ramp,
+        "draws": run.draws, "history": HISTORY,
     }  # fmt: skip
 
 
 def _fit(network, pictures, parts, run, checkpoint, device):
     train, test = parts
-    setting = SETTINGS[run.network]
+    setting = run.setting
     rise = setting.ramp * run.recipe.epochs * -(-len(train) // run.recipe.batch_size)
     about = {
         "network": run.network, "arm": run.arm, "drop": run.drop, "size": run.size,
@@ -292,10 +302,7 @@ def _fit(network, pictures, parts, run, checkpoint, device):
 
     def watch(network):
         logits = training.predict_logits(network, pictures.images[test], batch_size=100)
-        return {
-            "val_loss": calibration.log_loss_from_logits(logits, pictures.labels[test]),
-            "val_accuracy": float((logits.argmax(axis=1) == pictures.labels[test]).mean()),
-        }
+        return scores(logits, pictures.labels[test])
 
     return training.fit_minibatches(
         network, pictures.images[train], pictures.labels[train], run.recipe,
@@ -322,48 +329,51 @@ def ramped(network, masks, steps):
     return rising
 
 
-def _asked(network, arm, images, labels):
-    """Log probabilities with dropout off and, where there is dropout, what the passes say."""
-    logits = training.predict_logits(network, images, batch_size=100).astype(float)
-    arrays = {"off_log_probs": _half(log_softmax(logits, axis=1))}
-    if arm == "standard":
-        return arrays
-    samples = sample_logits(network, images, DRAWS)
-    summary = predictive.summarise_classes(logits=samples)
-    probs = np.exp(log_softmax(samples.astype(float), axis=2))
-    of_label = probs[:, np.arange(len(labels)), labels]
-    of_label = of_label.clip(1e-300)
-    counts = np.arange(1, DRAWS + 1)[:, None]
-    running = np.cumsum(of_label, axis=0)
+def _kept(network, pictures, parts, run, history):
+    """Arrays of a trained network; for choosing, losses are enough."""
+    train, test = parts
+    arrays = _asked(network, run, pictures.images[test], pictures.labels[test]) | {
+        "cases": test.astype(np.uint16), "labels": pictures.labels[test].astype(np.uint8),
+        "history": np.array([[row[key] for key in HISTORY] for row in history], np.float32),
+    }  # fmt: skip
+    if run.inner:
+        return {key: arrays[key] for key in INNER if key in arrays}
+    logits = training.predict_logits(network, pictures.images[train], batch_size=100)
+    learned = scores(logits, pictures.labels[train])  # whole and without masks
     return arrays | {
-        "log_probs": _half(np.log(summary.mean.clip(1e-300))),
-        "expected_entropy": summary.expected_entropy.astype(np.float16),
-        "mutual_information": summary.mutual_information.astype(np.float16),
-        "label_log_probs": _half(np.log(of_label)),
-        "loss_of_draws": -np.log(running / counts).mean(axis=1),
+        key.replace("val", "learned"): np.float32(value) for key, value in learned.items()
     }
 
 
-def _learned(network, images, labels):
-    """What is known of the training photographs, whole and without masks."""
-    logits = training.predict_logits(network, images, batch_size=100)
-    right = logits.argmax(axis=1) == labels
-    loss = calibration.log_loss_from_logits(logits, labels)
-    return {"learned_loss": np.float32(loss), "learned_accuracy": np.float32(right.mean())}
-
-
-def _half(log_probs):
-    """Half the bytes; what is below the smallest number of half precision is set to it."""
-    return log_probs.clip(float(np.finfo(np.float16).min)).astype(np.float16)
+def _asked(network, run, images, labels):
+    """Log probabilities with dropout off and, where there is dropout, what the passes say."""
+    logits = training.predict_logits(network, images, batch_size=100).astype(float)
+    arrays = {"off_log_probs": as_half(log_softmax(logits, axis=1))}
+    if run.arm == "standard":
+        return arrays
+    samples = sample_logits(network, images, run.draws)
+    summary = predictive.summarise_classes(logits=samples)
+    probs = np.exp(log_softmax(samples.astype(float), axis=2))
+    of_label = probs[:, np.arange(len(labels)), labels].clip(1e-300)
+    running = np.cumsum(of_label, axis=0) / np.arange(1, run.draws + 1)[:, None]
+    return arrays | {
+        "log_probs": as_half(np.log(summary.mean.clip(1e-300))),
+        "expected_entropy": summary.expected_entropy.astype(np.float16),
+        "mutual_information": summary.mutual_information.astype(np.float16),
+        "label_log_probs": as_half(np.log(of_label)),
+        "loss_of_draws": -np.log(running).mean(axis=1),
+    }
 
 
 # Dropout in a network that was trained without ------------------------------------------------
 
-TRIED = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # probabilities to drop
 PASSES = 5
 
 
-def run_pretrained(seed=0, folder="runs"):
+def run_pretrained(
+    seed=0, folder="runs", *, drops=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+    setting=SETTINGS["efficientnet_lite0"], pictures=None,
+):  # fmt: skip
     """Masks in EfficientNet-Lite0 as it comes, ImageNet's 1,000 classes and all: chapter 6.
 
     What one pass says of a photograph of each of 200 species, beside the network without masks:
@@ -373,6 +383,9 @@ def run_pretrained(seed=0, folder="runs"):
     ----------
     seed : int, of the photographs and the masks
     folder : path, takes ``birds-pretrained.npz`` and .json
+    drops : tuple of float, probabilities to drop
+    setting : Setting
+    pictures : data.Pictures, instead of CUB-200, 2010
 
     Returns
     -------
@@ -385,31 +398,26 @@ def run_pretrained(seed=0, folder="runs"):
     FileNotFoundError
         Where the photographs are neither here nor to be downloaded.
     """
-    seed = check_count("seed", seed, minimum=0)
-    check_folder(folder)
-    name = "efficientnet_lite0"
-    setting = SETTINGS[name]
-    pictures = data.cub200(2010, setting.size)
+    seed, path = recorded.destination("birds-pretrained", seed, folder)
+    pictures, begin = pictures or data.cub200(2010, setting.size), perf_counter()
     order = np.random.default_rng(seed).permutation(len(pictures.labels))
     _, first = np.unique(pictures.labels[order], return_index=True)
     cases = order[first]
-    begin = perf_counter()
-    plain = network_of(name, "standard", 0.5, classes=1000).eval()
+    plain = network_of(setting, "standard", 0.5, classes=1000).eval()
     off = training.predict_logits(plain, pictures.images[cases], batch_size=50)
-    predicted = np.zeros((3, len(TRIED), PASSES, len(cases)), np.uint16)
-    for i, arm in enumerate(("everywhere", "last", "head")):
-        for j, p in enumerate(TRIED):
-            network = network_of(name, arm, p, classes=1000).eval()
+    arms = ("everywhere", "last", "head")
+    predicted = np.zeros((len(arms), len(drops), PASSES, len(cases)), np.uint16)
+    for i, arm in enumerate(arms):
+        for j, p in enumerate(drops):
+            network = network_of(setting, arm, p, classes=1000).eval()
             samples = sample_logits(
                 network, pictures.images[cases], PASSES, seed=seed, batch_size=50
             )
             predicted[i, j] = samples.argmax(axis=2)
-    record = recorded.provenance(f"python -m mcunc run birds-pretrained --seed {seed}", seed)
-    record |= {
+    record = recorded.provenance(f"python -m mcunc run birds-pretrained --seed {seed}", seed) | {
         "hours": round((perf_counter() - begin) / 3600, 2), "data": pictures.source,
-        "kind": pictures.kind, "where": ("everywhere", "last", "head"), "drops": TRIED,
+        "kind": pictures.kind, "where": arms, "drops": drops,
     }  # fmt: skip
-    path = Path(folder) / recorded.file_name("birds-pretrained", seed)
     arrays = {"predicted": predicted, "off": off.argmax(axis=1).astype(np.uint16)}
     recorded.save(path, arrays | {"cases": cases.astype(np.uint16)}, record)
     return path

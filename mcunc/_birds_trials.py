@@ -9,9 +9,9 @@ import numpy as np
 from scipy.special import log_softmax
 from scipy.stats import entropy
 
-from mcunc import _birds_run, _parallel, recorded
-from mcunc._birds_run import HISTORY, Run, recipe_of, run_birds
-from mcunc._checks import check_choice, check_count, check_folder
+from mcunc import _parallel, recorded
+from mcunc._birds_run import HISTORY, run_birds, run_of
+from mcunc._checks import check_choice, check_count
 from mcunc.recalibration import TemperatureScaling, cross_fitted
 
 
@@ -90,7 +90,9 @@ PLACE = ("git_revision", "python", "versions", "cpu_cores", "gpu")  # of a run's
 WAYS = ("standard", "off", "passes")
 
 
-def run_tuning(network="efficientnet_lite0", seed=0, folder="runs", device="cpu"):
+def run_tuning(
+    network="efficientnet_lite0", seed=0, folder="runs", device="cpu", *, trials=TRIALS, **small
+):
     """Settings of training on birds, each tried on the inner split: chapter 6.
 
     Parameters
@@ -100,6 +102,8 @@ def run_tuning(network="efficientnet_lite0", seed=0, folder="runs", device="cpu"
     folder : path, takes the trials and ``birds-tuning-<network>.npz`` and .json: log loss and
         accuracy at the end of each trial, of passes where there is dropout, and with dropout off
     device : {"cpu", "cuda"}
+    trials : dict of name -> tuple of Trial
+    **small : `settings`, `draws` and `pictures` of `run_birds`
 
     Returns
     -------
@@ -114,13 +118,11 @@ def run_tuning(network="efficientnet_lite0", seed=0, folder="runs", device="cpu"
     ImportError
         Without the packages of EfficientNet-Lite0.
     """
-    check_choice("network", network, tuple(TRIALS))
-    seed = check_count("seed", seed, minimum=0)
-    check_folder(folder)
-    trials = TRIALS[network]
-    path = Path(folder) / recorded.file_name(f"birds-tuning-{network}", seed)
+    check_choice("network", network, tuple(trials))
+    seed, path = recorded.destination(f"birds-tuning-{network}", seed, folder)
+    trials = trials[network]
     with _parallel.joined(device) as device:
-        made = [_made(network, trial, True, seed, folder, device) for trial in trials]
+        made = [_made(network, trial, True, seed, folder, device, **small) for trial in trials]
         _check_alike(made, folder)
         if _parallel.place()[0] == 0:
             record = _record("birds-tuning", network, seed, trials, made)
@@ -129,7 +131,10 @@ def run_tuning(network="efficientnet_lite0", seed=0, folder="runs", device="cpu"
     return path
 
 
-def run_repeated(network="efficientnet_lite0", splits=None, seed=0, folder="runs", device="cpu"):
+def run_repeated(
+    network="efficientnet_lite0", splits=None, seed=0, folder="runs", device="cpu", *,
+    contests=CONTESTS, **small,
+):  # fmt: skip
     """The best settings of either arm, or a given pair, judged on many splits: chapter 6.
 
     Settings are tried on the inner split of split `seed`, and those of the lowest log loss (of
@@ -155,6 +160,8 @@ def run_repeated(network="efficientnet_lite0", splits=None, seed=0, folder="runs
     seed : int, of the trials, and of the first split
     folder : path, takes the runs and ``birds-repeated-<network>.npz`` and .json
     device : {"cpu", "cuda"}
+    contests : dict of name -> Contest
+    **small : `settings`, `draws` and `pictures` of `run_birds`
 
     Returns
     -------
@@ -169,19 +176,17 @@ def run_repeated(network="efficientnet_lite0", splits=None, seed=0, folder="runs
     ImportError
         Without the packages of EfficientNet-Lite0.
     """
-    check_choice("network", network, tuple(CONTESTS))
-    seed = check_count("seed", seed, minimum=0)
-    check_folder(folder)
-    contest, trials = CONTESTS[network], CONTESTS[network].trials
+    check_choice("network", network, tuple(contests))
+    seed, path = recorded.destination(f"birds-repeated-{network}", seed, folder)
+    contest, trials = contests[network], contests[network].trials
     splits = check_count("splits", contest.splits if splits is None else splits)
-    path = Path(folder) / recorded.file_name(f"birds-repeated-{network}", seed)
     kind = contest.network or network
     with _parallel.joined(device) as device:
-        tried = [_made(kind, trial, True, seed, folder, device) for trial in trials]
+        tried = [_made(kind, trial, True, seed, folder, device, **small) for trial in trials]
         ends = _ends(trials, tried) if trials else {}
         pair = contest.pair or best_of_arms(trials, ends["loss"])
         judged = [
-            [_made(kind, trial, False, seed + split, folder, device) for trial in pair]
+            [_made(kind, trial, False, seed + split, folder, device, **small) for trial in pair]
             for split in range(splits)
         ]
         made = [*tried, *(run for runs in judged for run in runs)]
@@ -205,20 +210,17 @@ def best_of_arms(trials, loss):
     return standard, next(trials[i] for i in order if trials[i].arm != "standard")
 
 
-def _made(network, trial, inner, seed, folder, device):
+def _made(network, trial, inner, seed, folder, device, pictures=None, **small):
     """One run, made now or before."""
-    recipe = recipe_of(network, trial.epochs, trial.rate, trial.decay)
-    run = Run(network, trial.arm, trial.drop, trial.size, recipe, inner, seed, seed)
+    given = {"inner": inner, "seed": seed} | trial._asdict() | small
+    run = run_of(network, **given)
     path = Path(folder) / f"{run.name}.npz"
     there = path.with_suffix(".json").exists()  # which is written after the other
     _parallel.wait()  # for every process to have looked
     if not there:
-        run_birds(
-            network, trial.arm, trial.drop, trial.epochs, trial.size, trial.rate, trial.decay,
-            inner, seed, folder, device,
-        )  # fmt: skip
+        run_birds(network, folder=folder, device=device, pictures=pictures, **given)
     made = recorded.load(path)
-    setting = asdict(recipe), _birds_run.SETTINGS[network].ramp, _birds_run.DRAWS
+    setting = asdict(run.recipe), run.setting.ramp, run.draws
     if [made.record[key] for key in ("recipe", "ramp", "draws")] != json.loads(json.dumps(setting)):
         raise ValueError(f"folder: {path} is of another recipe; delete it")
     return made

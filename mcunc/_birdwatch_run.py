@@ -1,29 +1,55 @@
 """Standard, dropout and ensemble on drawn birds: the run of chapter 6's first part."""
 
 import sys
-from pathlib import Path
+from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 from scipy.special import entr, log_softmax
 
 from mcunc import birdwatch, calibration, networks, predictive, recorded, training
-from mcunc._checks import check_count, check_folder
+from mcunc._cifar_run import scores
 from mcunc.dropout import sample_logits, with_dropout
 
-# Birds to train on, and the four numbers of epochs among which every network has its choice.
-EPOCHS = {250: (12, 24, 72, 216), 1000: (6, 12, 36, 108), 4000: (3, 6, 18, 36)}
 # No dropout, each network with birds of its own; all with the birds of the first; dropout
 # everywhere; everywhere but on the picture.
 ARMS = ("standard", "shared", "everywhere", "spared")
 WITHOUT_DROPOUT = ARMS[:2]
 DROP = 0.05
 BEHIND_THE_PICTURE = ["features.2", "features.3", "features.4", "head"]
-MEMBERS = 5  # seeds; the networks without dropout of these are an ensemble
-DRAWS = 30
-TEST, UNSEEN, VALIDATION = 1000, 300, 500
-KEPT = 4000  # the networks trained on so many birds keep their weights
 HISTORY = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # kept of every epoch
 HUES = np.linspace(-2.5, 2.5, 21)  # of the slider, in standard deviations from the middle
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the run is; as it stands, that of the chapter.
+
+    Attributes
+    ----------
+    epochs : dict, birds to train on: numbers of epochs among which every network has its choice
+    arms : tuple of str, of `ARMS`
+    members : int, seeds; the networks without dropout of these are an ensemble
+    draws : int, passes
+    test, unseen, validation : int, birds
+    kept : int, the networks trained on so many birds keep their weights
+    """
+
+    epochs: dict = field(
+        default_factory=lambda: {
+            250: (12, 24, 72, 216), 1000: (6, 12, 36, 108), 4000: (3, 6, 18, 36),
+        }
+    )  # fmt: skip
+    arms: tuple = ARMS
+    members: int = 5
+    draws: int = 30
+    test: int = 1000
+    unseen: int = 300
+    validation: int = 500
+    kept: int = 4000
+
+
+BOOK = Sizes()
 
 
 def as_bytes(birds):
@@ -33,7 +59,7 @@ def as_bytes(birds):
     )
 
 
-def held_out(seed=0):
+def held_out(seed=0, test=BOOK.test, unseen=BOOK.unseen):
     """Birds that no network trains on: test, unseen species, and a slider of the hue.
 
     Returns
@@ -43,8 +69,8 @@ def held_out(seed=0):
     """
     options = {"eight_bit": True}
     sets = {
-        "test": birdwatch.draw_birds(TEST, seed=10_000 + seed, **options),
-        "unseen": birdwatch.draw_birds(UNSEEN, seed=20_000 + seed, unseen=True, **options),
+        "test": birdwatch.draw_birds(test, seed=10_000 + seed, **options),
+        "unseen": birdwatch.draw_birds(unseen, seed=20_000 + seed, unseen=True, **options),
     }
     latents = birdwatch.draw_latents(400, seed=30_000 + seed, covered=0.0)
     firsts = [np.flatnonzero(latents["pair"] == pair)[0] for pair in range(4)]
@@ -59,9 +85,9 @@ def held_out(seed=0):
     return sets
 
 
-def validation():
+def validation(n=BOOK.validation):
     """Birds that decide for how long a network is trained."""
-    return birdwatch.draw_birds(VALIDATION, seed=40_000, eight_bit=True)
+    return birdwatch.draw_birds(n, seed=40_000, eight_bit=True)
 
 
 def network_of(arm, seed=0):
@@ -72,34 +98,26 @@ def network_of(arm, seed=0):
     return with_dropout(network, DROP, None if arm == "everywhere" else BEHIND_THE_PICTURE)
 
 
-def train(n, arm, seed, epochs, checkpoint=None):
-    """A network trained on n birds, and the history of its training."""
-    drawn = 0 if arm == "shared" else seed
-    birds, held = birdwatch.draw_birds(n, seed=1000 * drawn + n, eight_bit=True), validation()
-    pictures, network = as_bytes(held), network_of(arm, seed)
-
-    def watch(network):
-        logits = training.predict_logits(network, pictures)
-        return {
-            "val_loss": calibration.log_loss_from_logits(logits, held.labels),
-            "val_accuracy": float((logits.argmax(axis=1) == held.labels).mean()),
-        }
-
+def train(birds, held, arm, seed, epochs, checkpoint=None):
+    """A network trained on birds and watched on those held out, and the history of its training."""
+    network, pictures = network_of(arm, seed), as_bytes(held)
     recipe = training.Recipe(
         epochs=epochs, batch_size=64, learning_rate=0.1, drops=(0.6, 0.8), weight_decay=1e-3
     )
     history = training.fit_minibatches(
-        network, as_bytes(birds), birds.labels, recipe, None, watch, checkpoint, seed
-    )
+        network, as_bytes(birds), birds.labels, recipe, None,
+        lambda network: scores(training.predict_logits(network, pictures), held.labels),
+        checkpoint, seed,
+    )  # fmt: skip
     return network, history
 
 
-def predicted(network, arm, pictures):
+def predicted(network, arm, pictures, draws):
     """Log of mean probabilities (N, K); with dropout, expected entropy and mutual information."""
     if arm in WITHOUT_DROPOUT:
         logits = training.predict_logits(network, pictures).astype(float)
         return {"log_probs": log_softmax(logits, axis=1)}
-    summary = predictive.summarise_classes(logits=sample_logits(network, pictures, DRAWS))
+    summary = predictive.summarise_classes(logits=sample_logits(network, pictures, draws))
     return {
         "log_probs": np.log(summary.mean),
         "expected_entropy": summary.expected_entropy,
@@ -107,7 +125,7 @@ def predicted(network, arm, pictures):
     }
 
 
-def run_birdwatch(seed=0, folder="runs"):
+def run_birdwatch(seed=0, folder="runs", sizes=BOOK):
     """Train networks of four kinds on three amounts of drawn birds, five seeds each.
 
     Each network is trained four times, for four numbers of epochs, and keeps the one with the
@@ -118,6 +136,7 @@ def run_birdwatch(seed=0, folder="runs"):
     ----------
     seed : int, decides the birds that are held out
     folder : path, takes the checkpoints and ``birdwatch-dropout.npz`` and .json
+    sizes : Sizes
 
     Returns
     -------
@@ -128,60 +147,62 @@ def run_birdwatch(seed=0, folder="runs"):
     ValueError
         For a seed below 0, a folder that is no path, or a checkpoint of other settings.
     """
-    seed = check_count("seed", seed, minimum=0)
-    check_folder(folder)
-    sets = held_out(seed)
+    seed, path = recorded.destination("birdwatch-dropout", seed, folder)
+    held, sets = validation(sizes.validation), held_out(seed, sizes.test, sizes.unseen)
     arrays, found, seconds = {}, {}, 0.0
-    for i, n in enumerate(EPOCHS):
-        for k, arm in enumerate(ARMS):
-            for member in range(MEMBERS):
-                tried = [_tried(n, arm, member, epochs, folder) for epochs in EPOCHS[n]]
-                if (arm, member) != ("shared", 0):  # it is the first standard one: count it once
-                    seconds += sum(one["seconds"] for one in tried)
-                best = int(np.argmin([one["val_loss"] for one in tried]))
-                found.setdefault("chosen", {})[i, k, member] = best
-                losses = [one["val_loss"] for one in tried]
-                found.setdefault("val_loss", {})[i, k, member] = losses
-                for group, birds in sets.items():
-                    answers = predicted(tried[best]["network"], arm, as_bytes(birds))
-                    for what, value in answers.items():
-                        found.setdefault(f"{group}_{what}", {})[i, k, member] = value
-                if member == 0:
-                    for epochs, one in zip(EPOCHS[n], tried, strict=True):
-                        arrays[f"history_{n}_{arm}_{epochs}"] = one["history"]
-                if n == KEPT and arm != "shared":
-                    for part, value in tried[best]["network"].state_dict().items():
-                        arrays[f"weights_{arm}_{member}/{part}"] = value.numpy()
+    for (i, n), (k, arm), member in product(
+        enumerate(sizes.epochs), enumerate(sizes.arms), range(sizes.members)
+    ):
+        tried = _tried(n, arm, member, held, sizes, path.parent)
+        if (arm, member) != ("shared", 0):  # it is the first standard one: count it once
+            seconds += sum(one["seconds"] for one in tried)
+        losses = [one["val_loss"] for one in tried]
+        best = tried[int(np.argmin(losses))]["network"]
+        said = {"chosen": int(np.argmin(losses)), "val_loss": losses}
+        for group, birds in sets.items():
+            answers = predicted(best, arm, as_bytes(birds), sizes.draws)
+            said |= {f"{group}_{what}": value for what, value in answers.items()}
+        for name, value in said.items():
+            found.setdefault(name, {})[i, k, member] = value
+        if member == 0:
+            for epochs, one in zip(sizes.epochs[n], tried, strict=True):
+                arrays[f"history_{n}_{arm}_{epochs}"] = one["history"]
+        if n == sizes.kept and arm != "shared":
+            for part, value in best.state_dict().items():
+                arrays[f"weights_{arm}_{member}/{part}"] = value.numpy()
     arrays |= {name: _stacked(name, parts) for name, parts in found.items()}
-    record = recorded.provenance(f"python -m mcunc run birdwatch-dropout --seed {seed}", seed)
-    record |= {
-        "hours": round(seconds / 3600, 2),  # of training alone, one after another
-        "data": "drawn by mcunc.birdwatch.draw_birds",
-        "cases": list(EPOCHS), "epochs": list(EPOCHS.values()), "arms": ARMS, "drop": DROP,
-        "members": MEMBERS, "draws": DRAWS, "hues": HUES.tolist(), "history": HISTORY,
-        "kept": KEPT,
-    }  # fmt: skip
-    path = Path(folder) / recorded.file_name("birdwatch-dropout", seed)
-    recorded.save(path, arrays, record)
+    recorded.save(path, arrays, _record(seed, seconds, sizes))
     return path
 
 
-def _tried(n, arm, member, epochs, folder):
-    """One training: network, seconds, history (epochs, 4) and log loss on validation birds."""
+def _record(seed, seconds, sizes):
+    return recorded.provenance(f"python -m mcunc run birdwatch-dropout --seed {seed}", seed) | {
+        "hours": round(seconds / 3600, 2),  # of training alone, one after another
+        "data": "drawn by mcunc.birdwatch.draw_birds",
+        "cases": list(sizes.epochs), "epochs": list(sizes.epochs.values()), "arms": sizes.arms,
+        "drop": DROP, "members": sizes.members, "draws": sizes.draws, "hues": HUES.tolist(),
+        "history": HISTORY, "kept": sizes.kept,
+    }  # fmt: skip
+
+
+def _tried(n, arm, member, held, sizes, folder):
+    """All trainings of one: network, seconds, history (epochs, 4) and log loss on `held`."""
+    drawn, found = 0 if arm == "shared" else member, []
     if arm == "shared" and member == 0:
         arm = "standard"  # the network whose birds the others share
-    name = f"birdwatch-{n}-{arm}-{member}-{epochs}"
-    print(name, file=sys.stderr, flush=True)
-    network, rows = train(n, arm, member, epochs, Path(folder) / f"{name}.pt")
-    network.eval()
-    held = validation()
-    val = predicted(network, arm, as_bytes(held))["log_probs"]
-    return {
-        "network": network,
-        "seconds": sum(row["seconds"] for row in rows),
-        "history": np.array([[row[key] for key in HISTORY] for row in rows], np.float32),
-        "val_loss": calibration.log_loss_from_logits(val, held.labels),
-    }
+    birds = birdwatch.draw_birds(n, seed=1000 * drawn + n, eight_bit=True)
+    for epochs in sizes.epochs[n]:
+        name = f"birdwatch-{n}-{arm}-{member}-{epochs}"
+        print(name, file=sys.stderr, flush=True)
+        network, rows = train(birds, held, arm, member, epochs, folder / f"{name}.pt")
+        val = predicted(network.eval(), arm, as_bytes(held), sizes.draws)["log_probs"]
+        found.append({
+            "network": network,
+            "seconds": sum(row["seconds"] for row in rows),
+            "history": np.array([[row[key] for key in HISTORY] for row in rows], np.float32),
+            "val_loss": calibration.log_loss_from_logits(val, held.labels),
+        })  # fmt: skip
+    return found
 
 
 def excess_loss(log_probs, posterior):
@@ -204,8 +225,8 @@ def excess_loss(log_probs, posterior):
 def _stacked(name, parts):
     """(cases, arms, members, ...), half precision; without the arms that have none of it."""
     first = min(k for _, k, _ in parts)
-    example = next(iter(parts.values()))
-    shape = (len(EPOCHS), len(ARMS) - first, MEMBERS, *np.shape(example))
+    cases, arms, members = (1 + np.max(list(parts), axis=0)).tolist()
+    shape = (cases, arms - first, members, *np.shape(next(iter(parts.values()))))
     stacked = np.empty(shape, np.int8 if name == "chosen" else np.float16)
     for (i, k, member), value in parts.items():
         stacked[i, k - first, member] = value
@@ -213,7 +234,7 @@ def _stacked(name, parts):
 
 
 def load_network(run, arm, member=0):
-    """A network of a recorded run, trained on `KEPT` birds, with its weights; none is "shared"."""
+    """A network of a recorded run, trained on 4,000 birds, with its weights; none is "shared"."""
     import torch
 
     network = network_of(arm)

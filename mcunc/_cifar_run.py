@@ -1,4 +1,4 @@
-"""Training on CIFAR, and what runs keep of it: shared by those of chapters 1 and 7."""
+"""Training on pictures, and what is kept of it: shared by several runs."""
 
 import numpy as np
 from scipy.special import softmax
@@ -31,17 +31,27 @@ def fit(network, recipe, pictures, parts, checkpoint, seed, device, masks=None, 
     def watch(network):
         logits = training.predict_logits(network, pictures.images[held])
         probs = softmax(logits, axis=1)
-        hit = probs.argmax(axis=1) == pictures.labels[held]
-        return {
-            "val_loss": calibration.log_loss_from_logits(logits, pictures.labels[held]),
-            "val_accuracy": float(hit.mean()),
-            "val_confidence": float(probs.max(axis=1).mean()),
+        return scores(logits, pictures.labels[held]) | {
+            "val_confidence": float(probs.max(axis=1).mean())
         }
 
     return training.fit_minibatches(
         network, pictures.images[train], pictures.labels[train], recipe, training.crop_and_flip,
         watch, checkpoint, seed, device, masks, setting,
     )  # fmt: skip
+
+
+def scores(logits, labels):
+    """Log loss and accuracy, as a history calls them."""
+    return {
+        "val_loss": calibration.log_loss_from_logits(logits, labels),
+        "val_accuracy": float((logits.argmax(axis=1) == labels).mean()),
+    }
+
+
+def as_half(values):
+    """Half the bytes; what is below the smallest number of half precision is set to it."""
+    return values.clip(float(np.finfo(np.float16).min)).astype(np.float16)
 
 
 def half(outputs):
@@ -51,8 +61,7 @@ def half(outputs):
     """
     stored = {}
     for name, logits in outputs.items():
-        shifted = logits - logits.max(axis=-1, keepdims=True)
-        stored[name] = shifted.clip(min=np.finfo(np.float16).min).astype(np.float16)
+        stored[name] = as_half(logits - logits.max(axis=-1, keepdims=True))
         stored[name.replace("logits", "predicted")] = logits.argmax(axis=-1).astype(np.uint8)
     return stored
 

@@ -15,6 +15,7 @@ about it:
 """
 
 import sys
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from time import perf_counter
 
@@ -24,17 +25,39 @@ from scipy.special import entr, log_softmax
 from torch import nn
 
 from mcunc import data, networks, recorded, training
-from mcunc._checks import check_count, check_folder
 from mcunc._files import whole
 from mcunc.recalibration import TemperatureScaling
 
-SPLITS = 20
-DECAYS = (0.0, 1e-4, 3e-4, 6e-4, 1e-3, 2e-3, 4e-3, 8e-3)  # of the one head, beside the mean loss
-DROPS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # probabilities to drop a feature; no decay
-EPOCHS = 60
-PRIORS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 1e5)  # precisions, for Laplace
-MEMBERS, DRAWS, BATCH, RATE = 10, 100, 256, 2e-3
 METHODS = ("one head", "dropout, passes", "dropout, off", "Laplace", "ensemble")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How heads are trained and asked; as it stands, as in the chapter.
+
+    Attributes
+    ----------
+    splits : int
+    decays : tuple of float, of the one head, beside the mean loss
+    drops : tuple of float, probabilities to drop a feature; no decay
+    epochs : int
+    priors : tuple of float, precisions, for Laplace
+    members, draws, batch : int
+    rate : float, Adam's
+    """
+
+    splits: int = 20
+    decays: tuple = (0.0, 1e-4, 3e-4, 6e-4, 1e-3, 2e-3, 4e-3, 8e-3)
+    drops: tuple = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+    epochs: int = 60
+    priors: tuple = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 1e5)
+    members: int = 10
+    draws: int = 100
+    batch: int = 256
+    rate: float = 2e-3
+
+
+BOOK = Settings()
 
 
 def features(pictures, folder):
@@ -72,7 +95,7 @@ class Standardiser:
         return np.c_[(x - self.mean) / self.std, np.ones(len(x))].astype(np.float32)
 
 
-def fit_heads(x, y, classes, drops, decays, seed, counts=None):
+def fit_heads(x, y, classes, drops, decays, seed, counts=None, how=BOOK):
     """Train R linear heads at once, by Adam on minibatches, the rate falling to 0 like a cosine.
 
     Parameters
@@ -83,6 +106,7 @@ def fit_heads(x, y, classes, drops, decays, seed, counts=None):
     drops, decays : sequences of R floats: probability to drop, weight of half the squared weights
     seed : int
     counts : (R, N) array, optional, how often each head has each case; else once
+    how : Settings
 
     Returns
     -------
@@ -95,11 +119,11 @@ def fit_heads(x, y, classes, drops, decays, seed, counts=None):
     decay = torch.tensor(decays, dtype=torch.float32).reshape(-1, 1, 1)
     counts = torch.ones(len(keep), len(x)) if counts is None else torch.from_numpy(counts).float()
     weight = torch.zeros(len(keep), x.shape[1], classes)
-    optimiser = torch.optim.Adam([weight], lr=RATE, fused=True)
+    optimiser = torch.optim.Adam([weight], lr=how.rate, fused=True)
     generator = torch.Generator().manual_seed(seed)
-    for epoch in range(EPOCHS):
-        optimiser.param_groups[0]["lr"] = RATE * (1 + np.cos(np.pi * epoch / EPOCHS)) / 2
-        for chosen in torch.randperm(len(x), generator=generator).split(BATCH):
+    for epoch in range(how.epochs):
+        optimiser.param_groups[0]["lr"] = how.rate * (1 + np.cos(np.pi * epoch / how.epochs)) / 2
+        for chosen in torch.randperm(len(x), generator=generator).split(how.batch):
             inputs = x[chosen]
             if (keep < 1).any():  # one draw for all heads: what differs is where they cut
                 drawn = torch.rand(inputs.shape, generator=generator)
@@ -159,7 +183,7 @@ class KroneckerLaplace:
 # One split ------------------------------------------------------------------------------------
 
 
-def choose(x, y, fitted, held, classes, seed):
+def choose(x, y, fitted, held, classes, seed, how):
     """Settings of the least log loss on the cases `held`, for heads trained on those `fitted`.
 
     Returns
@@ -170,7 +194,7 @@ def choose(x, y, fitted, held, classes, seed):
     inside, outside = standardise(x[fitted]), standardise(x[held])
 
     def fit(drops, decays):
-        return fit_heads(inside, y[fitted], classes, drops, decays, seed)
+        return fit_heads(inside, y[fitted], classes, drops, decays, seed, how=how)
 
     def losses(weights, drops, draws):
         passes = (
@@ -179,45 +203,44 @@ def choose(x, y, fitted, held, classes, seed):
         )
         return np.array([log_loss(log_mean(logits), y[held]) for logits in passes])
 
-    none = [0] * len(DECAYS)
-    one = fit(none, DECAYS)
-    plain = losses(one, none, 1)
-    dropped = losses(fit(DROPS, [0] * len(DROPS)), DROPS, DRAWS)
+    one = fit([0] * len(how.decays), how.decays)
+    plain = losses(one, [0] * len(one), 1)
+    dropped = losses(fit(how.drops, [0] * len(how.drops)), how.drops, how.draws)
     laplace = KroneckerLaplace(inside, one[plain.argmin()])
     priors = [
-        log_loss(log_mean(laplace.sample(outside, prior, DRAWS, seed)), y[held]) for prior in PRIORS
+        log_loss(log_mean(laplace.sample(outside, prior, how.draws, seed)), y[held])
+        for prior in how.priors
     ]
     return {
-        "decay": DECAYS[plain.argmin()], "drop": DROPS[dropped.argmin()],
-        "prior": PRIORS[int(np.argmin(priors))],
+        "decay": how.decays[plain.argmin()], "drop": how.drops[dropped.argmin()],
+        "prior": how.priors[int(np.argmin(priors))],
         "losses_plain": plain, "losses_dropped": dropped, "losses_laplace": np.array(priors),
     }  # fmt: skip
 
 
-def answers(x, y, train, test, classes, seed, choice):
+def answers(x, y, train, test, classes, seed, choice, how):
     """Samples of logits (T, n, K) of the cases `test` by every method, trained on those `train`."""
     standardise = Standardiser(x[train])
     inside, outside = standardise(x[train]), standardise(x[test])
 
     def fit(drops, decays, counts=None):
-        return fit_heads(inside, y[train], classes, drops, decays, seed, counts)
+        return fit_heads(inside, y[train], classes, drops, decays, seed, counts, how)
 
     (one,) = fit([0], [choice["decay"]])
     (dropped,) = fit([choice["drop"]], [0])
-    rng, even = np.random.default_rng(seed), np.full(len(train), 1 / len(train))
-    members = fit(
-        [0] * MEMBERS, [choice["decay"]] * MEMBERS, rng.multinomial(len(train), even, MEMBERS)
-    )
+    rng, even, n = np.random.default_rng(seed), np.full(len(train), 1 / len(train)), how.members
+    members = fit([0] * n, [choice["decay"]] * n, rng.multinomial(len(train), even, n))
+    laplace = KroneckerLaplace(inside, one)
     return {
         "one head": (outside @ one)[None],
-        "dropout, passes": head_passes(outside, dropped, choice["drop"], DRAWS, seed),
+        "dropout, passes": head_passes(outside, dropped, choice["drop"], how.draws, seed),
         "dropout, off": (outside @ dropped)[None],
-        "Laplace": KroneckerLaplace(inside, one).sample(outside, choice["prior"], DRAWS, seed),
+        "Laplace": laplace.sample(outside, choice["prior"], how.draws, seed),
         "ensemble": outside @ members,
     }
 
 
-def run_split(x, y, classes, seed):
+def run_split(x, y, classes, seed, how=BOOK):
     """Choose on an inner split, fit again on all nine tenths, ask the tenth.
 
     Returns
@@ -226,9 +249,9 @@ def run_split(x, y, classes, seed):
     """
     train, test = data.cub200_split(y, seed)
     fitted, held = (train[part] for part in data.cub200_split(y[train], seed))
-    choice = choose(x, y, fitted, held, classes, seed)
-    inner = answers(x, y, fitted, held, classes, seed, choice)
-    outer = answers(x, y, train, test, classes, seed, choice)
+    choice = choose(x, y, fitted, held, classes, seed, how)
+    inner = answers(x, y, fitted, held, classes, seed, choice, how)
+    outer = answers(x, y, train, test, classes, seed, choice, how)
     rows = []
     for method in METHODS:
         scaling = TemperatureScaling().fit(log_mean(inner[method]), y[held])
@@ -236,7 +259,7 @@ def run_split(x, y, classes, seed):
     found = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
     passes = outer["dropout, passes"]
     found["loss_of_draws"] = np.array(
-        [log_loss(log_mean(passes[:count]), y[test]) for count in range(1, DRAWS + 1)]
+        [log_loss(log_mean(passes[:count]), y[test]) for count in range(1, how.draws + 1)]
     )
     return found | choice | {"cases": test}
 
@@ -282,7 +305,7 @@ def log_loss(log_probs, labels):
 # The run --------------------------------------------------------------------------------------
 
 
-def run_heads(seed=0, folder="runs"):
+def run_heads(seed=0, folder="runs", how=BOOK, pictures=None):
     """Heads on frozen features of CUB-200, 2010, over many splits: chapter 6.
 
     Killed and called again, it goes on with the split it was at.
@@ -291,6 +314,8 @@ def run_heads(seed=0, folder="runs"):
     ----------
     seed : int, of the first split; the others follow
     folder : path, takes the splits and ``birds-heads.npz`` and .json
+    how : Settings
+    pictures : data.Pictures, instead of CUB-200, 2010
 
     Returns
     -------
@@ -303,42 +328,35 @@ def run_heads(seed=0, folder="runs"):
     FileNotFoundError
         Where the photographs are neither here nor to be downloaded.
     """
-    seed = check_count("seed", seed, minimum=0)
-    check_folder(folder)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    pictures = data.cub200(2010)
+    seed, path = recorded.destination("birds-heads", seed, folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures = pictures or data.cub200(2010)
     x, parts, seconds = features(pictures, folder), [], 0.0
-    made = pictures.source, _settings()
-    for number in range(seed, seed + SPLITS):
-        path = Path(folder) / f"birds-heads-split{number}.npz"
-        if not path.exists():
-            print(path.stem, file=sys.stderr, flush=True)
+    made = pictures.source, repr(astuple(how)[1:])  # all that decides a split, in one line
+    for number in range(seed, seed + how.splits):
+        part = path.with_name(f"birds-heads-split{number}.npz")
+        if not part.exists():
+            print(part.stem, file=sys.stderr, flush=True)
             begin = perf_counter()
-            part = run_split(x, pictures.labels, len(pictures.names), number)
-            part["seconds"] = perf_counter() - begin
-            with whole(path) as unfinished, unfinished.open("wb") as file:
-                np.savez(file, source=pictures.source, settings=_settings(), **part)
-        kept = _kept(path)
+            found = run_split(x, pictures.labels, len(pictures.names), number, how)
+            found["seconds"] = perf_counter() - begin
+            with whole(part) as unfinished, unfinished.open("wb") as file:
+                np.savez(file, source=made[0], settings=made[1], **found)
+        kept = _kept(part)
         if (str(kept.pop("source")), str(kept.pop("settings", ""))) != made:
-            raise ValueError(f"folder: {path} is of other pictures or settings; delete it")
+            raise ValueError(f"folder: {part} is of other pictures or settings; delete it")
+        seconds += float(kept.pop("seconds"))
         parts.append(kept)
-        seconds += float(parts[-1].pop("seconds"))
     arrays = {key: _compact(np.stack([part[key] for part in parts])) for key in parts[0]}
     arrays["labels"] = pictures.labels.astype(np.uint8)
-    record = recorded.provenance(f"python -m mcunc run birds-heads --seed {seed}", seed)
-    record |= {
+    record = recorded.provenance(f"python -m mcunc run birds-heads --seed {seed}", seed) | {
         "hours": round(seconds / 3600, 2), "data": pictures.source, "kind": pictures.kind,
-        "names": pictures.names, "methods": METHODS, "splits": SPLITS, "draws": DRAWS,
-        "members": MEMBERS, "decays": DECAYS, "drops": DROPS, "epochs": EPOCHS, "priors": PRIORS,
+        "names": pictures.names, "methods": METHODS, "splits": how.splits, "draws": how.draws,
+        "members": how.members, "decays": how.decays, "drops": how.drops, "epochs": how.epochs,
+        "priors": how.priors,
     }  # fmt: skip
-    path = Path(folder) / recorded.file_name("birds-heads", seed)
     recorded.save(path, arrays, record)
     return path
-
-
-def _settings():
-    """All that decides a split, in one line."""
-    return repr((DECAYS, DROPS, EPOCHS, PRIORS, MEMBERS, DRAWS, BATCH, RATE))
 
 
 def _compact(values):

@@ -10,14 +10,12 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import torch
 
 from mcunc import recorded
-from mcunc._checks import check_count, check_folder
 from mcunc._files import whole
 from mcunc._streams import stream
 from mcunc.posterior import (
@@ -126,9 +124,7 @@ def run_posterior(seed=0, folder="runs", sizes=None):
         For a seed below 0, a folder that is no path, or a finished part that is damaged.
     """
     sizes = sizes or Sizes()
-    seed = check_count("seed", seed, minimum=0)
-    check_folder(folder)
-    path = Path(folder) / recorded.file_name("posterior", seed)
+    seed, path = recorded.destination("posterior", seed, folder)
     settings = {
         "noise": NOISE, "inner": INNER, "outer": OUTER, "cases": CASES, "sets": sizes.sets,
         "members": sizes.members, "iterations": sizes.iterations, "steps": sizes.steps,

@@ -6,7 +6,6 @@ trained and computes its figures with the weights of this run.
 """
 
 import sys
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -15,7 +14,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits as cross_entrop
 from torch.nn.utils import parameters_to_vector
 
 from mcunc import birdwatch, networks, recorded, training
-from mcunc._checks import check_count, check_folder
 from mcunc.dropout import with_dropout
 
 CASES, SETS = (60, 250, 1000, 10_000), (1, 2, 3, 4, 5)
@@ -65,8 +63,7 @@ def run_sisters(seed=0, folder="runs", cases=CASES, sets=SETS, steps=STEPS):
     ValueError
         For a seed below 0 or a folder that is no path.
     """
-    seed = check_count("seed", seed, minimum=0)
-    check_folder(folder)
+    seed, path = recorded.destination("dropout-sisters", seed, folder)
     begin, arrays = perf_counter(), {}
 
     def keep(name, *data, layers=BOTH):
@@ -86,6 +83,5 @@ def run_sisters(seed=0, folder="runs", cases=CASES, sets=SETS, steps=STEPS):
         "hours": round((perf_counter() - begin) / 3600, 3), "sizes": SIZES, "drop": DROP,
         "decay": DECAY, "steps": steps, "learning_rate": RATE,
     }  # fmt: skip
-    path = Path(folder) / recorded.file_name("dropout-sisters", seed)
     recorded.save(path, {name: np.float32(array) for name, array in arrays.items()}, record)
     return path

@@ -4,7 +4,6 @@ Curves :math:`y = \sin 2x + x/2 + \varepsilon`, x uniform on [-2, 2], noise of k
 """
 
 import sys
-from pathlib import Path
 from time import time
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 from torch import nn
 
 from mcunc import recorded
-from mcunc._checks import check_count, check_folder
 from mcunc.dropout import sample_logits
 from mcunc.networks import DropoutMLP
 from mcunc.predictive import log_predictive_density
@@ -101,8 +99,7 @@ def run_spread(
     ValueError
         For a seed below 0 or a folder that is no path.
     """
-    seed = check_count("seed", seed, minimum=0)
-    check_folder(folder)
+    seed, path = recorded.destination("dropout-spread", seed, folder)
     begin = time()
     shape = (len(cases), len(widths), len(probabilities), repeats)
     arrays = {
@@ -141,7 +138,6 @@ def run_spread(
         "noise": NOISE, "length_scale": LENGTH_SCALE, "steps": steps, "batch": BATCH,
         "learning_rate": RATE, "draws": draws,
     }  # fmt: skip
-    path = Path(folder) / recorded.file_name("dropout-spread", seed)
     recorded.save(path, arrays, record)
     return path
 

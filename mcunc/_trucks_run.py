@@ -1,34 +1,55 @@
 """Networks that never saw a truck, and what they say of trucks: the run of chapter 7."""
 
 import sys
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from torch import nn
 
 from mcunc import _parallel, calibration, data, networks, predictive, recorded, training
-from mcunc._checks import check_count, check_folder
 from mcunc._cifar_run import channels, fit, half, rounded
 from mcunc.corruption import corrupt
 from mcunc.dropout import keyed_masks, sample_logits, with_dropout
 from mcunc.ood import Mahalanobis
 
 HELD_OUT = "truck"
-VALIDATION = 5_000  # with the trucks among them, which go
-MEMBERS = 4  # networks of an ensemble; the first is the standard one
-DROP, DRAWS = 0.1, 50  # not chosen by trials
-MASKED = ["features.9", "features.10", "features.11", "head"]  # the last stage
+DROP = 0.1  # not chosen by trials
 # Chapter 1's, for half the epochs.  Its weight decay was chosen on validation pictures of all ten
 # classes, the one way by which trucks have had a say.
 RECIPE = training.Recipe(epochs=30, learning_rate=0.1, weight_decay=5e-4, halved=0.4)
-# What is shown corrupted: so many of the known test pictures, and all trucks.
-CORRUPTED = 900
-CORRUPTIONS = (
-    *(("contrast", severity) for severity in (1, 3, 5)),
-    ("gaussian_noise", 5),
-    ("gaussian_blur", 5),
-)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How networks are trained and what they are asked; as it stands, as in the chapter.
+
+    Attributes
+    ----------
+    recipe : training.Recipe
+    depth : int, layers
+    validation : int, pictures, with the trucks among them, which go
+    members : int, networks of an ensemble; the first is the standard one
+    draws : int, passes
+    masked : tuple of str, with dropout: the last stage
+    corrupted : int, known test pictures that are shown corrupted too, as all trucks are
+    corruptions : tuple of (kind, severity)
+    """
+
+    recipe: training.Recipe = RECIPE
+    depth: int = 20
+    validation: int = 5_000
+    members: int = 4
+    draws: int = 50
+    masked: tuple = ("features.9", "features.10", "features.11", "head")
+    corrupted: int = 900
+    corruptions: tuple = (
+        *(("contrast", severity) for severity in (1, 3, 5)),
+        ("gaussian_noise", 5),
+        ("gaussian_blur", 5),
+    )
+
+
+BOOK = Settings()
 
 
 def apart(pictures, cases):
@@ -37,23 +58,23 @@ def apart(pictures, cases):
     return cases[~trucks], cases[trucks]
 
 
-def network_of(arm, seed, **standardise):
+def network_of(arm, seed, how=BOOK, **standardise):
     """Twenty layers and nine classes; with dropout in the last stage in arm "dropout"."""
-    network = networks.cifar_resnet(20, classes=9, seed=seed, **standardise)
-    return with_dropout(network, DROP, MASKED) if arm == "dropout" else network
+    network = networks.cifar_resnet(how.depth, classes=9, seed=seed, **standardise)
+    return with_dropout(network, DROP, how.masked) if arm == "dropout" else network
 
 
-def trained(arm, seed, train, parts, checkpoint, device):
+def trained(arm, seed, train, parts, checkpoint, device, how=BOOK):
     """A trained network, and the history of its training."""
-    network = network_of(arm, seed, **channels(train.images[parts[0]]))
+    network = network_of(arm, seed, how, **channels(train.images[parts[0]]))
     masks, setting = None, {"arm": arm}
     if arm == "dropout":
-        masks, setting = keyed_masks(seed), {"arm": arm, "p": DROP, "layers": MASKED}
-    history = fit(network, RECIPE, train, parts, checkpoint, seed, device, masks, setting)
+        masks, setting = keyed_masks(seed), setting | {"p": DROP, "layers": list(how.masked)}
+    history = fit(network, how.recipe, train, parts, checkpoint, seed, device, masks, setting)
     return network, history
 
 
-def shown(test):
+def shown(test, how=BOOK):
     """What the networks are asked: pictures by name, and the classes of the known ones.
 
     Returns
@@ -64,9 +85,9 @@ def shown(test):
     some : int array, which of "test" are corrupted
     """
     known, trucks = apart(test, np.arange(len(test.labels)))
-    _, some = data.stratified_split(test.labels[known], CORRUPTED)
+    _, some = data.stratified_split(test.labels[known], how.corrupted)
     pictures = {"test": test.images[known], "truck": test.images[trucks]}
-    for kind, severity in CORRUPTIONS:
+    for kind, severity in how.corruptions:
         for name, of in (("test", known[some]), ("truck", trucks)):
             pictures[f"{kind}-{severity}-{name}"] = corrupt(
                 test.images[of], kind, severity, seed=severity
@@ -81,14 +102,14 @@ def asked(network, pictures, top=False):
     return found | {f"{name}_top": of.max(axis=1) for name, of in logits.items() if top}
 
 
-def sampled(network, pictures, seed):
+def sampled(network, pictures, seed, draws):
     """What passes with masks say: logarithm of the mean, expected entropy, mutual information.
 
     The entropy of the mean is the sum of the latter two, more exactly than from the logarithms.
     """
     found = {}
     for name, of in pictures.items():
-        summary = predictive.summarise_classes(logits=sample_logits(network, of, DRAWS, seed=seed))
+        summary = predictive.summarise_classes(logits=sample_logits(network, of, draws, seed=seed))
         logarithm = np.log(summary.mean.clip(1e-300))
         found |= half({f"{name}_logits": logarithm})
         found[f"{name}_expected_entropy"] = summary.expected_entropy.astype(np.float32)
@@ -109,7 +130,7 @@ def distances(network, train, fitted, pictures):
     }
 
 
-def run_trucks(seed=0, folder="runs", device="cpu"):
+def run_trucks(seed=0, folder="runs", device="cpu", how=BOOK, pictures=None):
     """Train networks on CIFAR-10 without its trucks, and ask them about trucks.
 
     Four residual networks without dropout, of which the first is "standard" and all together are
@@ -123,6 +144,8 @@ def run_trucks(seed=0, folder="runs", device="cpu"):
         times it and i, so that no two runs share a network
     folder : path, takes checkpoints and ``trucks.npz`` and .json
     device : str, a torch device
+    how : Settings
+    pictures : pair of data.Pictures, to train and to test on instead of CIFAR-10
 
     Returns
     -------
@@ -136,38 +159,37 @@ def run_trucks(seed=0, folder="runs", device="cpu"):
     FileNotFoundError
         Where the data are neither here nor to be downloaded.
     """
-    seed = check_count("seed", seed, minimum=0)
-    check_folder(folder)
+    seed, path = recorded.destination("trucks", seed, folder)
     training.check_device(device)
-    train, test = data.cifar(10)
-    parts = [apart(train, of)[0] for of in data.stratified_split(train.labels, VALIDATION)]
-    pictures, labels, some = shown(test)
-    pictures["val"] = train.images[parts[1]]
+    train, test = pictures or data.cifar(10)
+    parts = [apart(train, of)[0] for of in data.stratified_split(train.labels, how.validation)]
+    asking, labels, some = shown(test, how)
+    asking["val"] = train.images[parts[1]]
     arrays = {
         "test_labels": labels.astype(np.uint8), "corrupted_cases": some.astype(np.uint16),
         "val_labels": train.labels[parts[1]].astype(np.uint8),
     }  # fmt: skip
     record = _parallel.provenance(f"trucks --seed {seed}", seed, device) | {
-        "data": train.source, "held_out": HELD_OUT, "recipe": asdict(RECIPE), "p": DROP,
-        "layers": MASKED, "draws": DRAWS, "members": MEMBERS,
-        "corruptions": [list(of) for of in CORRUPTIONS], "networks": {},
+        "data": train.source, "held_out": HELD_OUT, "recipe": asdict(how.recipe), "p": DROP,
+        "layers": how.masked, "draws": how.draws, "members": how.members,
+        "corruptions": how.corruptions, "networks": {},
     }  # fmt: skip
-    arms = {f"standard{i}": ("standard", MEMBERS * seed + i) for i in range(MEMBERS)}
-    for name, (arm, own) in (arms | {"dropout": ("dropout", MEMBERS * seed)}).items():
+    first = how.members * seed
+    arms = {f"standard{i}": ("standard", first + i) for i in range(how.members)}
+    for name, (arm, own) in (arms | {"dropout": ("dropout", first)}).items():
         print(f"trucks: {name}", file=sys.stderr, flush=True)
-        path = Path(folder) / f"trucks-{arm}-{own}.pt"
-        network, history = trained(arm, own, train, parts, path, device)
+        checkpoint = path.with_name(f"trucks-{arm}-{own}.pt")
+        network, history = trained(arm, own, train, parts, checkpoint, device, how)
         if arm == "dropout":
-            found = asked(network, {key: pictures[key] for key in ("test", "truck", "val")})
+            found = asked(network, {key: asking[key] for key in ("test", "truck", "val")})
             found = {f"off_{key}": value for key, value in found.items()}
-            found |= sampled(network, pictures, seed)
+            found |= sampled(network, asking, seed, how.draws)
         else:
-            found = asked(network, pictures, top=name == "standard0")
+            found = asked(network, asking, top=name == "standard0")
         if name == "standard0":
-            found |= distances(network, train, parts[0], pictures)
+            found |= distances(network, train, parts[0], asking)
         arrays |= {f"{name}_{key}": value for key, value in found.items()}
         record["networks"][name] = _scores(found, labels, history)
-    path = Path(folder) / recorded.file_name("trucks", seed)
     recorded.save(path, arrays, record)
     return path
 

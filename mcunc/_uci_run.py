@@ -9,7 +9,6 @@ paper's own code fixes for each table.
 """
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -17,16 +16,13 @@ import torch
 from tqdm import tqdm
 
 from mcunc import _checkpoint, data, recorded
-from mcunc._checks import check_choice, check_count, check_folder
+from mcunc._checks import check_choice
 from mcunc._streams import stream
 from mcunc.networks import DropoutMLP
 
 LENGTH_SCALE = 0.01  # l of the prior
 RATE = 0.001  # Adam's
 PART = 0.8  # of the training rows that are learned from; the rest chooses
-CHOOSING = 10_000  # passes by which settings are judged, as in the authors' code
-OTHERS = 1_000  # by which those that were not chosen are tested too
-PASSES = (1, 10, 100, 1_000, 10_000)  # by which the chosen ones are tested
 EPSILON = 1e-7  # of Adam, as in the authors' library; torch has 1e-8
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64)  # of the chosen τ, beyond the grid's edge
 EVERY = 120  # seconds between checkpoints
@@ -42,10 +38,23 @@ class Protocol:
 
 
 PROTOCOLS = {
+    "original": Protocol(400, 32, ()),
     "paper": Protocol(400, 32, (0.005, 0.05)),
     "short": Protocol(400, 128, (0.005, 0.01, 0.05, 0.1)),
     "rerun": Protocol(4_000, 128, (0.005, 0.01, 0.05, 0.1)),
 }
+
+
+@dataclass(frozen=True)
+class Passes:
+    """By how many settings are judged, as in the authors' code; others and chosen ones tested."""
+
+    choosing: int = 10_000
+    others: int = 1_000
+    tested: tuple = (1, 10, 100, 1_000, 10_000)
+
+
+BOOK = Passes()
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,6 @@ class Fixed:
     length_scale: float = LENGTH_SCALE
 
 
-ORIGINAL = Protocol(400, 32, ())
 # As in <table>/net/net/net.py of https://github.com/yaringal/DropoutUncertaintyExps at commits
 # 928e719 (concrete), 8454256 (energy) and 3e9e154, precisions "obtained from BO".
 FIXED = {
@@ -196,7 +204,7 @@ def score(networks, x, y, scale, precisions, draws, generator):
 
     Returns
     -------
-    log_likelihood, rmse : (len(draws), R) arrays
+    dict: "log_likelihood" and "rmse", (len(draws), R) arrays
     """
     precisions, scale = precisions[:, None].double(), scale[:, None].double()
     y = y.double() * scale
@@ -210,10 +218,14 @@ def score(networks, x, y, scale, precisions, draws, generator):
             density = total - np.log(t) + (precisions.log() - np.log(2 * np.pi)) / 2
             error = (y - mean).square().mean(dim=1).sqrt()
             found.append((density.mean(dim=1).numpy(), error.numpy()))
-    return tuple(np.stack(column) for column in zip(*found, strict=True))
+    columns = zip(("log_likelihood", "rmse"), zip(*found, strict=True), strict=True)
+    return {name: np.stack(column) for name, column in columns}
 
 
-def run_uci(name="yacht", protocol="paper", seed=0, folder="runs"):
+def run_uci(
+    name="yacht", protocol="paper", seed=0, folder="runs", *, how=None, passes=BOOK, fixed=None,
+    table=None,
+):  # fmt: skip
     """Train and test dropout networks on one UCI set by a published protocol.
 
     Beside the published figures it keeps what explains them: scores of every setting; of the
@@ -232,6 +244,10 @@ def run_uci(name="yacht", protocol="paper", seed=0, folder="runs"):
         epochs in steps of 128 and four probabilities; or 4,000 of these.
     seed : int, of initial weights, order and masks
     folder : path, takes the checkpoint and the result
+    how : Protocol, instead of the named one
+    passes : Passes
+    fixed : Fixed, instead of those of the set
+    table : RegressionSet, instead of that of the name
 
     Returns
     -------
@@ -244,75 +260,69 @@ def run_uci(name="yacht", protocol="paper", seed=0, folder="runs"):
     FileNotFoundError
         Where the data are not here.
     """
-    check_choice("protocol", protocol, ("original", *PROTOCOLS))
-    seed = check_count("seed", seed, minimum=0)
-    check_folder(folder)
-    found = data.uci(name)
-    path = Path(folder) / recorded.file_name(f"uci-{name}-{protocol}", seed)
-    scale = FIXED[name].length_scale if protocol == "original" else LENGTH_SCALE
+    check_choice("protocol", protocol, tuple(PROTOCOLS))
+    seed, path = recorded.destination(f"uci-{name}-{protocol}", seed, folder)
+    found, how = table or data.uci(name), how or PROTOCOLS[protocol]
+    fixed = (fixed or FIXED[name]) if protocol == "original" else None
     about = {
         "data": found.source, "set": name, "seed": seed, "hidden": found.hidden,
-        "learning_rate": RATE, "epsilon": EPSILON, "length_scale": scale,
+        "learning_rate": RATE, "epsilon": EPSILON,
+        "length_scale": fixed.length_scale if fixed else LENGTH_SCALE,
     }  # fmt: skip
-    made = _original if protocol == "original" else _chosen
-    arrays, record = made(found, name, protocol, seed, path, about)
+    if fixed:
+        arrays, record = _original(found, fixed, how, seed, path, about, passes)
+    else:
+        arrays, record = _chosen(found, how, seed, path, about, passes)
     command = f"python -m mcunc run uci --set {name} --protocol {protocol} --seed {seed}"
     record = recorded.provenance(command, seed) | about | {"protocol": protocol} | record
     recorded.save(path, arrays, record)
     return path
 
 
-def _original(found, name, protocol, seed, path, about):
+def _original(found, fixed, how, seed, path, about, passes):
     """Arrays and record of networks with fixed settings, trained on all training rows."""
-    fixed, splits = FIXED[name], len(found.train)
+    splits = len(found.train)
     drops, precisions = np.full(splits, fixed.drop), np.full(splits, fixed.precision)
     seconds, (split, networks) = _trained(
-        found, 1.0, drops, precisions, ORIGINAL, _generator(seed, "train"),
-        path.with_suffix(".pt"), about,
+        found, 1.0, drops, precisions, how, _generator(seed, "train"), path.with_suffix(".pt"),
+        about,
     )  # fmt: skip
     begin, generator = perf_counter(), _generator(seed, "passes")
     taus = torch.as_tensor(precisions)
     with torch.no_grad():
-        scores = score(networks, *split.test, split.scale, taus, PASSES, generator)
-        networks.p.zero_()
-        off = score(networks, *split.test, split.scale, taus, (1,), generator)
-    arrays = {
-        "log_likelihood": scores[0], "rmse": scores[1],
-        "off_log_likelihood": off[0][0], "off_rmse": off[1][0],
-    }  # fmt: skip
+        arrays = score(networks, *split.test, split.scale, taus, passes.tested, generator)
+        arrays |= _off(networks, split, taus, generator)
     seconds += perf_counter() - begin
-    return arrays, asdict(ORIGINAL) | asdict(fixed) | {
-        "hours": round(seconds / 3600, 3), "cases": len(found.train[0]), "passes": PASSES,
+    return arrays, asdict(how) | asdict(fixed) | {
+        "hours": round(seconds / 3600, 3), "cases": len(found.train[0]), "passes": passes.tested,
     }  # fmt: skip
 
 
-def _chosen(found, name, protocol, seed, path, about):
+def _chosen(found, how, seed, path, about, passes):
     """Arrays and record of networks whose settings the last fifth of the training rows chose."""
-    how = PROTOCOLS[protocol]
     drops, precisions = grid(how.drops, found.precisions)
     seconds, (split, networks) = _trained(
         found, PART, *(np.tile(of, len(found.train)) for of in (drops, precisions)), how,
         _generator(seed, "train"), path.with_suffix(".pt"), about,
     )  # fmt: skip
     begin = perf_counter()
-    arrays = _tested(networks, split, drops, precisions, _generator(seed, "passes"))
+    arrays = _tested(networks, split, drops, precisions, _generator(seed, "passes"), passes)
     judging = perf_counter() - begin
     best = arrays["chosen"]
     again, (split, networks) = _trained(
         found, 1.0, drops[best], precisions[best], how, _generator(seed, "refit"),
         path.with_name(f"{path.stem}-refit.pt"), about,
     )  # fmt: skip
-    taus = torch.as_tensor(precisions[best])
+    taus, generator = torch.as_tensor(precisions[best]), _generator(seed, "refit passes")
     with torch.no_grad():
-        scores = score(
-            networks, *split.test, split.scale, taus, PASSES[-1:], _generator(seed, "refit passes")
-        )
-    arrays |= {"refit_log_likelihood": scores[0][0], "refit_rmse": scores[1][0]}
+        refitted = score(networks, *split.test, split.scale, taus, passes.tested[-1:], generator)
+    arrays |= {f"refit_{key}": value[0] for key, value in refitted.items()}
     return arrays, asdict(how) | {
         "hours": round((seconds + judging + again) / 3600, 2),
         "cases": int(PART * len(found.train[0])),
         "drops_of_settings": drops.tolist(), "precisions_of_settings": precisions.tolist(),
-        "choosing": CHOOSING, "others": OTHERS, "passes": PASSES, "multiples": MULTIPLES,
+        "choosing": passes.choosing, "others": passes.others, "passes": passes.tested,
+        "multiples": MULTIPLES,
     }  # fmt: skip
 
 
@@ -325,36 +335,36 @@ def _trained(found, part, drops, precisions, how, generator, checkpoint, about):
     return train(networks, split, penalty, how, generator, checkpoint, about), (split, networks)
 
 
-def _tested(networks, split, drops, precisions, generator):
+def _off(networks, split, taus, generator):
+    """Scores of what is tested with dropout off, which it then is."""
+    networks.p.zero_()
+    found = score(networks, *split.test, split.scale, taus, (1,), generator)
+    return {f"off_{key}": value[0] for key, value in found.items()}
+
+
+def _tested(networks, split, drops, precisions, generator, passes):
     """Scores of all settings on both parts, and of the chosen ones after more passes."""
     splits, settings = len(split.x), len(drops)
     taus = torch.as_tensor(np.tile(precisions, splits))
     arrays = {}
     with torch.no_grad():
-        for part, draws in (("judge", CHOOSING), ("test", OTHERS)):
+        for part, draws in (("judge", passes.choosing), ("test", passes.others)):
             x, y, scale = (
                 of.repeat_interleave(settings, dim=0) for of in (*getattr(split, part), split.scale)
             )
-            scores = score(networks, x, y, scale, taus, (draws,), generator)
-            for key, value in zip(("log_likelihood", "rmse"), scores, strict=True):
+            for key, value in score(networks, x, y, scale, taus, (draws,), generator).items():
                 arrays[f"{part}_{key}"] = value.reshape(splits, settings)
         judged = arrays["judge_log_likelihood"]
         chosen = np.where(np.isnan(judged), -np.inf, judged).argmax(axis=1)  # the first of equals
         members = np.arange(splits) * settings + chosen
-        few = networks.only(members)
-        scores = score(few, *split.test, split.scale, taus[members], PASSES, generator)
+        few, taus = networks.only(members), taus[members]
+        scores = score(few, *split.test, split.scale, taus, passes.tested, generator)
         for part in ("judge", "test"):
             # The penalty, where τ enters the training, is next to nothing: none is trained again.
+            cases = *getattr(split, part), split.scale
             arrays[f"wide_{part}"] = np.concatenate([
-                score(
-                    few, *getattr(split, part), split.scale, taus[members] * multiple, (OTHERS,),
-                    generator,
-                )[0]
+                score(few, *cases, taus * multiple, (passes.others,), generator)["log_likelihood"]
                 for multiple in MULTIPLES
             ])  # fmt: skip
-        few.p.zero_()
-        off = score(few, *split.test, split.scale, taus[members], (1,), generator)
-    return arrays | {
-        "chosen": chosen.astype(np.uint8), "log_likelihood": scores[0], "rmse": scores[1],
-        "off_log_likelihood": off[0][0], "off_rmse": off[1][0],
-    }  # fmt: skip
+        off = _off(few, split, taus, generator)
+    return arrays | {"chosen": chosen.astype(np.uint8)} | scores | off

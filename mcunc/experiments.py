@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 from scipy.special import softmax
@@ -11,7 +10,7 @@ from mcunc import _parallel, calibration, data, networks, recorded, training
 from mcunc._birds_run import fine_tuned, run_birds, run_pretrained
 from mcunc._birds_trials import run_repeated, run_tuning
 from mcunc._birdwatch_run import as_bytes, excess_loss, held_out, load_network, run_birdwatch
-from mcunc._checks import check_choice, check_count, check_folder
+from mcunc._checks import check_choice
 from mcunc._cifar_run import channels, fit, half, rounded
 from mcunc._heads_run import run_heads
 from mcunc._posterior_run import run_posterior
@@ -51,11 +50,12 @@ RECIPES = {
     "resnet20": training.Recipe(epochs=60, learning_rate=0.1, weight_decay=5e-4),
 }
 _BUILD = {"lenet5": networks.lenet5, "resnet20": networks.cifar_resnet}
-VALIDATION = 5_000
-CORRUPTED = 2_000
 
 
-def run_calibration(dataset="cifar10", seed=0, folder="runs", device="cpu"):
+def run_calibration(
+    dataset="cifar10", seed=0, folder="runs", device="cpu", *, recipes=RECIPES, build=_BUILD,
+    validation=5_000, corrupted=2_000, pictures=None,
+):  # fmt: skip
     """Train LeNet-5 and a residual network and keep what chapter 1 needs of them.
 
     45,000 pictures to train on, 5,000 to validate (the same for every seed), 10,000 to test.
@@ -70,6 +70,9 @@ def run_calibration(dataset="cifar10", seed=0, folder="runs", device="cpu"):
         Takes the checkpoints and the result: ``calibration-<dataset>.npz`` and .json for seed 0,
         ``calibration-<dataset>-seed<seed>`` for others.
     device : str, a torch device
+    recipes, build : dicts of network -> training.Recipe, and function that builds it
+    validation, corrupted : int, pictures, the latter of those to test on
+    pictures : pair of data.Pictures, to train and to test on instead of the data set
 
     Returns
     -------
@@ -84,40 +87,31 @@ def run_calibration(dataset="cifar10", seed=0, folder="runs", device="cpu"):
         Where the data are neither here nor to be downloaded.
     """
     check_choice("dataset", dataset, ("cifar10", "cifar100"))
-    seed = check_count("seed", seed, minimum=0)
-    check_folder(folder)
+    seed, path = recorded.destination(f"calibration-{dataset}", seed, folder)
     training.check_device(device)
-    train, test = data.cifar(int(dataset.removeprefix("cifar")))
+    train, test = pictures or data.cifar(int(dataset.removeprefix("cifar")))
     name = f"calibration-{dataset}-seed{seed}"
-    fitted, held = data.stratified_split(train.labels, VALIDATION)
+    parts = fitted, held = data.stratified_split(train.labels, validation)
     # A spread of the test set's classes, in the same places for every run.
-    _, corrupted = data.stratified_split(test.labels, CORRUPTED)
+    _, shown = data.stratified_split(test.labels, corrupted)
     arrays = {
         "val_labels": train.labels[held].astype(np.uint8),
         "test_labels": test.labels.astype(np.uint8),
-        "corrupted_cases": corrupted.astype(np.uint16),
+        "corrupted_cases": shown.astype(np.uint16),
     }
     record = _parallel.provenance(f"calibration --data {dataset} --seed {seed}", seed, device)
     record |= {"data": train.source, "corruptions": list(STRENGTHS), "networks": {}}
-    for network, recipe in RECIPES.items():
+    standardise = channels(train.images[fitted])
+    for network, recipe in recipes.items():
         print(f"{name}: {network}", file=sys.stderr, flush=True)
-        model, history = _trained(
-            network, recipe, train, (fitted, held), seed, device, folder, name
-        )
-        outputs = _outputs(model, train.images[held], test, corrupted)
+        model = build[network](classes=len(train.names), seed=seed, **standardise)
+        checkpoint = path.with_name(f"{name}-{network}.pt")
+        history = fit(model, recipe, train, parts, checkpoint, seed, device)
+        outputs = _outputs(model, train.images[held], test, shown)
         arrays |= {f"{network}_{key}": value for key, value in half(outputs).items()}
         record["networks"][network] = _scores(outputs["test_logits"], test.labels, recipe, history)
-    path = Path(folder) / recorded.file_name(f"calibration-{dataset}", seed)
     recorded.save(path, arrays, record)
     return path
-
-
-def _trained(name, recipe, pictures, parts, seed, device, folder, run):
-    """The network after training, and the history with what the validation pictures say."""
-    standardise = channels(pictures.images[parts[0]])
-    network = _BUILD[name](classes=len(pictures.names), seed=seed, **standardise)
-    checkpoint = Path(folder) / f"{run}-{name}.pt"
-    return network, fit(network, recipe, pictures, parts, checkpoint, seed, device)
 
 
 def _outputs(network, held, test, corrupted):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mcunc._checks import check_choice
+from mcunc._checks import check_choice, check_count, check_folder
 from mcunc._files import whole
 
 FOLDER = Path(__file__).parent / "recorded"
@@ -134,9 +134,10 @@ def published(name):
     return json.loads((PUBLISHED / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def file_name(run, seed):
-    """Name of the .npz file of a run: seed 0 has none of its own."""
-    return f"{run}.npz" if seed == 0 else f"{run}-seed{seed}.npz"
+def destination(run, seed, folder):
+    """The seed of a run, checked, and the path of its .npz file: seed 0 has no name of its own."""
+    seed = check_count("seed", seed, minimum=0)
+    return seed, Path(check_folder(folder)) / f"{run}{f'-seed{seed}' if seed else ''}.npz"
 
 
 def provenance(command, seed):
