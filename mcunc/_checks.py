@@ -7,6 +7,12 @@ from sys import float_info
 
 import numpy as np
 
+_NO_ID = ("", "nan", "None", "NaT", "<NA>")  # how missing ids print
+_CLASS_NAMES = (
+    "pass the column of each label, [names.index(label) for label in labels], names being the "
+    "classes in the order of the columns; of digits, np.asarray(labels).astype(int)"
+)
+
 
 def as_array(name, value, ndim):
     """Return `value` as a non-empty finite float64 array with `ndim` axes (an int or a tuple).
@@ -31,30 +37,41 @@ def _float64(name, value, ndim):
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name}: expected an array of numbers ({error})") from None
     if array.ndim not in allowed:
-        wanted = " or ".join(map(str, allowed))
-        flat = allowed == (1,) and array.size == max(array.shape, default=0)
-        cure = f"; pass np.ravel({name})" if flat else ""
-        raise ValueError(f"{name}: expected {wanted} axes, got shape {array.shape}{cure}")
+        wanted = " or ".join(map(str, allowed)) + (" axis" if allowed == (1,) else " axes")
+        cure = ""
+        if allowed == (1,) and array.size == max(array.shape, default=0):
+            cure = f"; pass np.ravel({name})"
+        if allowed == (2,) and array.ndim == 1:
+            cure = f"; if it is one column pass {name}[:, None], if it is one row {name}[None]"
+        raise ValueError(f"{name}: expected {wanted}, got shape {array.shape}{cure}")
     if array.size == 0:
         raise ValueError(f"{name}: is empty (shape {array.shape}); pass at least one value")
     return array
 
 
-def _loaded(name, value):
+def _loaded(name, value, cure="pass real numbers"):
     """`value` as a numpy array of numbers or objects: of lists, tables, tensors on any device."""
     if np.ma.is_masked(value):
         raise ValueError(f"{name}: has masked entries; remove or impute those rows first")
     try:
         array = np.asarray(_detached(value))
-        if array.dtype.kind not in "biufO":  # strings and dates would be converted in silence
+        if array.dtype.kind == "O" and array.ndim == 0 and not hasattr(value, "__float__"):
+            sparse = "; pass its toarray()" if hasattr(value, "toarray") else ""
+            raise TypeError(f"got {type(value).__name__}{sparse}")
+        if array.dtype.kind in "OSU":
+            text = next((v for v in array.flat if isinstance(v, (str, bytes))), None)
+            if text is not None:
+                raise TypeError(f"strings such as {text[:40]!r}; {cure}")
+        if array.dtype.kind not in "biufO":  # dates would be converted in silence
             raise TypeError(f"dtype {array.dtype} is not supported; pass real numbers")
         if array.dtype.kind == "O":
-            if any(isinstance(v, (str, bytes)) for v in array.flat):
-                raise TypeError("strings are not supported; pass real numbers")
             missing = [type(v).__name__ == "NAType" for v in array.flat]  # that of pandas
             array = np.where(np.reshape(missing, array.shape), np.nan, array)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise ValueError(f"{name}: expected an array of numbers ({error})") from None
+        why = str(error)
+        if "inhomogeneous" in why:
+            why = "rows differ in length; join batches by np.concatenate"
+        raise ValueError(f"{name}: expected an array of numbers ({why})") from None
     return array
 
 
@@ -194,9 +211,12 @@ def as_classes(name, value, length, classes):
     Whole numbers held as floats are taken, and one column, and one-hot rows; True and False too,
     where there are two classes.
     """
-    array = _column(_loaded(name, value))
+    array = _column(_loaded(name, value, _CLASS_NAMES))
     if array.ndim == 2 and array.shape[1] == classes:
         array = _hot(name, as_array(name, array, 2))
+    if array.ndim > 1 and (array.size == length or array.shape == (classes, length)):
+        cure = "ravel" if array.size == length else "transpose"
+        raise ValueError(f"{name}: expected 1 axis, got {array.shape}; pass np.{cure}({name})")
     if array.ndim != 1 or array.dtype.kind not in "iu":
         loaded, array = array, as_array(name, array, 1)  # converts, or refuses with a reason
         told = loaded.dtype.kind == "b" or (
@@ -280,37 +300,41 @@ def shape_cure(name, array):
                 "np.log(np.column_stack([1 - p, p]))"
             )
         return f"; for log odds z = {column} of class 1 pass np.column_stack([np.zeros(len(z)), z])"
+    if array.ndim > 2 and sum(side > 1 for side in array.shape) == 2:
+        return f"; pass np.squeeze({name})"
+    last = f"{name}.reshape(-1, {name}.shape[-1])[keep]"
+    second = f"np.moveaxis({name}, 1, -1).reshape(-1, {name}.shape[1])[keep]"
     if array.ndim == 3:
         return (
             "; for positions of sequences, (N, L, K), keep = labels.ravel() >= 0 and pass "
-            f"{name}.reshape(-1, {name}.shape[-1])[keep] and labels.ravel()[keep]"
+            f"{last} and labels.ravel()[keep]; for (N, K, L) pass {second}"
         )
     if array.ndim == 4:
         return (
-            f"; for pixels, (N, K, H, W), keep = labels.ravel() != 255 (the value to leave out) "
-            f"and pass np.moveaxis({name}, 1, -1).reshape(-1, {name}.shape[1])[keep] and "
-            "labels.ravel()[keep]"
+            "; for pixels, (N, K, H, W), keep = labels.ravel() != 255 (the value to leave out) "
+            f"and pass {second} and labels.ravel()[keep]; for (N, H, W, K) pass {last}"
         )
     return ""
 
 
 def refuse_probabilities(name, array, at_least=1):
-    """Refuse (N, K) or (T, N, K) numbers that look like probabilities.
+    """Refuse (N, K) or (T, N, K) numbers that look like probabilities, or like percentages.
 
-    They do if all lie in [0, 1], up to rounding, and every row sums to 1 within 0.05.
+    They do if all lie in [0, 1], up to rounding, and every row sums to 1 within 0.05; of 20 rows or
+    more, nine in ten, since rounding to 0 and padding spoil some.
     """
-    for rows in array if array.ndim == 3 else [array]:
-        for start in range(0, len(rows), 1024):  # of logits, the first few rows tell
-            part = rows[start : start + 1024]
-            alike = part.min() >= -1e-6 and part.max() <= 1 + 1e-6
-            if not (alike and np.abs(part.sum(axis=1, dtype=np.float64) - 1).max() <= 0.05):
-                return
-    if array.size >= at_least * array.shape[-1]:
-        raise ValueError(
-            f"{name}: every entry lies in [0, 1] and every row sums to 1 (within 0.05), so these "
-            "look like probabilities; pass np.log(probs), whose softmax is probs (or, if they "
-            "really are logits, logits - 1, which has the same softmax)"
-        )
+    low, high = array.min(), array.max()
+    for unit, what, cure in (1, "probabilities", ""), (100, "percentages", " / 100"):
+        if low >= -1e-6 * unit and high <= (1 + 1e-6) * unit:
+            alike = np.abs(array.sum(axis=-1, dtype=np.float64) / unit - 1) <= 0.05
+            sure = alike.mean() >= 0.9 if alike.size >= 20 else alike.all() and unit == 1
+            if sure and alike.size >= at_least:
+                rows = "every row sums" if alike.all() else "most rows sum"
+                raise ValueError(
+                    f"{name}: every entry lies in [0, {unit}] and {rows} to {unit} (within 5%), so "
+                    f"these look like {what}; pass np.log(probs{cure}), whose softmax is probs "
+                    f"(or, if they really are logits, logits - {unit}, which has the same softmax)"
+                )
 
 
 def as_cases(logits, labels):
@@ -338,19 +362,22 @@ def check_unmasked(logits):
 
 def as_groups(name, value, length):
     """(length,) whole numbers, one for each different id (whole numbers or strings), from 0."""
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name}: has masked entries; give each case an id")
     ids = _column(np.asarray(_detached(value), dtype=object))
-    if ids.ndim != 1 or np.ma.is_masked(value):
-        raise ValueError(f"{name}: expected one id for each case, got shape {ids.shape}")
+    if ids.ndim != 1:
+        cure = ""
+        if ids.ndim == 2 and len(ids) == length:
+            cure = f"; make one of the columns: np.unique({name}, axis=0, return_inverse=True)[1]"
+        raise ValueError(f"{name}: expected one id for each case, got shape {ids.shape}{cure}")
     if len(ids) != length:
         raise ValueError(f"{name}: has {len(ids)} ids for {length} cases; they must match")
-    numbers = {}
+    numbers, ids = {}, [v.item() if hasattr(v, "item") else v for v in ids]  # tensors never equal
     try:
-        missing = [
-            i for i, v in enumerate(ids) if v is None or type(v).__name__ == "NAType" or v != v
-        ]
         codes = [numbers.setdefault(v, len(numbers)) for v in ids]
-    except (TypeError, ValueError) as error:
+    except TypeError as error:
         raise ValueError(f"{name}: ids must be whole numbers or strings ({error})") from None
+    missing = [i for i, v in enumerate(ids) if str(v).strip() in _NO_ID]
     if missing:
         raise ValueError(f"{name}: row {missing[0]} has no id; give each case one")
     return np.array(codes, dtype=np.intp)

@@ -47,7 +47,7 @@ _OTHER = set(
     """.split()  # noqa: SIM905
 )
 _NUMBER = re.compile(r"[-+]?\d[\d.,'\s]*(e[-+]?\d+)?", re.I)  # commas and all
-_EMPTY = ("", "nan", "na", "n/a", "none", "null", "<na>")
+_EMPTY = ("", "nan", "na", "n/a", "#n/a", "none", "null", "<na>", "nat")
 _CURE = "leave it out of the file, or name the columns of logits with --logits"
 _FAMILY = re.compile(r"(logits?|scores?|outputs?|out|class)(?:[\W_]+|(?=\d))(.*?)\W*", re.I)
 
@@ -65,7 +65,7 @@ def read_table(path, label=None, logits=None, groups=None):
     -------
     logits : (N, K) array
     labels : (N,) array
-    groups : (N,) array of whole numbers, or None
+    groups : (N,) ids, or None
 
     Raises
     ------
@@ -77,7 +77,10 @@ def read_table(path, label=None, logits=None, groups=None):
     path = Path(path)
     readers = {".npz": _read_npz, ".csv": _read_text, ".tsv": _read_text}
     if path.suffix.lower() not in readers:
-        raise ValueError(f"{path}: expected an .npz, .csv or .tsv file")
+        raise ValueError(
+            f"{path}: expected an .npz, .csv or .tsv file; write one, such as by "
+            "np.savez(file, logits=…, labels=…)"
+        )
     try:
         found = readers[path.suffix.lower()](path, label, logits, groups)
     except OSError as error:
@@ -86,8 +89,6 @@ def read_table(path, label=None, logits=None, groups=None):
         raise ValueError(f"{path}: is no text in UTF-8; save it as such") from None
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}: {error}") from None
-    if found[2] is not None:
-        found = *found[:2], np.unique(found[2], return_inverse=True)[1]
     return found
 
 
@@ -103,7 +104,9 @@ def _read_npz(path, label, logits, groups):
                 wanted.append(groups or "groups")
             arrays = {name: file[name] for name in wanted if name in (there or ())}
         except Exception as error:  # the zip and zlib modules have many, all for damaged files
-            why = "it holds Python objects, or something else" if "pickle" in str(error) else error
+            why = error
+            if "pickle" in str(error):
+                why = "it holds Python objects, or something else; save text by astype(str)"
             raise ValueError(f"is no sound .npz file of numbers ({why})") from None
     if there is None:
         raise ValueError("holds a single array; write np.savez(file, logits=…, labels=…)")
@@ -129,8 +132,8 @@ def _read_text(path, label, logits, groups):
     if len(at) < 2:
         raise ValueError(
             "needs a column of logits for each class, two or more, and has "
-            f"{_listed(names[i] for i in at) or 'none'}; for a network with a single output write "
-            "a column of zeros before it"
+            f"{_listed(names[i] for i in at) or 'none'}; write every logit into a column of its "
+            "own, and for a network with a single output a column of zeros before it"
         )
     classes, cells = _classes(names, at), _cells(rows, names, at_label)
     table, labels = _numbers(rows, names, at), _positions(cells, names[at_label], classes)
@@ -138,7 +141,7 @@ def _read_text(path, label, logits, groups):
     shared, numbered = classes != called, _whole(classes[0]) is not None
     if not (logits or (shared and numbered)):
         _check_content(table, labels, called, shared, _whole(cells[0]) is not None)
-    return table, labels, None if at_groups is None else _cells(rows, names, at_groups)
+    return table, labels, None if at_groups is None else np.array(_cells(rows, names, at_groups))
 
 
 def _table(content):
@@ -363,5 +366,5 @@ def _no_number(number, name, cell):
     elif _NUMBER.fullmatch(cell):
         cure = "write a decimal point, and no separators of thousands"
     else:
-        cure = _CURE
+        cure = f"{_CURE}; or, if only a few cells are like that, remove their rows"
     return f"row {number} has {cell[:40]!r} in {name!r}, which is no number; {cure}"

@@ -208,7 +208,7 @@ def _limit(scores, alpha):
 
 def _as_probs(value):
     """(N, K) distributions in float64."""
-    if getattr(value, "ndim", 2) == 1:
+    if np.ndim(value) == 1:
         raise ValueError(
             "probs: expected 2 axes, a column per class; for probabilities p of class 1 pass "
             "np.column_stack([1 - p, p])"

@@ -194,10 +194,17 @@ class Mahalanobis:
         """
         features = as_design("features", features)
         given = as_outcomes("labels", labels, len(features))
-        labels = given.clip(0, len(features)).astype(int)
-        counts = np.bincount(labels)
-        if (labels != given).any() or counts.min() < 2:
-            raise ValueError("labels: must be 0, 1, … K - 1, each class with two cases or more")
+        classes, labels, counts = np.unique(given, return_inverse=True, return_counts=True)
+        if (classes != np.arange(len(classes))).any():
+            raise ValueError(
+                f"labels: must be 0, 1, … K - 1, none left out, got {len(classes)} different ones "
+                f"from {classes[0]:g} to {classes[-1]:g}; pass np.unique(labels, "
+                "return_inverse=True)[1]"
+            )
+        if counts.min() < 2:
+            raise ValueError(
+                f"labels: class {counts.argmin()} has a single case; bring two or more of each"
+            )
         with np.errstate(over="ignore", invalid="ignore"):
             means = np.stack([features[labels == k].mean(axis=0) for k in range(len(counts))])
             centred = features - means[labels]

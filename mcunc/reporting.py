@@ -366,10 +366,16 @@ def report(logits, labels, bins=15, seed=0, groups=None):
 def _checked_groups(groups, cases):
     """The number of each case's group, of groups enough."""
     group = as_groups("groups", groups, cases)
-    if group.max() + 1 < FEWEST:
+    sizes = np.bincount(group)
+    if len(sizes) < FEWEST:
         raise ValueError(
-            f"groups: {group.max() + 1} groups are too few for errors over groups; bring at least "
+            f"groups: {len(sizes)} groups are too few for errors over groups; bring at least "
             f"{FEWEST}"
+        )
+    if 2 * sizes.max() > cases:  # it draws the mean to itself: its own part of the error is hidden
+        raise ValueError(
+            f"groups: one group holds {sizes.max():,} of {cases:,} cases, so errors over groups "
+            "would be far too small; keep at most half as many cases in it as there are in all"
         )
     return group
 

@@ -904,7 +904,7 @@ def test_log_loss_takes_masked_classes():
         ([-0.1, 0.5], [0, 1], "confidence: runs from -0.1"),
         ([0.5, np.nan], [0, 1], "confidence: contains NaN"),
         ([], [], "confidence: is empty"),
-        (GOOD, [0, 1], "confidence: expected 1 axes"),
+        (GOOD, [0, 1], "confidence: expected 1 axis"),
         ([0.5, 0.5], [0, 2], "outcome: labels must be 0 or 1"),
         ([0.5, 0.5], [0], "outcome: has 1 values for 2 cases"),
     ],

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 from scipy.special import softmax
 
 from mcunc._checks import (
@@ -50,11 +51,20 @@ def refused(call, message):
         pd.DataFrame(P),
         np.eye(3)[Y],
         np.full((4, 20), 0.05),
+        np.vstack([P, 0 * P[:1]]),  # a padded row
+        np.vstack([P, P[:2] * 0.8]),  # small entries rounded to 0
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_probabilities_are_refused_with_the_cure(probs):
     refused(lambda: as_logits("logits", probs), r"^logits: .*probabilities; pass np\.log\(probs\)")
+
+
+def test_percentages_are_refused_with_the_cure():
+    cure = r"^logits: .*\[0, 100\].*percentages; pass np\.log\(probs / 100\).*logits - 100"
+    refused(lambda: as_logits("logits", 100 * P), cure)
+    refused(lambda: as_logits("logits", np.round(100 * P)), cure)
+    assert len(as_logits("logits", 100 * P[:3])) == 3  # by chance
 
 
 def test_what_the_messages_name_is_taken():
@@ -164,6 +174,22 @@ def test_the_recipe_for_sequences_works():
     assert (rows[4] == logits[1, 0]).all()
 
 
+def test_the_recipes_for_the_other_order_of_axes_work():
+    labels = RNG.integers(0, 3, (2, 4, 5))
+    refused(lambda: as_logits("logits", np.eye(3)[labels]), r"for \(N, H, W, K\) pass logits\.resh")
+    sequences = np.moveaxis(RNG.normal(size=(2, 6, 3)), 2, 1)
+    refused(lambda: as_logits("logits", sequences), r"for \(N, K, L\) pass np\.moveaxis\(logits, 1")
+    rows = np.moveaxis(sequences, 1, -1).reshape(-1, sequences.shape[1])
+    assert (rows[7] == sequences[1, :, 1]).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 30, 3), (30, 1, 3), (30, 3, 1), (30, 3, 1, 1)])
+def test_axes_of_one_are_squeezed(shape):
+    refused(
+        lambda: as_logits("logits", Z.reshape(shape)), r"^logits: .*; pass np\.squeeze\(logits\)$"
+    )
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (0, 3), (3, 0), (1, 2, 3, 4, 5)])
 def test_other_shapes_are_refused(shape):
     refused(lambda: as_logits("logits", np.zeros(shape)), "^logits: ")
@@ -206,9 +232,9 @@ def test_one_column_is_no_one_hot_row():
         (P, "soft labels"),
         (np.eye(3)[Y] + np.eye(3)[(Y + 1) % 3], "several classes"),
         (0 * P, "several classes"),
-        (np.eye(4)[Y], "expected 1 axes"),
-        (Y[None], r"expected 1 axes.*np\.ravel\(labels\)"),
-        (Y.reshape(5, 6), "expected 1 axes"),
+        (np.eye(4)[Y], "expected 1 axis"),
+        (Y[None], r"expected 1 axis.*np\.ravel\(labels\)"),
+        (Y.reshape(5, 6), "expected 1 axis"),
         (np.where(Y == 0, -100, Y), r"-100 marks .*labels != -100 .*logits\[keep\]"),
         (np.where(Y == 0, 255, Y).astype(np.uint8), r"255 marks .*labels != 255"),
         (np.where(Y == 0, -1, Y), r"-1 marks .*labels != -1"),
@@ -218,6 +244,11 @@ def test_one_column_is_no_one_hot_row():
         (pd.Series([None, *Y[1:]]), r"NaN .*missing.*row 0"),
         (np.ma.masked_equal(Y, 1), "masked entries"),
         (Y[:3], r"has 3 values for 30 cases.*transposed.*\.T"),
+        (np.eye(3)[Y].T, r"pass np\.transpose\(labels\)"),
+        (Y.reshape(5, 6), r"pass np\.ravel\(labels\)"),
+        (np.array(["cat", "dog", "fox"])[Y], r"strings such as .*names\.index\(label\)"),
+        (pd.Categorical(np.array(["cat", "dog", "fox"])[Y]), r"strings such as .*names\.index"),
+        (Y.astype(str), r"of digits, np\.asarray\(labels\)\.astype\(int\)"),
     ],
 )
 def test_other_labels_are_refused_with_the_cure(labels, message):
@@ -234,8 +265,8 @@ def test_one_column_will_do_for_outcomes(check):
     column = (Y[:, None] == 1).astype(float)
     for value in (column, torch.tensor(column), pd.DataFrame(column)):
         assert (check("y", value, 30) == column[:, 0]).all()
-    refused(lambda: check("y", column.T, 30), r"^y: expected 1 axes.*np\.ravel\(y\)")
-    refused(lambda: check("y", np.hstack([column, column]), 30), "^y: expected 1 axes")
+    refused(lambda: check("y", column.T, 30), r"^y: expected 1 axis.*np\.ravel\(y\)")
+    refused(lambda: check("y", np.hstack([column, column]), 30), "^y: expected 1 axis")
 
 
 # Tables and tensors ---------------------------------------------------------------------------
@@ -266,6 +297,23 @@ def test_tables_with_missing_entries_say_where(dtype):
 )
 def test_other_tables_are_refused(value):
     refused(lambda: as_array("x", value, 1), "^x: ")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "got NoneType"),
+        ({"logits": Z}, "got dict"),
+        (csr_matrix(Z), r"got csr_matrix; pass its toarray\(\)"),
+        ([Z[:20], Z[20:]], r"rows differ in length; join batches by np\.concatenate"),
+    ],
+)
+def test_what_numpy_makes_no_array_of_is_named(value, message):
+    refused(lambda: as_logits("logits", value), rf"^logits: .*\({message}")
+
+
+def test_one_axis_for_two_gets_a_cure():
+    refused(lambda: as_array("X", Y, 2), r"^X: expected 2 axes.*one column pass X\[:, None\]")
 
 
 def test_fits_take_a_column_of_outcomes():

@@ -422,7 +422,7 @@ def test_calibration_slope_names_its_argument():
         calibration_slope([1.0, 1, 1], [0, 1, 0])
     with pytest.raises(SeparationError, match="log_odds, y: the classes are separated"):
         calibration_slope([1.0, 2, 3, 4], [0, 0, 1, 1])
-    with pytest.raises(ValueError, match="log_odds: expected 1 axes"):
+    with pytest.raises(ValueError, match="log_odds: expected 1 axis"):
         calibration_slope(np.ones((3, 2)), [0, 1, 0])
 
 

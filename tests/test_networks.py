@@ -372,7 +372,7 @@ def test_other_depths_are_refused(depth):
         ({"std": (0.5, 0.0, 0.5)}, "std: .* cannot standardise"),
         ({"std": (0.5, -1.0, 0.5)}, "std: .* cannot standardise"),
         ({"mean": (0.5, 1e300, 0.5)}, "mean: .* cannot standardise"),
-        ({"mean": 0.5}, "mean: expected 1 axes"),
+        ({"mean": 0.5}, "mean: expected 1 axis"),
         ({"std": (0.5, 0.5)}, "std: has 2 numbers and mean 3"),
         ({"mean": (0.5, np.nan, 0.5)}, "mean: contains NaN"),
     ],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -568,7 +569,7 @@ def test_miscalibration_is_found_with_groups_too():
     found.plot().canvas.draw()
 
 
-@pytest.mark.parametrize("kind", ["text", "column", "objects", "tensor"])
+@pytest.mark.parametrize("kind", ["text", "column", "objects", "tensor", "tensors"])
 def test_ids_of_groups_may_be_anything_that_differs(kind):
     logits, labels = simulated(200, scale=1.5)
     numbers_of = np.arange(200) // 4
@@ -577,6 +578,7 @@ def test_ids_of_groups_may_be_anything_that_differs(kind):
         "column": 1000 + numbers_of[:, None],
         "objects": [f"p{i}" if i % 2 else int(i) for i in numbers_of],
         "tensor": pytest.importorskip("torch").tensor(numbers_of),
+        "tensors": list(pytest.importorskip("torch").tensor(numbers_of)),
     }[kind]
     same = report(logits, labels, groups=numbers_of)
     assert str(report(logits, labels, groups=ids)) == str(same)
@@ -587,7 +589,12 @@ def test_ids_of_groups_may_be_anything_that_differs(kind):
     [
         (np.arange(200) // 20, r"10 groups are too few .* at least 20"),
         (np.arange(199), "has 199 ids for 200 cases"),
-        (np.zeros((200, 2)), "expected one id for each case"),
+        (np.zeros((200, 2)), r"expected one id for each case.*np\.unique\(groups, axis=0"),
+        ([0] * 101 + [*range(1, 100)], r"one group holds 101 of 200 cases.*at most half"),
+        (np.ma.masked_equal(np.arange(200), 3), "masked entries"),
+        ([*range(199), pd.NaT], "row 199 has no id"),
+        ([*map(str, range(199)), ""], "row 199 has no id"),
+        (np.array([*map(str, range(199)), np.nan]), "row 199 has no id"),
         ("patients", "expected one id for each case"),
         ([None, *range(199)], "row 0 has no id"),
         ([*range(199), np.nan], "row 199 has no id"),
