@@ -99,13 +99,15 @@ def not_taken(name, x, error):
 
 @contextmanager
 def differentiating():
-    """Name the network where torch finds no way to its gradient."""
+    """Name the network where torch does not run it in training, or finds no gradient in it."""
     try:
         yield
     except torch.cuda.OutOfMemoryError:
         raise
-    except RuntimeError as error:
-        raise ValueError(f"network: torch finds no gradient in it ({error})") from error
+    except (RuntimeError, ValueError) as error:
+        alone = "more than 1 value" in str(error)
+        cure = "; choose a batch_size that leaves no single case over" if alone else ""
+        raise ValueError(f"network: cannot be differentiated ({error}){cure}") from error
 
 
 def forward(network, x, name="x", convert=False):

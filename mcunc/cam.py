@@ -217,7 +217,8 @@ def grad_cam(network, x, classes=None, layer="features", batch_size=None, reshap
     parts = dict(as_network(network).named_modules())
     part = parts.get(layer) if isinstance(layer, str) else None
     if part is None:
-        raise ValueError(f"layer: the network has no part {layer!r}; name one of its modules")
+        found = layer if isinstance(layer, str) else f"of type {type(layer).__name__}"
+        raise ValueError(f"layer: the network has no part {found!r}; name one of its modules")
     _refuse_scripted(part)
     if not (reshape is None or callable(reshape)):
         raise ValueError(f"reshape: expected a callable or None, got {reshape!r}")
@@ -466,8 +467,8 @@ def _with_gradient(network, batch, chosen, layer, part):
 
     hook = part.register_forward_hook(keep)
     try:
-        with evaluating(network), torch.enable_grad():
-            output, _ = forward(network, batch.detach().requires_grad_().clone())
+        with evaluating(network), torch.inference_mode(False), torch.enable_grad():
+            output, _ = forward(network, batch.clone().requires_grad_().clone())
     finally:
         hook.remove()
     logits = logits_in(output, len(batch))
@@ -476,8 +477,8 @@ def _with_gradient(network, batch, chosen, layer, part):
     chosen = logits.argmax(dim=1) if chosen is None else chosen
     gradient = None
     if seen and seen[0] is not None and seen[0].requires_grad and logits.requires_grad:
-        score = logits.gather(1, chosen[:, None]).sum()
-        with differentiating():
+        with differentiating(), torch.inference_mode(False), torch.enable_grad():
+            score = logits.gather(1, chosen.clone()[:, None]).sum()
             (gradient,) = torch.autograd.grad(score, seen[0], allow_unused=True)
     if gradient is None:
         raise ValueError(

@@ -203,7 +203,7 @@ def standardised(x, mean, std):
         elif x.ndim == 4 and (x.shape[1], channels) == (1, 3):
             cure = "; for grey pictures x.repeat(1, 3, 1, 1), of an array np.repeat(x, 3, axis=1)"
         elif x.ndim == 4 and (x.shape[1], channels) == (3, 1):
-            cure = "; the network takes grey pictures, x.mean(1)[:, None]"
+            cure = "; the network takes grey pictures, x[:, :1] if the channels are alike"
         raise ValueError(f"x: expected (N, {channels}, H, W), got {tuple(x.shape)}{cure}")
     if not (torch.is_tensor(x) and x.is_floating_point()):
         raise ValueError("x: expected a floating-point tensor; for bytes, x.float() / 255")

@@ -511,7 +511,9 @@ def _backward(network, batch, target, cases):
     if not len(batch):  # fewer cases than processes
         return torch.zeros(2, device=device)
     with torch.autocast(device.type, torch.bfloat16, enabled=_has_bfloat16(device)):
-        logits = logits_in(network(batch), len(batch))
+        with differentiating():
+            output = network(batch)
+        logits = logits_in(output, len(batch))
         loss = torch.nn.functional.cross_entropy(logits, target) * (len(batch) / cases)
     if loss.isfinite() or _parallel.place()[1] > 1:  # else the caller raises
         with differentiating():

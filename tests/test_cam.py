@@ -419,6 +419,15 @@ def test_grey_pictures_and_other_types_have_maps():
             function(NETWORK, x)  # which would go through, all three channels being the same
 
 
+def test_gradients_are_taken_where_they_are_off():
+    expected = grad_cam(NETWORK, X)
+    for off in (torch.no_grad, torch.inference_mode):
+        with off():
+            np.testing.assert_array_equal(grad_cam(NETWORK, X.clone()), expected)
+    with pytest.raises(ValueError, match=r"^layer: the network has no part 'of type Sequential'"):
+        grad_cam(NETWORK, X, layer=NETWORK.features)
+
+
 def test_layers_of_one_pixel_show_no_place():
     for layer, x in (("pooling.0", X), ("features", X[..., :4, :4])):
         with pytest.raises(ValueError, match=r"^layer: the maps of .* are of one pixel"):

@@ -1073,8 +1073,14 @@ def test_networks_without_a_gradient_are_named(kind):
             z = self.network(x)
             return z.detach() if kind == "detached" else z.sigmoid().relu_()
 
-    with pytest.raises(ValueError, match=r"^network: torch finds no gradient in it \("):
+    with pytest.raises(ValueError, match=r"^network: cannot be differentiated \("):
         fit(Broken())
+
+
+def test_a_batch_of_one_that_batchnorm_does_not_take_is_named():
+    network = nn.Sequential(linear(), nn.BatchNorm1d(4))
+    with pytest.raises(ValueError, match=r"^network: .*a batch_size that leaves no single case"):
+        fit_minibatches(network, IMAGES[:9], LABELS[:9], Recipe(1, batch_size=8))
 
 
 def test_running_out_of_memory_stays_what_it_is():
