@@ -65,13 +65,13 @@ def test_members_do_not_touch_one_another():
 
 
 def test_initial_weights_have_the_stated_distribution():
-    """N(0, 1/fan-in) by the Kolmogorov distance of 40,000 weights; biases 0."""
+    """N(0, 1/fan-in) by the Kolmogorov distance of 40,000 and 2,000 weights, 1e-8; biases 0."""
     from scipy import stats
 
     network = ParallelMLP(50, (20, 40, 1))
     first = network.weights[0].detach().numpy().ravel()
-    assert stats.kstest(first, "norm", args=(0, 20**-0.5)).pvalue > 1e-4
-    assert stats.kstest(network.weights[1].detach().ravel(), "norm", args=(0, 40**-0.5))[1] > 1e-4
+    assert stats.kstest(first, "norm", args=(0, 20**-0.5)).pvalue > 1e-8
+    assert stats.kstest(network.weights[1].detach().ravel(), "norm", args=(0, 40**-0.5))[1] > 1e-8
     assert not any(bias.any() for bias in network.biases)
 
 
@@ -322,15 +322,18 @@ def test_grey_pictures_need_one_mean():
 
 
 def test_the_initial_convolutions_have_he_s_distribution():
-    """He et al. (2015), equation 10: N(0, 2 / fan-in); deviations within 4.5 standard errors."""
+    """He et al. (2015), equation 10: N(0, 2 / fan-in); deviations within 6.5 standard errors.
+
+    Of 19 layers, the first of 432 weights; p > 1e-9: false alarms below 1e-7 in all.
+    """
     from scipy import stats
 
     for layer in cifar_resnet(20).modules():
         if isinstance(layer, nn.Conv2d):
             sd, n = (2 / (9 * layer.in_channels)) ** 0.5, layer.weight.numel()
-            assert abs(layer.weight.std().item() / sd - 1) < 4.5 / (2 * n) ** 0.5
+            assert abs(layer.weight.std().item() / sd - 1) < 6.5 / (2 * n) ** 0.5
             weights = layer.weight.detach().numpy().ravel()
-            assert stats.kstest(weights, "norm", args=(0, sd)).pvalue > 1e-4
+            assert stats.kstest(weights, "norm", args=(0, sd)).pvalue > 1e-9
 
 
 @pytest.mark.parametrize("name", BUILDERS)

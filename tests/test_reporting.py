@@ -236,34 +236,40 @@ def test_calibrated_logits_are_called_so_at_the_nominal_rate():
     runs = 200
     found = [report(*simulated(400, classes=4, seed=seed), seed=seed) for seed in range(runs)]
     signs = sum(f.before.p_value <= 0.05 for f in found)
-    low, high = binom.interval(1 - 1e-6, runs, 0.05)
+    low, high = binom.interval(1 - 1e-7, runs, 0.05)
     assert low <= signs <= high
     silent = sum(f.finding == "none" for f in found)
-    assert silent >= binom.ppf(1e-6, runs, 0.90)  # 5 % have a sign, a few more are unclear
+    assert silent >= binom.ppf(1e-7, runs, 0.90)  # 5 % have a sign, a few more are unclear
     assert all(f.finding in ("none", "unclear") for f in found if f.before.p_value > 0.05)
 
 
-@pytest.mark.parametrize(
-    ("scale", "finding"), [(2.5, "over-confident"), (0.4, "under-confident"), (1.0, "none")]
-)
-@pytest.mark.parametrize("classes", [2, 10])
-def test_scaled_logits_are_found_out_and_mended(scale, finding, classes):
+@pytest.mark.parametrize(("scale", "finding"), [(2.5, "over-confident"), (0.4, "under-confident")])
+@pytest.mark.parametrize(("classes", "off"), [(2, 0.14), (10, 0.06)])
+def test_scaled_logits_are_found_out_and_mended(scale, finding, classes, off):
+    """By far: over 25 seeds the excess is 20 errors or more, T off by 2.2 % and 0.9 % (deviations).
+
+    A calibrated ECE of 15 bins is beyond 3 times its mean by 7 deviations or more.
+    """
     logits, labels = simulated(6000, classes=classes, scale=scale)
     found = report(logits, labels)
     assert found.finding == finding
-    assert_allclose(found.temperature, scale, rtol=0.06)
-    assert found.headline.lower().startswith(finding if finding != "none" else "no sign")
-    if finding == "none":
-        assert "no proof" in found.verdict
-        assert f"{found.before.limit:.2%}" in found.verdict  # what could not have been told apart
-        assert abs(found.gain) < 4 * found.gain_error
-    else:
-        side = "above" if scale > 1 else "below"
-        assert f"points {side} accuracy" in found.verdict
-        assert found.gain > 10 * found.gain_error
-        assert "lowers the log loss" in found.verdict
-        assert found.after.p_value > 0.01
-        assert "may be chance" in found.verdict
+    assert_allclose(found.temperature, scale, rtol=off)
+    assert found.headline.lower().startswith(finding)
+    assert f"points {'above' if scale > 1 else 'below'} accuracy" in found.verdict
+    assert found.gain > 10 * found.gain_error
+    assert "lowers the log loss" in found.verdict
+    assert found.after.ece < 3 * found.after.null.mean < found.before.ece
+    assert ("may be chance" in found.verdict) == (found.after.p_value > 0.05)
+
+
+def test_exact_frequencies_are_no_sign_of_miscalibration():
+    claims = np.repeat([0.6, 0.75, 0.9], 2000)
+    found = report(*as_two_classes(claims, np.tile(np.arange(2000), 3) < 2000 * claims))
+    assert found.finding == "none"
+    assert_allclose(found.temperature, 1, rtol=1e-5)
+    assert found.headline.startswith("No sign")
+    assert "no proof" in found.verdict
+    assert f"{found.before.limit:.2%}" in found.verdict  # what could not have been told apart
 
 
 def test_errors_that_cancel_have_no_direction():
@@ -279,9 +285,13 @@ def test_errors_that_cancel_have_no_direction():
 
 
 def test_what_the_ece_misses_is_left_open():
-    """Many bins drown a small bias that points one way: not settled, and the bias is named."""
-    logits, labels = simulated(1000, classes=4, scale=1.15, seed=1)
-    found = report(logits, labels, bins=300)
+    """Many bins drown a small bias that points one way: not settled, and the bias is named.
+
+    Outcomes from equally spaced numbers (golden ratio), 3.5 points less often than claimed.
+    """
+    claims = np.linspace(0.55, 0.95, 1000)
+    even = np.arange(1000) * (5**0.5 - 1) / 2 % 1
+    found = report(*as_two_classes(claims, even < claims - 0.035), bins=300)
     assert found.before.p_value > 0.05
     assert abs(found.before.excess) > 2 * found.before.excess_error
     assert found.finding == "unclear"
@@ -344,12 +354,15 @@ def test_one_error_is_too_few_to_judge_a_temperature():
 
 
 def test_guesses_are_not_said_to_be_nearly_all_right_or_wrong():
-    """Labels that owe next to nothing to the logits: without one fold, T grows without end."""
+    """Labels that owe next to nothing to the logits: without one fold, T grows without end.
+
+    So it is in 22 % of such data: in none of 100 with a chance of 2e-11.
+    """
     rng = np.random.default_rng(0)
-    for _ in range(30):
+    for _ in range(100):
         found = report(rng.normal(size=(60, 2)), rng.integers(0, 2, 60))
         if found.trouble.startswith("No temperature can be judged"):
-            assert 0.2 < found.accuracy < 0.8
+            assert 0.15 < found.accuracy < 0.85  # of 60 fair coins: 2e-8
             assert "no better than guesses" in found.trouble
             return
     pytest.fail("no such case")

@@ -72,7 +72,8 @@ def test_initial_weights_are_glorots(few):
     for weight, fans in zip(networks.weights, (3 + 6, 6 + 1), strict=True):
         bound = (6 / fans) ** 0.5
         assert weight.abs().max() <= bound
-        assert_allclose(weight.std().item(), bound / 3**0.5, rtol=0.1)
+        # Of 480 uniform numbers or more a deviation is off by 2 %: six of these, 2e-9.
+        assert_allclose(weight.std().item(), bound / 3**0.5, rtol=0.125)
     assert not any(bias.any() for bias in networks.biases)
 
 
@@ -201,7 +202,7 @@ def test_inputs_are_masked_too():
         out = networks(x, seeded(1))[..., 0]
     values, counts = torch.unique(out, return_counts=True)
     assert_allclose(values, [0, 1 / 0.36], rtol=1e-5)  # kept twice, 1 / 0.6 each time
-    assert_allclose(counts[1] / counts.sum(), 0.36, atol=0.02)
+    assert_allclose(counts[1] / counts.sum(), 0.36, atol=0.033)  # 6 standard errors of 8,000: 2e-9
 
 
 def test_the_protocols_are_the_published_ones():
