@@ -1,6 +1,7 @@
 """The run on drawn birds, from the command to the recorded file, on a few dozen birds."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from scipy.special import kl_div, log_softmax
 
 from mcunc import _birdwatch_run, birdwatch, predictive, recorded
 from mcunc._birdwatch_run import (
+    Sizes,
     as_bytes,
     excess_loss,
     held_out,
@@ -20,14 +22,27 @@ from mcunc._birdwatch_run import (
 )
 from mcunc.dropout import sample_logits
 
+SHORT = Sizes(
+    {24: (1, 2), 32: (1, 2)}, ("standard", "shared", "spared"), members=2, draws=3, test=20,
+    unseen=8, validation=16, kept=32,
+)  # fmt: skip
 
-@pytest.fixture
-def short(monkeypatch):
-    for name, value in {
-        "EPOCHS": {40: (1, 3), 80: (1, 2)}, "ARMS": ("standard", "shared", "spared"), "MEMBERS": 2,
-        "DRAWS": 3, "TEST": 20, "UNSEEN": 8, "VALIDATION": 16, "KEPT": 80,
-    }.items():  # fmt: skip
-        monkeypatch.setattr(_birdwatch_run, name, value)
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Folder of a run, the run, and what each training began with: birds and weights as bytes."""
+    folder, seen = tmp_path_factory.mktemp("finished"), {}
+    original = _birdwatch_run.training.fit_minibatches
+
+    def fit(network, pictures, *options):
+        start = np.concatenate([w.detach().ravel() for w in network.parameters()]).tobytes()
+        seen[options[-2].name] = pictures.tobytes(), start
+        return original(network, pictures, *options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_birdwatch_run.training, "fit_minibatches", fit)
+        run = recorded.load(run_birdwatch(1, folder, SHORT))
+    return folder, run, seen
 
 
 def test_held_out_birds_are_what_they_are_called():
@@ -51,30 +66,30 @@ def test_bytes_are_the_pictures():
     assert_allclose(pictures.transpose(0, 2, 3, 1) / 255, birds.pictures, atol=1e-7)
 
 
-def test_the_run_from_end_to_end(short, tmp_path):
-    run = recorded.load(run_birdwatch(seed=1, folder=tmp_path))
+def test_the_run_from_end_to_end(finished):
+    folder, run, _ = finished
     assert run["test_log_probs"].shape == (2, 3, 2, 20, 8)
     assert run["unseen_log_probs"].shape == (2, 3, 2, 8, 8)
     assert run["slider_log_probs"].shape == (2, 3, 2, 84, 8)
     assert_allclose(np.exp(run["test_log_probs"]).sum(axis=-1), 1, atol=0.01)
     assert run["test_mutual_information"].shape == (2, 1, 2, 20)  # only passes have it
     assert (run["test_mutual_information"] >= 0).all()
-    record = json.loads((tmp_path / "birdwatch-dropout-seed1.json").read_text(encoding="utf-8"))
+    record = json.loads((folder / "birdwatch-dropout-seed1.json").read_text(encoding="utf-8"))
     assert record["command"] == "python -m mcunc run birdwatch-dropout --seed 1"
     assert 0 <= record["hours"] < 0.1
-    assert run["history_40_spared_3"].shape == (3, len(record["history"]))
+    assert run["history_24_spared_2"].shape == (2, len(record["history"]))
     # the length with the least loss on the validation birds, by scores of another library
     np.testing.assert_array_equal(run["chosen"], run["val_loss"].argmin(axis=-1))
-    last = [run[f"history_40_standard_{epochs}"][-1, 2] for epochs in (1, 3)]
+    last = [run[f"history_24_standard_{epochs}"][-1, 2] for epochs in (1, 2)]
     assert_allclose(run["val_loss"][0, 0, 0], last, rtol=2e-3)  # without dropout one pass is all
-    truth, test_log_probs = held_out(1)["test"].posterior, run["test_log_probs"]
+    truth = held_out(1, SHORT.test, SHORT.unseen)["test"].posterior
+    test_log_probs = run["test_log_probs"]
     divergence = kl_div(truth, np.exp(test_log_probs)).sum(axis=-1)
     assert_allclose(excess_loss(test_log_probs, truth), divergence, atol=0.01)
 
 
-def test_what_is_stored_is_what_the_stored_weights_say(short, tmp_path):
-    run = recorded.load(run_birdwatch(seed=1, folder=tmp_path))
-    pictures = as_bytes(held_out(1)["test"])
+def test_what_is_stored_is_what_the_stored_weights_say(finished):
+    run, pictures = finished[1], as_bytes(held_out(1, SHORT.test, SHORT.unseen)["test"])
     x = torch.from_numpy(pictures).float() / 255
     plain = log_softmax(load_network(run, "standard", member=1)(x).detach().numpy(), axis=1)
     assert_allclose(run["test_log_probs"][1, 0, 1], plain, atol=5e-3)
@@ -85,18 +100,9 @@ def test_what_is_stored_is_what_the_stored_weights_say(short, tmp_path):
     assert_allclose(run["test_mutual_information"][1, 0, 0], summary.mutual_information, atol=2e-3)
 
 
-def test_networks_that_share_their_birds_see_the_same_ones(short, tmp_path, monkeypatch):
-    seen, original = {}, _birdwatch_run.training.fit_minibatches
-
-    def fit(network, pictures, *options):
-        name = options[-2].name
-        start = np.concatenate([w.detach().ravel() for w in network.parameters()]).tobytes()
-        seen[name] = pictures.tobytes(), start
-        return original(network, pictures, *options)
-
-    monkeypatch.setattr(_birdwatch_run.training, "fit_minibatches", fit)
-    run = recorded.load(run_birdwatch(folder=tmp_path))
-    first, own, shared = (seen[f"birdwatch-40-{name}-3.pt"]
+def test_networks_that_share_their_birds_see_the_same_ones(finished):
+    _, run, seen = finished
+    first, own, shared = (seen[f"birdwatch-24-{name}-2.pt"]
                           for name in ("standard-0", "standard-1", "shared-1"))  # fmt: skip
     assert shared[0] == first[0] != own[0]  # birds
     assert shared[1] == own[1] != first[1]  # initial weights
@@ -125,22 +131,23 @@ def test_nobody_judges_by_the_birds_that_chose():
     assert not any(bird.tobytes() in shown for s in sets.values() for bird in s.pictures)
 
 
-def test_a_run_that_was_killed_goes_on(short, tmp_path, monkeypatch):
-    whole = recorded.load(run_birdwatch(folder=tmp_path / "whole"))
+def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch):
+    sizes = replace(SHORT, epochs={24: (1, 2)}, arms=("standard", "spared"), members=1)
+    whole = recorded.load(run_birdwatch(0, tmp_path / "whole", sizes))
     calls = []
 
     def killed(*arguments):
         calls.append(arguments)
-        if len(calls) == 9:
+        if len(calls) == 7:  # five of the first network, and the second of the next
             raise KeyboardInterrupt
         return original(*arguments)
 
     original = _birdwatch_run.predicted
     monkeypatch.setattr(_birdwatch_run, "predicted", killed)
     with pytest.raises(KeyboardInterrupt):
-        run_birdwatch(folder=tmp_path / "parts")
+        run_birdwatch(0, tmp_path / "parts", sizes)
     monkeypatch.setattr(_birdwatch_run, "predicted", original)
-    parts = recorded.load(run_birdwatch(folder=tmp_path / "parts"))
+    parts = recorded.load(run_birdwatch(0, tmp_path / "parts", sizes))
     for name, array in whole.arrays.items():
         np.testing.assert_array_equal(parts.arrays[name], array)
 
@@ -158,6 +165,17 @@ def test_only_dropout_networks_have_dropout():
     assert not sites["shared"]
     assert len(sites["everywhere"]) == 20  # as many as there are weight layers
     assert set(sites["everywhere"]) - set(sites["spared"]) == {"features.0.0.dropout"}
+
+
+def test_by_default_the_run_has_the_sizes_of_the_recorded_one():
+    run, sizes = recorded.load("birdwatch-dropout"), Sizes()
+    for name in ("arms", "members", "draws", "kept"):
+        assert np.array_equal(run.record[name], getattr(sizes, name)), name
+    assert dict(zip(run.record["cases"], map(tuple, run.record["epochs"]), strict=True)) == (
+        sizes.epochs
+    )
+    for name in ("test", "unseen"):
+        assert run[f"{name}_log_probs"].shape[3] == getattr(sizes, name)
 
 
 @pytest.mark.parametrize(("given_", "name"), [({"seed": -1}, "seed"), ({"folder": 3}, "folder")])

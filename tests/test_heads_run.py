@@ -1,5 +1,7 @@
 """Linear heads on frozen features: each method against algebra or another library, and the run."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -9,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from mcunc import _heads_run, data, recorded
 from mcunc._heads_run import (
     KroneckerLaplace,
+    Settings,
     Standardiser,
     answers,
     fit_heads,
@@ -38,15 +41,13 @@ def test_standardised_features_have_mean_0_and_variance_1():
 
 
 @pytest.mark.parametrize("decay", [0.01, 0.1])
-def test_a_head_is_scikit_learn_s_logistic_regression(decay, monkeypatch):
+def test_a_head_is_scikit_learn_s_logistic_regression(decay):
     """Whose penalty is half the squared weights over N C, without the bias."""
     x, y = made_up()
     z = Standardiser(x)(x)
     peer = LogisticRegression(C=1 / (decay * len(x)), tol=1e-8, max_iter=1000).fit(z[:, :-1], y)
-    monkeypatch.setattr(_heads_run, "RATE", 0.03)
-    monkeypatch.setattr(_heads_run, "EPOCHS", 1000)
-    monkeypatch.setattr(_heads_run, "BATCH", 300)  # all at once: no noise where it settles
-    ours = fit_heads(z, y, 3, [0, 0], [decay, 10 * decay], seed=0)
+    how = Settings(rate=0.03, epochs=1000, batch=300)  # all at once: no noise where it settles
+    ours = fit_heads(z, y, 3, [0, 0], [decay, 10 * decay], seed=0, how=how)
     assert ours.shape == (2, 6, 3)
     probs = softmax(z @ ours[0], axis=1)
     assert_allclose(probs, peer.predict_proba(z[:, :-1]), atol=1e-3)
@@ -61,25 +62,24 @@ def test_heads_trained_together_are_those_trained_alone():
     assert_allclose(together[1:], alone, atol=1e-6)
 
 
-def test_counts_stand_for_cases_that_come_several_times(monkeypatch):
+def test_counts_stand_for_cases_that_come_several_times():
     x, y = made_up()
     z = Standardiser(x)(x)
-    monkeypatch.setattr(_heads_run, "BATCH", 300)  # all at once
     counts = np.random.default_rng(0).multinomial(300, np.full(300, 1 / 300), 2)
     rows = np.repeat(np.arange(300), counts[1])
-    (alone,) = fit_heads(z[rows], y[rows], 3, [0], [0.01], seed=2)
-    together = fit_heads(z, y, 3, [0, 0], [0.01, 0.01], seed=2, counts=counts)
+    how = Settings(batch=300)  # all at once
+    (alone,) = fit_heads(z[rows], y[rows], 3, [0], [0.01], seed=2, how=how)
+    together = fit_heads(z, y, 3, [0, 0], [0.01, 0.01], seed=2, counts=counts, how=how)
     assert_allclose(together[1], alone, atol=1e-4)
     assert np.abs(together[0] - alone).max() > 1e-2
 
 
-def test_dropout_while_training_shrinks_as_its_penalty_says(monkeypatch):
+def test_dropout_while_training_shrinks_as_its_penalty_says():
     """Wager, Wang & Liang (2013): near to a penalty p / (1 - p) / 2 on squared weights times
     the mean curvature; two balanced classes far from certain have curvature 1/4."""
     rng = np.random.default_rng(1)
     z = np.c_[rng.normal(size=(4000, 2)), np.ones(4000)].astype(np.float32)
     y = (rng.random(4000) < 1 / (1 + np.exp(-0.4 * z[:, 0]))).astype(int)
-    monkeypatch.setattr(_heads_run, "RATE", 0.002)
     drop = 0.5
     weights = fit_heads(z, y, 2, [0, drop, 0], [0, 0, drop / (1 - drop) / 4], seed=0)
     plain, dropped, penalised = weights[:, 0, 1] - weights[:, 0, 0]
@@ -142,30 +142,32 @@ def test_what_is_measured_of_samples():
     assert_allclose(log_mean(samples)[1], np.log([0.25, 0.75]))
 
 
-@pytest.fixture
-def few(monkeypatch, tmp_path):
-    """Forty photographs of each of three species, and five features instead of Lite0's."""
-    x, y = made_up(120)
-    images = np.zeros((120, 3, 2, 2), np.uint8)
-    pictures = data.Pictures(images, y, ["a", "b", "c"], "birds.tgz sha256:0", "square crops")
-    monkeypatch.setattr(data, "cub200", lambda edition: pictures)
-    monkeypatch.setattr(_heads_run, "features", lambda pictures, folder: x)
-    for name, value in {
-        "SPLITS": 2, "EPOCHS": 3, "DECAYS": (0.0, 0.1), "DROPS": (0.3,), "PRIORS": (1, 10),
-        "DRAWS": 8, "MEMBERS": 2, "RATE": 0.02, "BATCH": 16,
-    }.items():  # fmt: skip
-        monkeypatch.setattr(_heads_run, name, value)
-    return x, y
+SHORT = Settings(
+    splits=2, epochs=3, decays=(0.0, 0.1), drops=(0.3,), priors=(1, 10), draws=8, members=2,
+    rate=0.02, batch=16,
+)  # fmt: skip
+FEW = made_up(120)
+PICTURES = data.Pictures(
+    np.zeros((120, 3, 2, 2), np.uint8), FEW[1], ["a", "b", "c"], "birds.tgz sha256:0",
+    "square crops",
+)  # fmt: skip
 
 
-def test_the_run_from_end_to_end(few, tmp_path):
-    run = recorded.load(run_heads(seed=5, folder=tmp_path))
+def run_few(folder, seed=0, how=SHORT, pictures=PICTURES):
+    """A run on forty photographs of each of three species; five features lie there as computed."""
+    folder.mkdir(exist_ok=True)
+    np.savez(folder / "birds-heads-features.npz", features=FEW[0], source=pictures.source)
+    return run_heads(seed, folder, how, pictures)
+
+
+def test_the_run_from_end_to_end(tmp_path):
+    run = recorded.load(run_few(tmp_path, seed=5))
     assert run["loss"].shape == (2, 5, 12)
     assert run["loss_of_draws"].shape == (2, 8)
     assert run.record["methods"] == list(_heads_run.METHODS)
     assert run.record["command"] == "python -m mcunc run birds-heads --seed 5"
     for number, cases in enumerate(run["cases"]):
-        np.testing.assert_array_equal(cases, data.cub200_split(few[1], 5 + number)[1])
+        np.testing.assert_array_equal(cases, data.cub200_split(FEW[1], 5 + number)[1])
     # the chosen settings are the ones with the least loss
     for split in range(2):
         best = run["losses_plain"][split].argmin()
@@ -175,74 +177,70 @@ def test_the_run_from_end_to_end(few, tmp_path):
     assert (run["mutual_information"][:, [1, 3, 4]].mean(axis=2) > 0).all()
 
 
-def test_nothing_is_learned_from_the_tenth(few):
+def test_nothing_is_learned_from_the_tenth():
     """Other labels and features there change no answer but their own."""
-    x, y = few
+    x, y = FEW
     train, test = data.cub200_split(y, 0)
     choice = {"decay": 0.1, "drop": 0.3, "prior": 1}
-    expected = answers(x, y, train, test, 3, 0, choice)
+    expected = answers(x, y, train, test, 3, 0, choice, SHORT)
     other, labels = x.copy(), y.copy()
     other[test[1:]] += 9
     labels[test] = 0
-    for method, samples in answers(other, labels, train, test, 3, 0, choice).items():
+    for method, samples in answers(other, labels, train, test, 3, 0, choice, SHORT).items():
         assert_allclose(samples[:, 0], expected[method][:, 0], atol=1e-5)
 
 
-def test_nothing_is_chosen_by_the_tenth(few):
+def test_nothing_is_chosen_by_the_tenth():
     """Other labels and features there leave all that was chosen as it was."""
-    x, y = few
+    x, y = FEW
     _, test = data.cub200_split(y, 0)
-    expected = _heads_run.run_split(x, y, 3, 0)
+    expected = _heads_run.run_split(x, y, 3, 0, SHORT)
     other = x.copy()
     other[test] = other[test][:, ::-1] + 9
-    got = _heads_run.run_split(other, y, 3, 0)
+    got = _heads_run.run_split(other, y, 3, 0, SHORT)
     for key in ("decay", "drop", "prior", "temperature", "losses_plain", "losses_laplace"):
         np.testing.assert_array_equal(got[key], expected[key])
     assert np.abs(got["loss"] - expected["loss"]).max() > 0.01
 
 
-def test_a_run_that_was_killed_goes_on(few, tmp_path, monkeypatch):
-    whole = recorded.load(run_heads(folder=tmp_path / "whole"))
+def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch):
+    whole = recorded.load(run_few(tmp_path / "whole"))
     original = _heads_run.run_split
 
-    def killed(x, y, classes, seed):
+    def killed(x, y, classes, seed, how):
         if seed == 1:
             raise KeyboardInterrupt
-        return original(x, y, classes, seed)
+        return original(x, y, classes, seed, how)
 
     monkeypatch.setattr(_heads_run, "run_split", killed)
     with pytest.raises(KeyboardInterrupt):
-        run_heads(folder=tmp_path / "parts")
+        run_few(tmp_path / "parts")
     seen = []
     monkeypatch.setattr(_heads_run, "run_split", lambda *a: seen.append(a[3]) or original(*a))
-    parts = recorded.load(run_heads(folder=tmp_path / "parts"))
+    parts = recorded.load(run_few(tmp_path / "parts"))
     assert seen == [1]
     for name, array in whole.arrays.items():
         np.testing.assert_array_equal(parts.arrays[name], array)
 
 
-def test_splits_of_other_pictures_are_refused(few, tmp_path, monkeypatch):
-    run_heads(folder=tmp_path)
-    pictures = data.cub200(2010)
-    other = data.Pictures(pictures.images, pictures.labels, pictures.names, "other", "full")
-    monkeypatch.setattr(data, "cub200", lambda edition: other)
+def test_splits_of_other_pictures_are_refused(tmp_path):
+    run_few(tmp_path)
     with pytest.raises(ValueError, match=r"split0\.npz is of other pictures"):
-        run_heads(folder=tmp_path)
+        run_few(tmp_path, pictures=replace(PICTURES, source="other"))
 
 
-def test_splits_of_other_settings_and_damaged_ones_are_refused(few, tmp_path, monkeypatch):
-    run_heads(folder=tmp_path)
-    monkeypatch.setattr(_heads_run, "EPOCHS", 4)
+def test_splits_of_other_settings_and_damaged_ones_are_refused(tmp_path):
+    run_few(tmp_path)
     with pytest.raises(ValueError, match=r"^folder: .*split0\.npz is of other .* settings"):
-        run_heads(folder=tmp_path)
+        run_few(tmp_path, how=replace(SHORT, epochs=4))
     path = tmp_path / "birds-heads-split0.npz"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"^folder: .*split0\.npz is damaged"):
-        run_heads(folder=tmp_path)
+        run_few(tmp_path)
 
 
-def test_another_seed_leaves_the_run_of_the_first(few, tmp_path):
-    paths = [run_heads(seed, tmp_path) for seed in (0, 3)]
+def test_another_seed_leaves_the_run_of_the_first(tmp_path):
+    paths = [run_few(tmp_path, seed) for seed in (0, 3)]
     assert [path.name for path in paths] == ["birds-heads.npz", "birds-heads-seed3.npz"]
     assert recorded.load(paths[0]).record["seed"] == 0
 
@@ -260,6 +258,13 @@ def test_features_are_computed_once(tmp_path, monkeypatch):
     assert_allclose(log_softmax(ours, axis=1), log_softmax(logits, axis=1), atol=1e-4)
     monkeypatch.setattr(_heads_run.networks, "efficientnet_lite0", None)
     np.testing.assert_array_equal(_heads_run.features(pictures, tmp_path), first)
+
+
+def test_by_default_the_run_has_the_settings_of_the_recorded_one():
+    record, book = recorded.load("birds-heads").record, vars(Settings())
+    for name in book.keys() - {"batch", "rate"}:
+        assert np.array_equal(record[name], book[name]), name
+    assert (book["batch"], book["rate"]) == (256, 0.002)
 
 
 @pytest.mark.parametrize(("given_", "name"), [({"seed": -1}, "seed"), ({"folder": 3}, "folder")])

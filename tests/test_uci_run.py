@@ -10,7 +10,19 @@ from torch import nn
 
 from mcunc import _checkpoint, _uci_run, data, predictive, recorded
 from mcunc._regression import RegressionSet
-from mcunc._uci_run import Protocol, grid, new_networks, penalty_of, run_uci, score, tables, train
+from mcunc._uci_run import (
+    PROTOCOLS,
+    Fixed,
+    Passes,
+    Protocol,
+    grid,
+    new_networks,
+    penalty_of,
+    run_uci,
+    score,
+    tables,
+    train,
+)
 
 SHORT = Protocol(epochs=3, batch=8, drops=(0.005, 0.05))
 
@@ -19,41 +31,38 @@ def seeded(seed):
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.fixture
-def few(monkeypatch):
+def forty():
     """Forty rows, two splits, the second column the same everywhere."""
     rng = np.random.default_rng(0)
     X = np.c_[rng.normal(3, 2, 40), np.full(40, 7.0), rng.normal(size=40)]
     y = 50 + 10 * X[:, 0] + rng.normal(size=40)
     orders = [rng.permutation(40) for _ in range(2)]
-    found = RegressionSet(
+    return RegressionSet(
         X, y, [order[:35] for order in orders], [order[35:] for order in orders], 6,
         np.array([0.005, 0.05]), np.array([0.1, 0.5]), "toy.tgz sha256:0",
     )  # fmt: skip
-    monkeypatch.setattr(data, "uci", lambda name: found)
-    monkeypatch.setattr(_uci_run, "PROTOCOLS", {"paper": SHORT})
-    monkeypatch.setattr(_uci_run, "CHOOSING", 300)
-    monkeypatch.setattr(_uci_run, "OTHERS", 300)
-    monkeypatch.setattr(_uci_run, "PASSES", (1, 5, 300))
-    return found
 
 
-def test_the_last_fifth_of_the_published_order_chooses(few):
-    split = tables(few)
+FEW = forty()
+SMALL = {"how": SHORT, "passes": Passes(100, 100, (1, 5, 100)), "table": FEW}
+
+
+def test_the_last_fifth_of_the_published_order_chooses():
+    split = tables(FEW)
     assert split.x.shape == (2, 28, 3)
     assert split.judge[0].shape == (2, 7, 3)
     assert split.test[1].shape == (2, 5)
-    learned = few.train[1][:28]
-    mean, std = few.X[learned].mean(axis=0), few.X[learned].std(axis=0)
-    assert_allclose(split.x[1, :, 0], (few.X[learned, 0] - mean[0]) / std[0], rtol=1e-5)
+    learned = FEW.train[1][:28]
+    mean, std = FEW.X[learned].mean(axis=0), FEW.X[learned].std(axis=0)
+    assert_allclose(split.x[1, :, 0], (FEW.X[learned, 0] - mean[0]) / std[0], rtol=1e-5)
     assert not split.x[..., 1].any()  # constant: centred, not divided
-    assert_allclose(split.scale[1], few.y[learned].std(), rtol=1e-6)
-    judged = (few.y[few.train[1][28:]] - few.y[learned].mean()) / few.y[learned].std()
+    assert_allclose(split.scale[1], FEW.y[learned].std(), rtol=1e-6)
+    judged = (FEW.y[FEW.train[1][28:]] - FEW.y[learned].mean()) / FEW.y[learned].std()
     assert_allclose(split.judge[1][1], judged, rtol=1e-4)
 
 
-def test_all_rows_are_learned_from_where_none_is_to_choose(few):
-    split = tables(few, 1.0)
+def test_all_rows_are_learned_from_where_none_is_to_choose():
+    split = tables(FEW, 1.0)
     assert split.x.shape == (2, 35, 3)
     assert split.judge[0].shape == (2, 0, 3)
     assert_allclose(split.y.mean(dim=1), 0, atol=1e-5)
@@ -67,7 +76,7 @@ def test_settings_are_tried_in_the_authors_order():
     assert_allclose(penalty_of(drops, precisions, 200)[4], 1e-4 * 0.99 / (2 * 200 * 0.5))
 
 
-def test_initial_weights_are_glorots(few):
+def test_initial_weights_are_glorots():
     networks = new_networks(3, 6, np.full(80, 0.1), seeded(0))
     for weight, fans in zip(networks.weights, (3 + 6, 6 + 1), strict=True):
         bound = (6 / fans) ** 0.5
@@ -77,9 +86,9 @@ def test_initial_weights_are_glorots(few):
     assert not any(bias.any() for bias in networks.biases)
 
 
-def test_networks_trained_together_are_each_as_if_alone(few):
+def test_networks_trained_together_are_each_as_if_alone():
     """Without masks: the same steps by torch's own layers, loss and optimiser."""
-    split, penalty = tables(few), np.array([0.01, 0.2] * 2)
+    split, penalty = tables(FEW), np.array([0.01, 0.2] * 2)
     split.x, split.y = split.x.double(), split.y.double()
     networks = new_networks(3, 6, np.zeros(4), seeded(3)).double()
     alone = [networks.member(r) for r in range(4)]
@@ -104,13 +113,13 @@ def test_networks_trained_together_are_each_as_if_alone(few):
             torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
 
 
-def test_scores_are_those_of_the_passes(few):
-    split = tables(few)
+def test_scores_are_those_of_the_passes():
+    split = tables(FEW)
     networks = new_networks(3, 6, np.full(2, 0.3), seeded(0))
     x, y = split.test
     tau = torch.tensor([0.02, 0.5])
     with torch.no_grad():
-        log_likelihood, rmse = score(networks, x, y, split.scale, tau, (1, 4, 25), seeded(7))
+        found = score(networks, x, y, split.scale, tau, (1, 4, 25), seeded(7))
         generator = seeded(7)
         passes = torch.stack([networks(x, generator)[..., 0] for _ in range(25)]).double()
     for r in range(2):
@@ -118,13 +127,13 @@ def test_scores_are_those_of_the_passes(few):
         samples, truth = (passes[:, r] * scale).numpy(), (y[r] * scale).numpy()
         for i, t in enumerate((1, 4, 25)):
             expected = predictive.log_predictive_density(samples[:t], truth, float(tau[r])).mean()
-            assert_allclose(log_likelihood[i, r], expected, rtol=1e-5)
+            assert_allclose(found["log_likelihood"][i, r], expected, rtol=1e-5)
             error = np.sqrt(((truth - samples[:t].mean(axis=0)) ** 2).mean())
-            assert_allclose(rmse[i, r], error, rtol=1e-5)
+            assert_allclose(found["rmse"][i, r], error, rtol=1e-5)
 
 
-def test_the_run_from_end_to_end(few, tmp_path):
-    run = recorded.load(run_uci("toy", "paper", seed=2, folder=tmp_path))
+def test_the_run_from_end_to_end(tmp_path):
+    run = recorded.load(run_uci("toy", "paper", seed=2, folder=tmp_path, **SMALL))
     assert run["judge_rmse"].shape == run["test_log_likelihood"].shape == (2, 4)
     np.testing.assert_array_equal(run["chosen"], run["judge_log_likelihood"].argmax(axis=1))
     assert run["log_likelihood"].shape == run["rmse"].shape == (3, 2)
@@ -143,8 +152,8 @@ def test_the_run_from_end_to_end(few, tmp_path):
 
 
 @pytest.mark.parametrize("when", [2, 5])  # in the training, and in that on all rows
-def test_a_run_that_was_killed_ends_with_the_same_numbers(when, few, tmp_path, monkeypatch):
-    whole = recorded.load(run_uci("toy", folder=tmp_path / "whole"))
+def test_a_run_that_was_killed_ends_with_the_same_numbers(when, tmp_path, monkeypatch):
+    whole = recorded.load(run_uci("toy", folder=tmp_path / "whole", **SMALL))
     monkeypatch.setattr(_uci_run, "EVERY", 0)
     save, calls = _checkpoint.save, []
 
@@ -156,26 +165,25 @@ def test_a_run_that_was_killed_ends_with_the_same_numbers(when, few, tmp_path, m
 
     monkeypatch.setattr(_checkpoint, "save", saving)
     with pytest.raises(KeyboardInterrupt):
-        run_uci("toy", folder=tmp_path)
-    again = recorded.load(run_uci("toy", folder=tmp_path))
+        run_uci("toy", folder=tmp_path, **SMALL)
+    again = recorded.load(run_uci("toy", folder=tmp_path, **SMALL))
     assert len(calls) == 6  # three epochs and three; none was made twice
     for name, value in whole.arrays.items():
         np.testing.assert_array_equal(again[name], value)
-    monkeypatch.setattr(_uci_run, "PROTOCOLS", {"paper": replace(SHORT, batch=4)})
     with pytest.raises(ValueError, match=r"^checkpoint: .* is of another protocol"):
-        run_uci("toy", folder=tmp_path)
+        run_uci("toy", folder=tmp_path, **SMALL | {"how": replace(SHORT, batch=4)})
 
 
 @pytest.mark.parametrize(
     ("given_", "name"),
-    [({"protocol": "rerun"}, "protocol"), ({"seed": -1}, "seed"), ({"folder": 3}, "folder")],
+    [({"protocol": "papers"}, "protocol"), ({"seed": -1}, "seed"), ({"folder": 3}, "folder")],
 )
-def test_wrong_arguments(given_, name, few):
+def test_wrong_arguments(given_, name):
     with pytest.raises(ValueError, match=f"^{name}: "):
         run_uci(**given_)
 
 
-def test_a_network_that_failed_is_not_chosen(few, tmp_path, monkeypatch):
+def test_a_network_that_failed_is_not_chosen(tmp_path, monkeypatch):
     """As in the authors' code, where NaN is never larger than the best."""
     fit = _uci_run.train
 
@@ -185,7 +193,7 @@ def test_a_network_that_failed_is_not_chosen(few, tmp_path, monkeypatch):
         return fit(networks, *given_)
 
     monkeypatch.setattr(_uci_run, "train", failing)
-    run = recorded.load(run_uci("toy", folder=tmp_path))
+    run = recorded.load(run_uci("toy", folder=tmp_path, **SMALL))
     assert np.isnan(run["judge_log_likelihood"][0, 0])
     assert run["chosen"][0] == 1 + run["judge_log_likelihood"][0, 1:].argmax()
     assert np.isfinite(run["log_likelihood"]).all()
@@ -207,17 +215,17 @@ def test_inputs_are_masked_too():
 
 def test_the_protocols_are_the_published_ones():
     """REFERENCES: the paper's own column, and the authors' rerun, whose grid is in the archive."""
-    assert _uci_run.PROTOCOLS["paper"] == Protocol(400, 32, (0.005, 0.05))
-    assert _uci_run.PROTOCOLS["short"] == Protocol(400, 128, (0.005, 0.01, 0.05, 0.1))
-    assert _uci_run.PROTOCOLS["rerun"] == Protocol(4000, 128, (0.005, 0.01, 0.05, 0.1))
-    assert (_uci_run.LENGTH_SCALE, _uci_run.RATE, max(_uci_run.PASSES)) == (0.01, 0.001, 10_000)
+    assert PROTOCOLS["original"] == Protocol(400, 32, ())
+    assert PROTOCOLS["paper"] == Protocol(400, 32, (0.005, 0.05))
+    assert PROTOCOLS["short"] == Protocol(400, 128, (0.005, 0.01, 0.05, 0.1))
+    assert PROTOCOLS["rerun"] == Protocol(4000, 128, (0.005, 0.01, 0.05, 0.1))
+    assert (_uci_run.LENGTH_SCALE, _uci_run.RATE, max(Passes().tested)) == (0.01, 0.001, 10_000)
 
 
-def test_fixed_settings_are_trained_on_all_rows(few, tmp_path, monkeypatch):
+def test_fixed_settings_are_trained_on_all_rows(tmp_path):
     """The paper's own: nothing is chosen, and what is tested has the scores of its passes."""
-    monkeypatch.setattr(_uci_run, "FIXED", {"toy": _uci_run.Fixed(0.05, 0.3, 0.1)})
-    monkeypatch.setattr(_uci_run, "ORIGINAL", SHORT)
-    path = run_uci("toy", "original", seed=2, folder=tmp_path)
+    given_ = SMALL | {"seed": 2, "folder": tmp_path, "fixed": Fixed(0.05, 0.3, 0.1)}
+    path = run_uci("toy", "original", **given_)
     run = recorded.load(path)
     assert (run.record["cases"], run.record["length_scale"]) == (35, 0.1)
     assert run.record["command"] == "python -m mcunc run uci --set toy --protocol original --seed 2"
@@ -225,13 +233,13 @@ def test_fixed_settings_are_trained_on_all_rows(few, tmp_path, monkeypatch):
     networks = new_networks(3, 6, np.full(2, 0.05), seeded(0))
     saved = torch.load(path.with_suffix(".pt"), weights_only=True)
     networks.load_state_dict(saved["network"])
-    split = tables(few, 1.0)
+    split = tables(FEW, 1.0)
     taus = torch.tensor([0.3, 0.3])
     with torch.no_grad():
-        found = score(networks, *split.test, split.scale, taus, (300,), seeded(1))
-    assert_allclose(run["log_likelihood"][-1], found[0][0], rtol=0.2)  # by 300 other passes
-    assert_allclose(run["rmse"][-1], found[1][0], rtol=0.02)
-    again = recorded.load(run_uci("toy", "original", seed=2, folder=tmp_path))
+        found = score(networks, *split.test, split.scale, taus, (100,), seeded(1))
+    assert_allclose(run["log_likelihood"][-1], found["log_likelihood"][0], rtol=0.2)  # by others
+    assert_allclose(run["rmse"][-1], found["rmse"][0], rtol=0.02)
+    again = recorded.load(run_uci("toy", "original", **given_))
     np.testing.assert_array_equal(again["log_likelihood"], run["log_likelihood"])
 
 
