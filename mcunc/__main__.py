@@ -8,10 +8,11 @@ import mcunc
 from mcunc._files import whole
 from mcunc._tables import RULES, read_table
 
+ABOUT = "Judge your own classifier, or repeat a recorded run of the book about uncertainty."
 PAGES = (".png", ".pdf", ".svg")
 SETS = ["yacht", "energy", "concrete", "wine-quality-red", "kin8nm", "power-plant"]
 # Options of runs by the names of the functions' arguments.  What a run does not have is refused.
-DEVICE = {"device": {"choices": ["cpu", "cuda"], "help": "(default: cpu)"}}
+DEVICE = {"device": {"choices": ["cpu", "cuda"], "help": "where to train (default: cpu)"}}
 BIRDS = {
     "arm": {
         "choices": ["standard", "head", "last", "everywhere"],
@@ -22,7 +23,10 @@ BIRDS = {
     "size": {"type": int, "help": "pixels of a side (default: that of the network)"},
     "rate": {"type": float, "help": "learning rate (default: that of the network)"},
     "decay": {"type": float, "help": "weight decay (default: that of the network)"},
-    "inner": {"action": "store_true", "help": "choose settings: leave the tenth alone"},
+    "inner": {
+        "action": "store_true",
+        "help": "judge on part of the training cases, to choose settings",
+    },
     "split": {"type": int, "help": "seed of the split alone (default: the seed)"},
 }
 
@@ -148,7 +152,7 @@ def _run(given):
 
 
 def _parser():
-    parser = argparse.ArgumentParser(prog="python -m mcunc", description=mcunc.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m mcunc", description=ABOUT)
     parser.add_argument("--version", action="version", version=f"mcunc {mcunc.__version__}")
     parser.set_defaults(parser=parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -160,22 +164,32 @@ def _parser():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     report.add_argument("file", help=".npz, .csv or .tsv with logits and labels, see below")
-    for name, kind in (("label", "labels"), ("groups", "cases that belong together")):
+    for name, kind in (
+        ("label", "labels"),
+        ("groups", "ids, the same for cases that belong together"),
+    ):
         report.add_argument(f"--{name}", metavar="NAME", help=f"column or array of {kind}")
     report.add_argument("--logits", metavar="NAME", nargs="+", help="columns or array of logits")
-    report.add_argument("--bins", type=int, default=15, help="of equal width (default: 15)")
-    report.add_argument("--seed", type=int, default=0, help="of the folds and the redraws")
     report.add_argument(
-        "--output", help="the page: .png (default: FILE-report.png in this folder), .pdf or .svg"
+        "--bins", type=int, default=15, help="bins of the ECE, of equal width (default: 15)"
+    )
+    report.add_argument(
+        "--seed", type=int, default=0, help="seed of the folds and the redraws (default: 0)"
+    )
+    report.add_argument(
+        "--output", help="file for the page, .png, .pdf or .svg (default: FILE-report.png)"
     )
     report.set_defaults(parser=report)
 
     run = commands.add_parser("run", help="make a recorded run of the book again")
     runs = run.add_subparsers(dest="run", metavar="NAME", required=True)
-    for name, (_, options) in RUNS.items():
+    for name, (function, options) in RUNS.items():
         one = runs.add_parser(name, argument_default=argparse.SUPPRESS, help=f"{_flags(options)}")
-        one.add_argument("--seed", type=int, nargs="+", default=[0], help="one run for each")
-        one.add_argument("--folder", help="checkpoints and results (default: runs)")
+        one.description = f"The docstring of mcunc.experiments.{function} says what the run does."
+        one.add_argument(
+            "--seed", type=int, nargs="+", default=[0], help="make a run with each (default: 0)"
+        )
+        one.add_argument("--folder", help="where checkpoints and results go (default: runs)")
         for option, settings in options.items():
             one.add_argument(f"--{option}", **settings)
         one.set_defaults(parser=one)

@@ -10,27 +10,28 @@ from pathlib import Path
 import numpy as np
 
 RULES = """\
-An .npz file has arrays logits (N, K) and labels (N,), and groups (N,) where there are any.
+An .npz file holds the arrays logits (N, K) and labels (N,), and optionally groups (N,).
 
-A table (.csv or .tsv) is text in UTF-8 or UTF-16, its cells separated by commas, semicolons or
-tabs, its numbers written with a decimal point.  What its columns are is decided by these rules:
+A table (.csv or .tsv) is text in UTF-8 or UTF-16.  Commas, semicolons or tabs separate its cells,
+and its numbers have a decimal point.  These rules decide what each column is:
 
 * The first row is a header unless every cell of it is a number.
 * The label is the one column called label, target, y, true, truth, class, actual, gold, gt or
   ground_truth, or two of these words together (true_label, y_true); case, spaces, dashes and
   underscores do not matter.  Without a header it is the last column.  --label names another.
-* The logits are the columns whose names begin with "logit", where there are two or more.  Otherwise
-  they are all other columns, and none may look like something else: no name such as id, pred,
-  confidence or file, or no name at all.  --logits names them (logit_* stands for all that begin
-  so), and the rest is left out.
-* Where neither --logits nor numbers after a shared beginning ("logit_0", "score_1") tell what they
-  are, the first and the last of them must be the class of some case (each of them, where labels are
-  names); and without a shared beginning none may hold whole numbers only.
-* Labels are names of the columns of logits, with or without what these share ("cat" or "2" for
+* The logits are the columns whose names begin with "logit", if there are two or more.  Otherwise
+  they are all other columns, and a column is refused if it has no name, or a name that tells of
+  something else, such as id, pred, confidence or file.  --logits names the columns of logits
+  (logit_* stands for all that begin with logit_), and all other columns are ignored.
+* Columns of logits need no further check if --logits names them, or if their names are a shared
+  word and a number ("logit_0", "score_1").  Otherwise the first and the last of them must be the
+  class of some case (each of them must, if labels are names).  Without a shared word, none of them
+  may hold whole numbers only.
+* Labels are the names of the columns of logits, with or without the shared word ("cat" or "2" for
   logit_cat or logit_2), or else 0 to K - 1 in the order of the columns.
-* --groups names the column of cases that belong together.
+* --groups names the column with an id for each group of cases, such as a patient.
 
-What does not fit is refused, with the column and the cure."""
+A file that breaks a rule is refused; the message names the column and what to do."""
 
 _LABEL = (
     "label labels target targets y true truth class classes actual gold gt groundtruth".split()  # noqa: SIM905

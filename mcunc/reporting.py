@@ -67,21 +67,21 @@ HEADLINES = {
     "unrelated": "Labels do not seem to belong to these logits",
 }
 TROUBLES = {
-    COLD: "No temperature is best: in every case (or all but) the label is the top class, so the "
-    "likelihood only rises as T falls to 0. It takes more cases, errors among them.",
-    HOT: "No temperature is best: the labels have no larger logits than the other classes on "
-    "average, so the likelihood only rises as T grows. Check that labels and logits are in the "
-    "same order.",
+    COLD: "No temperature is best: the label is the top class in every case, or nearly every one, "
+    "so the likelihood keeps rising as T falls to 0. Bring more cases, including some errors.",
+    HOT: "No temperature is best: the logit of the label is on average no larger than those of the "
+    "other classes, so the likelihood keeps rising as T grows. Check that logits and labels have "
+    "the same order, of cases and of classes.",
     EQUAL: "No temperature is best: the logits of each case are all equal, so T changes nothing.",
 }
 TOO_FEW = (
-    "No temperature can be judged: without one fifth of the cases none is best, since the others "
-    "are nearly all right, or no better than guesses. It takes more cases."
+    "No temperature can be judged: if one fifth of the cases is left out, the others have no best "
+    "temperature, because they are nearly all correct, or no better than guesses. Bring more cases."
 )
 UNRELATED = (
-    "No temperature is recommended: none mends labels that have nothing to do with the logits. "
-    "Check that both are in the same order, of cases and of classes. If they are, these cases do "
-    "not show that the network knows anything about them."
+    "No temperature is recommended, because none helps if the labels have nothing to do with the "
+    "logits. Check that both have the same order, of cases and of classes. If they do, these cases "
+    "are no evidence that the network has learned anything about them."
 )
 LEGEND = (
     f"± is {{errors}}. Calibrated: if the confidences were right, from {DRAWS:,} redraws of the "
@@ -236,7 +236,7 @@ class Report:
             )
         opening = {
             "unclear": [f"{chance}, but {_doubts(self)}"],
-            "mixed": [beyond, f"on average it leans neither way clearly: {_side(self.before)}"],
+            "mixed": [beyond, f"on average confidence leans neither way: {_side(self.before)}"],
         }.get(self.finding, [f"{_side(self.before)}, and {beyond}"])
         return _sentences(*opening, *_mending(self))
 

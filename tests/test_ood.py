@@ -252,7 +252,7 @@ def test_infinite_scores_rank_beyond_all_others(known, novel, share):
         ),
         (
             lambda: Mahalanobis().fit(np.ones((3, 1)), [0, 0, 1]),
-            "labels: class 1 has a single case",
+            "labels: class 1 has a single",
         ),
         (lambda: Mahalanobis().fit(np.ones((3, 1)), [0, 0]), "labels: has 2 values"),
     ],

@@ -304,7 +304,7 @@ TEXTS = {
     "thousands": ('a,b,label\n"1,234.5",2.5,0\n', "row 2 has '1,234.5' .*no separators of thous"),
     "Swiss thousands": ("a;b;label\n1'234.5;2.5;0\n", "row 2 has .1'234.5. .*no separators of"),
     "a word": ("a,b,label\n1.5,high,0\n", "row 2 has 'high' in 'b', which is no number; leave"),
-    "a row of means": ("a,b,label\n1.5,2,0\nmean,,\n", "row 3 has 'mean' in 'a'.*remove their rows"),
+    "a row of means": ("a,b,label\n1.5,2,0\nmean,2,1\n", "'mean' in 'a'.*remove their rows"),
     "an error of Excel": ("a,b,label\n1.5,#N/A,0\n", "'#N/A' in 'b', .*; remove such rows"),
     "lists": ('logits,label\n"[1.5, 2.5]",0\n', "write every logit into a column of its own"),
     "one name twice": ("a,a,label\n1.5,2.5,0\n", "columns have the same name: 'a', 'a'; give"),
