@@ -135,7 +135,8 @@ def test_the_run_from_end_to_end(few, tmp_path):
     assert run.record["cases"] == 28
     assert run["wide_judge"].shape == run["wide_test"].shape == (7, 2)
     judged = run["judge_log_likelihood"][[0, 1], run["chosen"]]
-    assert_allclose(run["wide_judge"][0], judged, rtol=0.1)  # the chosen τ itself
+    off = np.abs(run["wide_judge"] - judged)
+    assert (off.argmin(axis=0) == 0).all()  # the chosen τ itself, by other passes
     # As each passes' mean is within a hair of the network without masks at such small p:
     assert_allclose(run["off_rmse"], run["rmse"][-1], rtol=0.1)
     assert run["refit_rmse"].shape == run["refit_log_likelihood"].shape == (2,)
