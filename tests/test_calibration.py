@@ -615,7 +615,7 @@ def test_null_covers_calibrated_predictions(spacing):
         low, high = null.interval(0.9)
         levels.append(low <= table.ece <= high)
         p.append(null.p_value(table.ece))
-    # The band is conservative by the discreteness of counts: over 4,000 other seeds it covers 92.8 %
+    # The band is conservative by the discreteness of counts: over 4,000 seeds it covers 92.8 %
     # and 94.0 %, and 400 of them within 0.65 % and 0.42 %.  Six of these, and 0.2 % for the 4,000.
     # p is uniform but for steps of 1/200, so by Massart's bound 2 exp(-2 · 2.9²) = 1e-7.
     covered, error = {"width": (0.928, 0.0065), "mass": (0.940, 0.0042)}[spacing]

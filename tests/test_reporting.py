@@ -578,6 +578,7 @@ def test_miscalibration_is_found_with_groups_too():
     assert "This holds for groups drawn like these" in text
     assert f"(correlation {found.before.correlation:.2f})" in " ".join(text.split())
     assert max(map(len, text.split("\n"))) <= 84
+    assert "fewer than 100 groups" in text
     assert "groups" not in str(report(4 * logits, labels))
     found.plot().canvas.draw()
 
