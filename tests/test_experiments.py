@@ -56,7 +56,7 @@ def predicted():
     with pytest.MonkeyPatch.context() as patch:
         calls, predict = [], training.predict_logits
         patch.setattr(
-            training, "predict_logits", lambda network, x: (calls.append(x), predict(network, x))[1]
+            training, "predict_logits", lambda *given_: (calls.append(given_[1]), predict(*given_))[1]
         )
         yield calls
 
