@@ -14,7 +14,7 @@ from torch import nn
 from mcunc import _parallel, data, networks, predictive, recorded, training
 from mcunc._changes import changes, restore
 from mcunc._checks import check_choice, check_count, check_folder, check_fraction, check_positive
-from mcunc._cifar_run import as_half, scores
+from mcunc._cifar_run import as_half, fit, scores
 from mcunc._heads_run import Standardiser, fit_heads
 from mcunc.dropout import keyed_masks, sample_logits, with_dropout
 
@@ -291,23 +291,16 @@ def _record(run, history, device):
 
 
 def _fit(network, pictures, parts, run, checkpoint, device):
-    train, test = parts
     setting = run.setting
-    rise = setting.ramp * run.recipe.epochs * -(-len(train) // run.recipe.batch_size)
+    rise = setting.ramp * run.recipe.epochs * -(-len(parts[0]) // run.recipe.batch_size)
     about = {
         "network": run.network, "arm": run.arm, "drop": run.drop, "size": run.size,
         "ramp": setting.ramp, "last": list(setting.last),
         "probe": PROBE_DECAY if setting.probe else None,
     }  # fmt: skip
-
-    def watch(network):
-        logits = training.predict_logits(network, pictures.images[test], batch_size=100)
-        return scores(logits, pictures.labels[test])
-
-    return training.fit_minibatches(
-        network, pictures.images[train], pictures.labels[train], run.recipe,
-        training.zoom_and_flip, watch, checkpoint, run.seed, device,
-        ramped(network, keyed_masks(run.seed), rise), about,
+    return fit(
+        network, run.recipe, pictures, parts, checkpoint, run.seed, device,
+        ramped(network, keyed_masks(run.seed), rise), about, training.zoom_and_flip, batch_size=100,
     )  # fmt: skip
 
 

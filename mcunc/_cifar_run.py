@@ -11,7 +11,10 @@ def channels(images):
     return {key: getattr(images, key)(axis=(0, 2, 3)) / 255 for key in ("mean", "std")}
 
 
-def fit(network, recipe, pictures, parts, checkpoint, seed, device, masks=None, setting=None):
+def fit(
+    network, recipe, pictures, parts, checkpoint, seed, device, masks=None, setting=None,
+    augment=training.crop_and_flip, batch_size=500,
+):  # fmt: skip
     """Train a network on the first of two parts, and watch it on the second.
 
     Parameters
@@ -20,7 +23,8 @@ def fit(network, recipe, pictures, parts, checkpoint, seed, device, masks=None, 
     recipe : training.Recipe
     pictures : data.Pictures
     parts : pair of index arrays, to train on and held out
-    checkpoint, seed, device, masks, setting : as `training.fit_minibatches`
+    checkpoint, seed, device, masks, setting, augment : as `training.fit_minibatches`
+    batch_size : int, pictures that are watched at once
 
     Returns
     -------
@@ -29,15 +33,15 @@ def fit(network, recipe, pictures, parts, checkpoint, seed, device, masks=None, 
     train, held = parts
 
     def watch(network):
-        logits = training.predict_logits(network, pictures.images[held])
+        logits = training.predict_logits(network, pictures.images[held], batch_size)
         probs = softmax(logits, axis=1)
         return scores(logits, pictures.labels[held]) | {
             "val_confidence": float(probs.max(axis=1).mean())
         }
 
     return training.fit_minibatches(
-        network, pictures.images[train], pictures.labels[train], recipe, training.crop_and_flip,
-        watch, checkpoint, seed, device, masks, setting,
+        network, pictures.images[train], pictures.labels[train], recipe, augment, watch,
+        checkpoint, seed, device, masks, setting,
     )  # fmt: skip
 
 
@@ -66,9 +70,8 @@ def half(outputs):
     return stored
 
 
-def rounded(history):
-    """A history with five digits, for the record."""
-    return [
-        {key: value if key == "epoch" else round(value, 5) for key, value in row.items()}
-        for row in history
-    ]
+def told(history):
+    """What a record says of a training: its history with five digits, and hours."""
+    rows = [{key: value if key == "epoch" else round(value, 5) for key, value in row.items()}
+            for row in history]  # fmt: skip
+    return {"history": rows, "hours": round(sum(row["seconds"] for row in history) / 3600, 3)}

@@ -7,7 +7,7 @@ import numpy as np
 from torch import nn
 
 from mcunc import _parallel, calibration, data, networks, predictive, recorded, training
-from mcunc._cifar_run import channels, fit, half, rounded
+from mcunc._cifar_run import channels, fit, half, told
 from mcunc.corruption import corrupt
 from mcunc.dropout import keyed_masks, sample_logits, with_dropout
 from mcunc.ood import Mahalanobis
@@ -200,6 +200,4 @@ def _scores(found, labels, history):
     return {
         "accuracy": float((found["test_predicted"] == labels).mean()),
         "log_loss": calibration.log_loss_from_logits(logits, labels),
-        "history": rounded(history),
-        "hours": round(sum(row["seconds"] for row in history) / 3600, 3),
-    }
+    } | told(history)

@@ -11,7 +11,7 @@ from mcunc._birds_run import fine_tuned, run_birds, run_pretrained
 from mcunc._birds_trials import run_repeated, run_tuning
 from mcunc._birdwatch_run import as_bytes, excess_loss, held_out, load_network, run_birdwatch
 from mcunc._checks import check_choice
-from mcunc._cifar_run import channels, fit, half, rounded
+from mcunc._cifar_run import channels, fit, half, told
 from mcunc._heads_run import run_heads
 from mcunc._posterior_run import run_posterior
 from mcunc._sisters_run import run_sisters
@@ -143,6 +143,4 @@ def _scores(logits, labels, recipe, history):
             "brier": calibration.brier_score(probs, labels),
             "ece_15_bins": calibration.expected_calibration_error(probs, labels, bins=15),
         },
-        "history": rounded(history),
-        "hours": round(sum(row["seconds"] for row in history) / 3600, 3),
-    }
+    } | told(history)

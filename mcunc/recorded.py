@@ -134,10 +134,15 @@ def published(name):
     return json.loads((PUBLISHED / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def file_name(run, seed):
+    """Name of the .npz file of a run: seed 0 has none of its own."""
+    return f"{run}.npz" if seed == 0 else f"{run}-seed{seed}.npz"
+
+
 def destination(run, seed, folder):
-    """The seed of a run, checked, and the path of its .npz file: seed 0 has no name of its own."""
+    """The seed of a run, checked, and the path of its .npz file."""
     seed = check_count("seed", seed, minimum=0)
-    return seed, Path(check_folder(folder)) / f"{run}{f'-seed{seed}' if seed else ''}.npz"
+    return seed, Path(check_folder(folder)) / file_name(run, seed)
 
 
 def provenance(command, seed):

@@ -1,23 +1,21 @@
 """A few made-up pictures in the place of CUB-200, and a small network for them."""
 
 import numpy as np
-import pytest
 
-from mcunc import _birds_run, data, networks, training
+from mcunc import data, networks, training
 from mcunc._birds_run import Setting
 
 RECIPE = training.Recipe(2, 16, 0.05, keep_statistics=True)
 
 
-@pytest.fixture
-def few(monkeypatch):
+def five_colours():
     """Twenty pictures of each of five colours."""
     rng, labels = np.random.default_rng(0), np.repeat(np.arange(5), 20)
     colours = rng.integers(0, 200, (5, 3, 1, 1))
     images = (colours[labels] + rng.integers(0, 56, (100, 3, 32, 32))).astype(np.uint8)
-    pictures = data.Pictures(images, labels, list("abcde"), "birds.tgz sha256:0", "full")
-    monkeypatch.setattr(data, "cub200", lambda edition, size: pictures)
-    tiny = Setting(32, RECIPE, networks.small_inception, ("features.4",))
-    monkeypatch.setattr(_birds_run, "SETTINGS", {"tiny": tiny})
-    monkeypatch.setattr(_birds_run, "DRAWS", 6)
-    return pictures
+    return data.Pictures(images, labels, list("abcde"), "birds.tgz sha256:0", "full")
+
+
+FEW = five_colours()
+TINY = Setting(32, RECIPE, networks.small_inception, ("features.4",))
+SMALL = {"settings": {"tiny": TINY}, "draws": 6, "pictures": FEW}

@@ -1,18 +1,24 @@
 """Training on photographs of birds, from the command to the file, on a few made-up pictures."""
 
 from dataclasses import replace
-from functools import partial
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax
-from small_birds import RECIPE
+from small_birds import FEW, RECIPE, SMALL, TINY
 
 from mcunc import _birds_run, _changes, _heads_run, data, networks, predictive, recorded, training
-from mcunc._birds_run import ARMS, SETTINGS, Setting, network_of, run_birds
+from mcunc._birds_run import ARMS, SETTINGS, network_of, run_birds
 from mcunc.dropout import keyed_masks, sample_logits
+
+
+@cache
+def built(name, arm):
+    """A network of the book, for several tests to look at."""
+    return network_of(SETTINGS[name], arm, 0.2, 5, seed=3).eval()
 
 
 def places(network):
@@ -27,7 +33,7 @@ def test_dropout_is_where_the_arm_says(name, last, all_):
     """GoogLeNet has 57 convolutions, six in a block; Lite0 49, three in a block; and the head."""
     if name == "efficientnet_lite0":
         pytest.importorskip("efficientnet_lite_pytorch")
-    found = {arm: places(network_of(name, arm, 0.2)) for arm in ARMS}
+    found = {arm: places(built(name, arm)) for arm in ARMS}
     assert [len(found[arm]) for arm in ARMS] == [0, 1, last + 1, all_ + 1]
     for arm in ARMS[1:]:
         assert found[arm][-1] == "head.dropout"
@@ -36,9 +42,9 @@ def test_dropout_is_where_the_arm_says(name, last, all_):
 
 def test_all_arms_begin_with_the_same_weights():
     x = torch.rand(2, 3, 64, 64)
-    first = network_of("googlenet", "standard", 0.2, 5, seed=3).eval()(x)
+    first = built("googlenet", "standard")(x)
     for arm in ARMS[1:]:
-        torch.testing.assert_close(network_of("googlenet", arm, 0.2, 5, seed=3).eval()(x), first)
+        torch.testing.assert_close(built("googlenet", arm)(x), first)
 
 
 def test_settings_are_sound():
@@ -48,41 +54,41 @@ def test_settings_are_sound():
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_the_run_from_end_to_end(arm, few, tmp_path):
-    path = run_birds("tiny", arm, 0.3, seed=2, folder=tmp_path)
+def test_the_run_from_end_to_end(arm, tmp_path):
+    path = run_birds("tiny", arm, 0.3, seed=2, folder=tmp_path, **SMALL)
     run = recorded.load(path)
-    _, test = data.cub200_split(few.labels, 2)
+    _, test = data.cub200_split(FEW.labels, 2)
     np.testing.assert_array_equal(run["cases"], test)
-    np.testing.assert_array_equal(run["labels"], few.labels[test])
+    np.testing.assert_array_equal(run["labels"], FEW.labels[test])
     assert run["history"].shape == (2, 4)
-    network = network_of("tiny", arm, 0.3, 5, seed=2).eval()
+    network = network_of(TINY, arm, 0.3, 5, seed=2).eval()
     saved = torch.load(next(tmp_path.glob("*.pt")), weights_only=True)
     network.load_state_dict(saved["network"])
-    logits = training.predict_logits(network, few.images[test])
+    logits = training.predict_logits(network, FEW.images[test])
     assert_allclose(run["off_log_probs"], log_softmax(logits, axis=1), atol=0.01)
-    train, _ = data.cub200_split(few.labels, 2)
-    log_probs = log_softmax(training.predict_logits(network, few.images[train]), axis=1)
-    own = -log_probs[np.arange(90), few.labels[train]].mean()
+    train, _ = data.cub200_split(FEW.labels, 2)
+    log_probs = log_softmax(training.predict_logits(network, FEW.images[train]), axis=1)
+    own = -log_probs[np.arange(90), FEW.labels[train]].mean()
     assert run["learned_loss"] == pytest.approx(own, abs=1e-4)
-    right = log_probs.argmax(axis=1) == few.labels[train]
+    right = log_probs.argmax(axis=1) == FEW.labels[train]
     assert run["learned_accuracy"] == pytest.approx(right.mean())
     assert ("--drop" in run.record["command"]) == (arm != "standard")
     if arm == "standard":
         assert "log_probs" not in run.arrays
         return
-    summary = predictive.summarise_classes(logits=sample_logits(network, few.images[test], 6))
+    summary = predictive.summarise_classes(logits=sample_logits(network, FEW.images[test], 6))
     assert_allclose(np.exp(run["log_probs"]), summary.mean, atol=0.01)
     assert_allclose(run["mutual_information"], summary.mutual_information, atol=0.01)
     probs = np.exp(run["label_log_probs"]).mean(axis=0)
     assert_allclose(-np.log(probs).mean(), run["loss_of_draws"][-1], atol=0.01)
-    own = -run["log_probs"][np.arange(10), few.labels[test]].mean()
+    own = -run["log_probs"][np.arange(10), FEW.labels[test]].mean()
     assert run["loss_of_draws"][-1] == pytest.approx(own, abs=0.01)
     assert run.record["command"].startswith(f"python -m mcunc run birds --network tiny --arm {arm}")
 
 
-def test_the_command_tells_processes_and_device(few, monkeypatch):
+def test_the_command_tells_processes_and_device(monkeypatch):
     """BatchNorm that learns sees in each process its own part of a batch."""
-    run = _birds_run.Run("tiny", "standard", 0.3, 32, RECIPE, inner=False, seed=1, split=1)
+    run = _birds_run.Run("tiny", "standard", 0.0, 32, RECIPE, False, 1, 1, TINY)
     assert " run birds --network tiny " in _birds_run._record(run, [], "cpu")["command"]
     monkeypatch.setattr(_birds_run._parallel, "place", lambda: (0, 3))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
@@ -93,7 +99,7 @@ def test_the_command_tells_processes_and_device(few, monkeypatch):
     assert command.endswith(" --seed 1 --device cuda")
 
 
-def test_the_inner_split_leaves_the_tenth_alone(few, tmp_path, monkeypatch):
+def test_the_inner_split_leaves_the_tenth_alone(tmp_path, monkeypatch):
     seen = []
     original = training.fit_minibatches
 
@@ -102,41 +108,41 @@ def test_the_inner_split_leaves_the_tenth_alone(few, tmp_path, monkeypatch):
         return original(network, images, labels, *options)
 
     monkeypatch.setattr(training, "fit_minibatches", fit)
-    inner = recorded.load(run_birds("tiny", inner=True, folder=tmp_path, epochs=1))
-    train, test = data.cub200_split(few.labels, 0)
+    inner = recorded.load(run_birds("tiny", inner=True, folder=tmp_path, epochs=1, **SMALL))
+    train, test = data.cub200_split(FEW.labels, 0)
     assert set(inner["cases"].tolist()) < set(train)
-    judged = {picture.tobytes() for picture in few.images[test]}
+    judged = {picture.tobytes() for picture in FEW.images[test]}
     assert not any(picture.tobytes() in judged for picture in seen[0])
     assert len(seen[0]) + len(inner["cases"]) == len(train)
     assert "--inner" in inner.record["command"]
     assert set(inner.arrays) == {"cases", "history"}
     assert not list(tmp_path.glob("*-weights*"))
-    inner = recorded.load(run_birds("tiny", "head", inner=True, folder=tmp_path, epochs=1))
+    inner = recorded.load(run_birds("tiny", "head", inner=True, folder=tmp_path, epochs=1, **SMALL))
     assert set(inner.arrays) == {"cases", "history", "loss_of_draws"}
 
 
-def test_members_of_an_ensemble_share_the_split_and_nothing_else(few, tmp_path):
+def test_members_of_an_ensemble_share_the_split_and_nothing_else(tmp_path):
     runs = [
-        recorded.load(run_birds("tiny", folder=tmp_path, epochs=1, seed=seed, split=2))
+        recorded.load(run_birds("tiny", folder=tmp_path, epochs=1, seed=seed, split=2, **SMALL))
         for seed in (2, 3)
     ]
     assert_array_equal(runs[0]["cases"], runs[1]["cases"])
     assert not np.allclose(runs[0]["off_log_probs"], runs[1]["off_log_probs"], atol=0.01)
     assert " --split" not in runs[0].record["command"]  # seed 2 splits that way by itself
     assert " --seed 3 --split 2" in runs[1].record["command"]
-    own = recorded.load(run_birds("tiny", folder=tmp_path, epochs=1, seed=3))
+    own = recorded.load(run_birds("tiny", folder=tmp_path, epochs=1, seed=3, **SMALL))
     assert set(own["cases"].tolist()) != set(runs[1]["cases"].tolist())
 
 
-def test_a_standard_run_has_no_probability_to_drop(few, tmp_path):
+def test_a_standard_run_has_no_probability_to_drop(tmp_path):
     """Whatever is given: the checkpoint of one call is that of the other."""
-    first = run_birds("tiny", drop=0.1, folder=tmp_path)
-    assert run_birds("tiny", drop=0.4, folder=tmp_path) == first
+    first = run_birds("tiny", drop=0.1, folder=tmp_path, **SMALL)
+    assert run_birds("tiny", drop=0.4, folder=tmp_path, **SMALL) == first
     assert recorded.load(first).record["drop"] == 0
 
 
-def test_a_run_that_was_killed_ends_with_the_same_weights(few, tmp_path, monkeypatch):
-    whole = recorded.load(run_birds("tiny", "last", folder=tmp_path / "whole"))
+def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path, monkeypatch):
+    whole = recorded.load(run_birds("tiny", "last", folder=tmp_path / "whole", **SMALL))
     original, calls = training._one_epoch, []
 
     def killed(*arguments):
@@ -147,9 +153,9 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(few, tmp_path, monkeyp
 
     monkeypatch.setattr(training, "_one_epoch", killed)
     with pytest.raises(KeyboardInterrupt):
-        run_birds("tiny", "last", folder=tmp_path / "parts")
+        run_birds("tiny", "last", folder=tmp_path / "parts", **SMALL)
     monkeypatch.setattr(training, "_one_epoch", original)
-    parts = recorded.load(run_birds("tiny", "last", folder=tmp_path / "parts"))
+    parts = recorded.load(run_birds("tiny", "last", folder=tmp_path / "parts", **SMALL))
     for name, array in whole.arrays.items():
         np.testing.assert_array_equal(parts.arrays[name], array)
     weights = [
@@ -173,20 +179,17 @@ def test_wrong_arguments_are_named_before_anything_is_read(given_, name, monkeyp
         run_birds(**given_)
 
 
-def test_a_recorded_network_says_what_the_trained_one_said(few, tmp_path, monkeypatch):
-    tiny = replace(_birds_run.SETTINGS["tiny"], probe=True)
-    monkeypatch.setattr(_birds_run, "SETTINGS", {"tiny": tiny})
+def test_a_recorded_network_says_what_the_trained_one_said(tmp_path, monkeypatch):
+    settings = {"tiny": replace(TINY, probe=True)}
     monkeypatch.setattr(_birds_run, "learn_head", lambda *given_: None)  # whatever it begins from
-    path = run_birds("tiny", "last", 0.3, folder=tmp_path)
-    monkeypatch.setattr(recorded, "FOLDER", tmp_path)
-    monkeypatch.setattr(_birds_run, "CLASSES", 5)
-    network = _birds_run.fine_tuned(path.stem)
-    assert places(network) == places(network_of("tiny", "last", 0.3, 5))
+    path = run_birds("tiny", "last", 0.3, folder=tmp_path, **SMALL | {"settings": settings})
+    network = _birds_run.fine_tuned(tmp_path / path.stem, settings, classes=5)
+    assert places(network) == places(network_of(TINY, "last", 0.3, 5))
     run = recorded.load(path)
-    logits = training.predict_logits(network, few.images[run["cases"]])
+    logits = training.predict_logits(network, FEW.images[run["cases"]])
     assert_allclose(log_softmax(logits, axis=1), run["off_log_probs"], atol=0.1)
     trained = torch.load(next(tmp_path.glob("*.pt")), weights_only=True)["network"]
-    before = network_of("tiny", "last", 0.3, 5).state_dict()
+    before = network_of(TINY, "last", 0.3, 5).state_dict()
     for name, value in network.named_parameters():
         step = (trained[name] - before[name]).abs().max() / _changes.LEVELS
         assert step > 0, name
@@ -195,18 +198,17 @@ def test_a_recorded_network_says_what_the_trained_one_said(few, tmp_path, monkey
 
 
 @pytest.mark.parametrize("changed", [{"ramp": 0.5}, {"last": ("features.3",)}, {"probe": True}])
-def test_a_run_is_not_continued_under_another_setting(changed, few, tmp_path, monkeypatch):
+def test_a_run_is_not_continued_under_another_setting(changed, tmp_path):
     """Of which the weights in a checkpoint, and its name, know nothing."""
-    run_birds("tiny", "last", 0.3, folder=tmp_path)
-    tiny = replace(_birds_run.SETTINGS["tiny"], **changed)
-    monkeypatch.setattr(_birds_run, "SETTINGS", {"tiny": tiny})
+    run_birds("tiny", "last", 0.3, folder=tmp_path, **SMALL)
+    given_ = SMALL | {"settings": {"tiny": replace(TINY, **changed)}}
     with pytest.raises(ValueError, match=r"^checkpoint: .* is of another setting"):
-        run_birds("tiny", "last", 0.3, folder=tmp_path)
+        run_birds("tiny", "last", 0.3, folder=tmp_path, **given_)
 
 
 @pytest.mark.parametrize("ramp", [0, 0.5])
 def test_probabilities_to_drop_rise_and_stay(ramp):
-    network = network_of("googlenet", "last", 0.2, 5)
+    network = built("googlenet", "last")
     head, seen = network.head.dropout, []
     masks = _birds_run.ramped(network, keyed_masks(0), ramp * 8)
     for step in range(8):
@@ -217,42 +219,39 @@ def test_probabilities_to_drop_rise_and_stay(ramp):
     assert_allclose(seen, [*rising, *[0.2] * 5])
 
 
-def test_masks_in_a_network_as_it_comes(few, tmp_path, monkeypatch):
+def test_masks_in_a_network_as_it_comes(tmp_path):
     """Dropout that is next to none changes no answer, dropout of nearly all changes most."""
-    monkeypatch.setattr(_birds_run, "TRIED", (1e-9, 0.9))
-    build = partial(networks.small_inception, seed=1)
-    tiny = Setting(32, RECIPE, lambda classes, seed: build(classes=classes), ("features.4",))
-    monkeypatch.setattr(_birds_run, "SETTINGS", {"efficientnet_lite0": tiny})
-    run = recorded.load(_birds_run.run_pretrained(folder=tmp_path))
-    assert sorted(few.labels[run["cases"]]) == [0, 1, 2, 3, 4]
+    tiny = replace(TINY, build=lambda classes, seed: networks.small_inception(classes, seed=1))
+    given_ = {"drops": (1e-9, 0.9), "setting": tiny, "pictures": FEW}
+    run = recorded.load(_birds_run.run_pretrained(folder=tmp_path, **given_))
+    assert sorted(FEW.labels[run["cases"]]) == [0, 1, 2, 3, 4]
     agree = (run["predicted"] == run["off"]).mean(axis=(2, 3))
     assert_allclose(agree[:, 0], 1)
     assert agree[0, 1] < 0.5
 
 
-def test_the_head_learned_alone_is_that_of_the_features(few):
-    network = network_of("tiny", "last", 0.3, 5).eval()
+def test_the_head_learned_alone_is_that_of_the_features():
+    network = network_of(TINY, "last", 0.3, 5).eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    _birds_run.learn_head(network, few.images, few.labels, seed=1)
+    _birds_run.learn_head(network, FEW.images, FEW.labels, seed=1)
     with torch.no_grad():
-        maps = network.features((torch.tensor(few.images) / 255 - network.mean) / network.std)
+        maps = network.features((torch.tensor(FEW.images) / 255 - network.mean) / network.std)
     x = maps.mean(dim=(2, 3)).numpy()
     standardise = _heads_run.Standardiser(x)
-    args = few.labels, 5, [0], [_birds_run.PROBE_DECAY], 1
+    args = FEW.labels, 5, [0], [_birds_run.PROBE_DECAY], 1
     (weight,) = _heads_run.fit_heads(standardise(x), *args)
-    logits = training.predict_logits(network, few.images)
+    logits = training.predict_logits(network, FEW.images)
     assert_allclose(logits, standardise(x) @ weight, atol=1e-3)
-    assert (logits.argmax(axis=1) == few.labels).mean() > 0.9
+    assert (logits.argmax(axis=1) == FEW.labels).mean() > 0.9
     after = network.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"head.weight", "head.bias"}
 
 
-def test_a_run_with_a_probe_begins_from_it_and_resumes(few, tmp_path, monkeypatch):
-    tiny = replace(_birds_run.SETTINGS["tiny"], probe=True, ramp=0.5)
-    monkeypatch.setattr(_birds_run, "SETTINGS", {"tiny": tiny})
-    run = recorded.load(run_birds("tiny", "last", 0.3, folder=tmp_path, rate=1e-9))
+def test_a_run_with_a_probe_begins_from_it_and_resumes(tmp_path, monkeypatch):
+    given_ = SMALL | {"settings": {"tiny": replace(TINY, probe=True, ramp=0.5)}, "rate": 1e-9}
+    run = recorded.load(run_birds("tiny", "last", 0.3, folder=tmp_path, **given_))
     assert run["history"][0, 3] > 0.9  # next to nothing was learned after the probe
     monkeypatch.setattr(_birds_run, "learn_head", None)  # not asked again
-    again = recorded.load(run_birds("tiny", "last", 0.3, folder=tmp_path, rate=1e-9))
+    again = recorded.load(run_birds("tiny", "last", 0.3, folder=tmp_path, **given_))
     np.testing.assert_array_equal(again["off_log_probs"], run["off_log_probs"])

@@ -1,26 +1,28 @@
 """Settings tried, chosen, and judged over splits, on a few made-up pictures."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from small_birds import RECIPE
+from small_birds import FEW, RECIPE, SMALL, TINY
 
 from mcunc import _birds_run, _birds_trials, data, experiments, recorded, training
 from mcunc.__main__ import main
-from mcunc._birds_run import SETTINGS, Setting
-from mcunc._birds_trials import CONTESTS, Contest, Trial
+from mcunc._birds_run import SETTINGS
+from mcunc._birds_trials import CONTESTS, Contest, Trial, run_repeated, run_tuning
 from mcunc.recalibration import TemperatureScaling, cross_fitted
 
 
-def test_trials_are_compared_by_what_they_said_of_the_inner_split(few, tmp_path, monkeypatch):
+def test_trials_are_compared_by_what_they_said_of_the_inner_split(tmp_path, monkeypatch):
     trials = (
         Trial("standard", 0.1, 0.05, RECIPE.weight_decay, 1, 32),
         Trial("last", 0.3, 0.05, 0.1, 1, 32),
     )
-    monkeypatch.setattr(_birds_trials, "TRIALS", {"tiny": trials})
-    path = _birds_trials.run_tuning("tiny", folder=tmp_path)
+    given_ = SMALL | {"folder": tmp_path, "trials": {"tiny": trials}}
+    path = run_tuning("tiny", **given_)
     again = list(tmp_path.glob("*inner*.npz"))
     assert len(again) == 2
     standard, last = (recorded.load(file) for file in sorted(again, reverse=True))
@@ -33,44 +35,40 @@ def test_trials_are_compared_by_what_they_said_of_the_inner_split(few, tmp_path,
     assert "decay0.1" in str(sorted(again)[0])
     assert last.record["recipe"]["weight_decay"] == 0.1
     monkeypatch.setattr(_birds_trials, "run_birds", None)  # what is there is not made again
-    assert_allclose(
-        recorded.load(_birds_trials.run_tuning("tiny", folder=tmp_path))["loss"], expected
-    )
-    for given_, name in (({"seed": -1}, "seed"), ({"folder": 3}, "folder")):
-        with pytest.raises(ValueError, match=f"^{name}: "):
-            _birds_trials.run_tuning("tiny", **given_)
-    monkeypatch.setattr(_birds_trials, "_made", lambda *given_: next(made))
+    assert_allclose(recorded.load(run_tuning("tiny", **given_))["loss"], expected)
+    for wrong in ({"seed": -1}, {"folder": 3}):
+        with pytest.raises(ValueError, match=f"^{next(iter(wrong))}: "):
+            run_tuning("tiny", **given_ | wrong)
+    monkeypatch.setattr(_birds_trials, "_made", lambda *_, **__: next(made))
     standard.record["kind"] = "crops"
     made = iter((standard, last))
     with pytest.raises(ValueError, match=r"^folder: runs .* are of different photographs"):
-        _birds_trials.run_tuning("tiny", folder=tmp_path)
+        run_tuning("tiny", **given_)
 
 
-def test_a_trial_of_another_recipe_is_refused(few, tmp_path, monkeypatch):
+def test_a_trial_of_another_recipe_is_refused(tmp_path):
     trial = Trial("standard", 0.1, 0.05, RECIPE.weight_decay, 1, 32)
-    monkeypatch.setattr(_birds_trials, "TRIALS", {"tiny": (trial,)})
-    _birds_trials.run_tuning("tiny", folder=tmp_path)
+    given_ = SMALL | {"folder": tmp_path, "trials": {"tiny": (trial,)}}
+    run_tuning("tiny", **given_)
     (half,) = tmp_path.glob("*inner*.json")
     half.unlink()  # killed between the two files: made again
-    _birds_trials.run_tuning("tiny", folder=tmp_path)
-    other = Setting(32, training.Recipe(1, 8, keep_statistics=True), None, ())
-    monkeypatch.setattr(_birds_run, "SETTINGS", {"tiny": other})
+    run_tuning("tiny", **given_)
+    other = replace(TINY, recipe=training.Recipe(1, 8, keep_statistics=True))
     with pytest.raises(ValueError, match=r"^folder: .* is of another recipe; delete it"):
-        _birds_trials.run_tuning("tiny", folder=tmp_path)
+        run_tuning("tiny", **given_ | {"settings": {"tiny": other}})
     with pytest.raises(ValueError, match=r"^network: "):
-        _birds_trials.run_tuning("vgg", folder=tmp_path)
+        run_tuning("vgg", **given_)
 
 
-def test_one_process_of_several_writes_the_tuning(few, tmp_path, monkeypatch):
-    trial = Trial("standard", 0.1, 0.05, 1e-4, 1, 32)
-    monkeypatch.setattr(_birds_trials, "TRIALS", {"tiny": (trial,)})
-    first = _birds_trials.run_tuning("tiny", folder=tmp_path / "first")
+def test_one_process_of_several_writes_the_tuning(tmp_path, monkeypatch):
+    given_ = SMALL | {"trials": {"tiny": (Trial("standard", 0.1, 0.05, 1e-4, 1, 32),)}}
+    first = run_tuning("tiny", folder=tmp_path / "first", **given_)
     made = recorded.load(next(first.parent.glob("*inner*.npz")))
-    monkeypatch.setattr(_birds_trials, "_made", lambda *given_: made)
+    monkeypatch.setattr(_birds_trials, "_made", lambda *_, **__: made)
     monkeypatch.setattr(_birds_trials._parallel, "place", lambda: (1, 2))
     waited = []
     monkeypatch.setattr(_birds_trials._parallel, "wait", lambda: waited.append(True))
-    assert not _birds_trials.run_tuning("tiny", folder=tmp_path / "second").exists()
+    assert not run_tuning("tiny", folder=tmp_path / "second", **given_).exists()
     assert waited
 
 
@@ -103,40 +101,47 @@ def test_a_given_pair_differs_in_the_masks_alone(name, decay, size, splits):
     assert (dropped.rate, dropped.epochs) == (setting.learning_rate, setting.epochs)
 
 
+TRIED = (
+    *(Trial("standard", 0.1, 0.05, decay, 1, 32) for decay in (1e-4, 0.1)),
+    *(Trial("last", drop, 0.05, 1e-4, 1, 32) for drop in (0.1, 0.4)),
+)
+GIVEN = SMALL | {"contests": {"tiny": Contest(TRIED, 3)}}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Folder of a run of that contest."""
+    folder = tmp_path_factory.mktemp("finished")
+    run_repeated("tiny", seed=4, folder=folder, **GIVEN)
+    return folder
+
+
 @pytest.fixture
-def contest(few, monkeypatch):
-    trials = (
-        *(Trial("standard", 0.1, 0.05, decay, 1, 32) for decay in (1e-4, 0.1)),
-        *(Trial("last", drop, 0.05, 1e-4, 1, 32) for drop in (0.1, 0.4)),
-    )
-    monkeypatch.setattr(_birds_trials, "CONTESTS", {"tiny": Contest(trials, 3)})
-    return trials
+def folder(finished, tmp_path):
+    """That folder, to change something in."""
+    return shutil.copytree(finished, tmp_path / "runs")
 
 
 toy = pytest.mark.filterwarnings("ignore:TemperatureScaling")  # ten cases bear no temperature
 
 
 @toy
-def test_the_best_of_either_arm_is_judged_on_every_split(contest, few, tmp_path):
-    path = _birds_trials.run_repeated("tiny", seed=4, folder=tmp_path)
-    run = recorded.load(path)
-    assert path.name == "birds-repeated-tiny-seed4.npz"
+def test_the_best_of_either_arm_is_judged_on_every_split(finished):
+    run = recorded.load(finished / "birds-repeated-tiny-seed4.npz")
     chosen = [Trial(**trial) for trial in run.record["chosen"]]
-    for arm, pair in (("standard", contest[:2]), ("last", contest[2:])):
-        losses = dict(zip(contest, run["tried_loss"], strict=True))
+    for arm, pair in (("standard", TRIED[:2]), ("last", TRIED[2:])):
+        losses = dict(zip(TRIED, run["tried_loss"], strict=True))
         assert min(pair, key=losses.get) in chosen
         assert chosen[arm == "last"].arm == arm
     assert run["standard_loss"].shape == (3, 10)
     for split in range(3):
-        _, test = data.cub200_split(few.labels, 4 + split)
+        _, test = data.cub200_split(FEW.labels, 4 + split)
         np.testing.assert_array_equal(run["cases"][split], test)
-        label = few.labels[test]
+        label = FEW.labels[test]
         for i, way in enumerate(("standard", "off")):
-            trial = chosen[i]
-            recipe = _birds_run.recipe_of("tiny", trial.epochs, trial.rate, trial.decay)
-            of_split = (False, 4 + split, 4 + split)
-            name = _birds_run.Run("tiny", trial.arm, trial.drop, 32, recipe, *of_split).name
-            one = recorded.load(tmp_path / f"{name}.npz")
+            given_ = chosen[i]._asdict() | {"inner": False, "seed": 4 + split}
+            name = _birds_run.run_of("tiny", **given_, settings=SMALL["settings"]).name
+            one = recorded.load(finished / f"{name}.npz")
             probs = np.exp(one["off_log_probs"])
             assert_allclose(run[f"{way}_confidence"][split], probs.max(axis=1), atol=0.01)
             assert_allclose(
@@ -165,28 +170,26 @@ def test_the_best_of_either_arm_is_judged_on_every_split(contest, few, tmp_path)
 
 
 @toy
-def test_repeated_runs_that_are_there_are_not_made_again(contest, tmp_path, monkeypatch):
-    first = recorded.load(_birds_trials.run_repeated("tiny", folder=tmp_path))
+def test_repeated_runs_that_are_there_are_not_made_again(folder, monkeypatch):
+    first = recorded.load(folder / "birds-repeated-tiny-seed4.npz")
     monkeypatch.setattr(_birds_trials, "run_birds", None)
-    again = recorded.load(_birds_trials.run_repeated("tiny", folder=tmp_path))
+    given_ = GIVEN | {"network": "tiny", "seed": 4, "folder": folder}
+    again = recorded.load(run_repeated(**given_))
     for name, array in first.arrays.items():
         np.testing.assert_array_equal(again.arrays[name], array)
-    one = recorded.load(_birds_trials.run_repeated("tiny", 1, folder=tmp_path))
+    one = recorded.load(run_repeated(**given_, splits=1))
     np.testing.assert_array_equal(one["off_loss"], first["off_loss"][:1])
     assert "--splits 1 " in one.record["command"]
-    for given_, name in (
-        ({"seed": -1}, "seed"), ({"splits": 0}, "splits"), ({"folder": 3}, "folder"),
-        ({"network": "vgg"}, "network"),
-    ):  # fmt: skip
-        with pytest.raises(ValueError, match=f"^{name}: "):
-            _birds_trials.run_repeated(**{"network": "tiny"} | given_)
+    for wrong in ({"seed": -1}, {"splits": 0}, {"folder": 3}, {"network": "vgg"}):
+        with pytest.raises(ValueError, match=f"^{next(iter(wrong))}: "):
+            run_repeated(**given_ | wrong)
 
 
 @toy
-def test_a_given_pair_is_judged_without_trials(few, tmp_path, monkeypatch):
+def test_a_given_pair_is_judged_without_trials(tmp_path):
     pair = Trial("standard", 0.1, 0.05, 0.1, 1, 32), Trial("last", 0.4, 0.05, 0.1, 1, 32)
-    monkeypatch.setattr(_birds_trials, "CONTESTS", {"tiny-equal": Contest((), 2, pair, "tiny")})
-    path = _birds_trials.run_repeated("tiny-equal", folder=tmp_path)
+    contests = {"tiny-equal": Contest((), 2, pair, "tiny")}
+    path = run_repeated("tiny-equal", folder=tmp_path, contests=contests, **SMALL)
     run = recorded.load(path)
     assert path.name == "birds-repeated-tiny-equal.npz"
     made = {name.stem for name in tmp_path.glob("birds-tiny-*.npz")}
@@ -207,32 +210,31 @@ def test_a_given_pair_is_judged_without_trials(few, tmp_path, monkeypatch):
 
 
 @toy
-def test_runs_of_other_libraries_are_not_set_side_by_side(contest, tmp_path):
+def test_runs_of_other_libraries_are_not_set_side_by_side(folder):
     """But mcunc may be installed in one place and a source tree in another."""
-    expected = recorded.load(_birds_trials.run_repeated("tiny", folder=tmp_path)).record
-    (one, *_) = sorted(tmp_path.glob("*last-*-seed2.json"))
+    expected = recorded.load(folder / "birds-repeated-tiny-seed4.npz").record
+    (one, *_) = sorted(folder.glob("*last-*-seed6.json"))
     record = json.loads(one.read_text())
     record["git_revision"] = "f" * 40
     record["versions"]["mcunc"] = "0.0.1" if record["versions"]["mcunc"] is None else None
     one.write_text(json.dumps(record))
-    again = recorded.load(_birds_trials.run_repeated("tiny", folder=tmp_path)).record
+    again = recorded.load(run_repeated("tiny", seed=4, folder=folder, **GIVEN)).record
     before = expected["git_revision"]
     assert again["git_revision"] == " ".join([*([before] if before else []), "f" * 40])
     assert again["versions"] == expected["versions"]
     record["versions"]["numpy"] = "0.0.1"
     one.write_text(json.dumps(record))
     with pytest.raises(ValueError, match=r"^folder: runs .* are of different libraries"):
-        _birds_trials.run_repeated("tiny", folder=tmp_path)
+        run_repeated("tiny", seed=4, folder=folder, **GIVEN)
 
 
 @toy
-def test_one_process_of_several_writes_the_repeated_runs(contest, tmp_path, monkeypatch):
-    _birds_trials.run_repeated("tiny", folder=tmp_path)
-    (tmp_path / "birds-repeated-tiny.npz").unlink()
+def test_one_process_of_several_writes_the_repeated_runs(folder, monkeypatch):
+    (folder / "birds-repeated-tiny-seed4.npz").unlink()
     monkeypatch.setattr(_birds_trials._parallel, "place", lambda: (1, 2))
     waited = []
     monkeypatch.setattr(_birds_trials._parallel, "wait", lambda: waited.append(True))
-    assert not _birds_trials.run_repeated("tiny", folder=tmp_path).exists()
+    assert not run_repeated("tiny", seed=4, folder=folder, **GIVEN).exists()
     assert waited
 
 

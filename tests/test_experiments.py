@@ -1,9 +1,11 @@
 """Long runs, on a data set of a few dozen pictures, from the command to the recorded files."""
 
+import inspect
 import json
 import re
 import shutil
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,6 @@ from mcunc.data import Pictures
 from mcunc.experiments import run_calibration
 
 NAMES = [f"class {i}" for i in range(10)]
-BOOK, SIZES = experiments.RECIPES, (experiments.VALIDATION, experiments.CORRUPTED)
 RECIPES = {
     "lenet5": training.Recipe(epochs=2, batch_size=32, learning_rate=0.05),
     "resnet20": training.Recipe(epochs=2, batch_size=32, learning_rate=0.1, drops=(0.5,)),
@@ -42,29 +43,30 @@ def small(count, seed):
 TRAIN, TEST = small(120, 0), small(60, 1)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def shrunk():
-    """Small data, small networks and two epochs; collects what predict_logits was given."""
+BUILD = {"lenet5": networks.lenet5, "resnet20": partial(networks.cifar_resnet, 8)}
+SMALL = {
+    "recipes": RECIPES, "build": BUILD, "validation": 20, "corrupted": 30,
+    "pictures": (TRAIN, TEST),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def predicted():
+    """Collects what predict_logits was given."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiments.data, "cifar", lambda classes: (TRAIN, TEST))
-        patch.setattr(experiments, "RECIPES", RECIPES)
-        patch.setattr(experiments, "VALIDATION", 20)
-        patch.setattr(experiments, "CORRUPTED", 30)
-        build = {"lenet5": networks.lenet5, "resnet20": lambda **k: networks.cifar_resnet(8, **k)}
-        patch.setattr(experiments, "_BUILD", build)
         calls, predict = [], training.predict_logits
         patch.setattr(
-            training, "predict_logits", lambda network, x: (calls.append(x), predict(network, x))[1]
+            training, "predict_logits", lambda *given_: (calls.append(given_[1]), predict(*given_))[1]
         )
         yield calls
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, shrunk):
+def finished(tmp_path_factory, predicted):
     """Folder of a run that was never killed, and the pictures it predicted."""
     folder = tmp_path_factory.mktemp("finished")
-    run_calibration(folder=folder)
-    return folder, shrunk.copy()
+    run_calibration(folder=folder, **SMALL)
+    return folder, predicted.copy()
 
 
 @pytest.fixture
@@ -134,7 +136,7 @@ def test_the_arrays_are_those_of_the_checkpoint_s_network(run, network, tmp_path
     saved = torch.load(
         tmp_path / "runs" / f"calibration-cifar10-seed0-{network}.pt", weights_only=True
     )
-    model = experiments._BUILD[network](seed=5)
+    model = BUILD[network](seed=5)
     model.load_state_dict(saved["network"])
 
     def check(part, images, found, predicted):
@@ -213,7 +215,7 @@ def test_the_record_says_how_to_make_the_run_again(run, tmp_path):
 
 def test_a_second_call_trains_nothing_and_gives_the_same(run, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "_one_epoch", None)
-    path = run_calibration(folder=str(tmp_path / "runs"))
+    path = run_calibration(folder=str(tmp_path / "runs"), **SMALL)
     assert path == tmp_path / "runs" / "calibration-cifar10.npz"
     assert_same(recorded.load(path), run)
 
@@ -236,24 +238,24 @@ def test_killed_after_a_network_the_run_goes_on(run, target, network, tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr(experiments, target, killed)
         with pytest.raises(Killed):
-            run_calibration(folder=folder)
+            run_calibration(folder=folder, **SMALL)
     assert not list(folder.glob("*.npz"))
     epochs = []
     one_epoch = training._one_epoch
     monkeypatch.setattr(
         training, "_one_epoch", lambda *given: (epochs.append(given[6]), one_epoch(*given))[1]
     )
-    assert_same(recorded.load(run_calibration(folder=folder)), run)
+    assert_same(recorded.load(run_calibration(folder=folder, **SMALL)), run)
     assert epochs == ([(0, 0), (0, 1)] if network == 1 else [])
 
 
-def test_the_seed_changes_the_networks_and_not_the_pictures(run, tmp_path, finished, shrunk):
+def test_the_seed_changes_the_networks_and_not_the_pictures(run, tmp_path, finished, predicted):
     """Validation pictures and corrupted cases are the same for every seed."""
-    shrunk.clear()
-    other = recorded.load(run_calibration(seed=1, folder=tmp_path / "runs"))
+    predicted.clear()
+    other = recorded.load(run_calibration(seed=1, folder=tmp_path / "runs", **SMALL))
     for name in ("val_labels", "test_labels", "corrupted_cases"):
         assert (run[name] == other[name]).all()
-    for images, again in zip(finished[1], shrunk, strict=True):
+    for images, again in zip(finished[1], predicted, strict=True):
         assert (images == again).all()
     for network in RECIPES:
         assert (run[f"{network}_test_logits"] != other[f"{network}_test_logits"]).any()
@@ -261,23 +263,18 @@ def test_the_seed_changes_the_networks_and_not_the_pictures(run, tmp_path, finis
     assert other.record["command"].endswith("--seed 1")
 
 
-def test_a_checkpoint_of_another_recipe_is_refused(run, tmp_path, monkeypatch):
-    changed = RECIPES | {"lenet5": training.Recipe(epochs=3)}
-    monkeypatch.setattr(experiments, "RECIPES", changed)
+def test_a_checkpoint_of_another_recipe_is_refused(run, tmp_path):
+    given_ = SMALL | {"recipes": RECIPES | {"lenet5": training.Recipe(epochs=3)}}
     with pytest.raises(ValueError, match=r"checkpoint: .*lenet5\.pt is of another recipe"):
-        run_calibration(folder=tmp_path / "runs")
+        run_calibration(folder=tmp_path / "runs", **given_)
 
 
-def test_the_validation_loss_stays_finite(monkeypatch):
+def test_the_validation_loss_stays_finite():
     """A probability that is 0 in single precision: the loss is the distance of the logits."""
     logits = np.zeros((20, 10), dtype=np.float32)
     logits[:, 9] = 500
-    monkeypatch.setattr(training, "predict_logits", lambda *_: logits)
-    seen = []
-    monkeypatch.setattr(training, "fit_minibatches", lambda *given: seen.append(given[5](given[0])))
-    held = np.arange(20)  # classes 0 and 1
-    experiments._trained("lenet5", None, TRAIN, (np.arange(20, 120), held), 0, "cpu", "x", "y")
-    assert seen == [{"val_loss": 500.0, "val_accuracy": 0.0, "val_confidence": 1.0}]
+    labels = np.arange(20) % 2
+    assert _cifar_run.scores(logits, labels) == {"val_loss": 500.0, "val_accuracy": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -302,11 +299,14 @@ def test_wrong_arguments_are_named_before_anything_is_written(given_, name, tmp_
 
 def test_the_recipes_of_the_book_are_pinned():
     """A run that was begun with them must be able to go on."""
-    assert {name: asdict(recipe) for name, recipe in BOOK.items()} == {
+    assert {name: asdict(recipe) for name, recipe in experiments.RECIPES.items()} == {
         name: {
             "epochs": epochs, "batch_size": 128, "learning_rate": rate, "drops": (0.5, 0.75),
             "momentum": 0.9, "weight_decay": decay, "keep_statistics": False, "halved": 0.0,
         }
         for name, epochs, rate, decay in (("lenet5", 60, 0.05, 1e-4), ("resnet20", 60, 0.1, 5e-4))
     }  # fmt: skip
-    assert SIZES == (5_000, 2_000)
+    run = recorded.load("calibration-cifar10")
+    defaults = inspect.signature(run_calibration).parameters
+    for name, array in (("validation", "val_labels"), ("corrupted", "corrupted_cases")):
+        assert defaults[name].default == len(run[array])

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from small_birds import SMALL
 from torch import nn
 
 from mcunc import _birds_run, _parallel, cam, networks, photograph, recorded, training
@@ -128,12 +129,13 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch):
         assert theirs["train_loss"] == pytest.approx(mine["train_loss"], rel=0.02)
 
 
-def test_a_run_of_birds_names_the_gpu(few, tmp_path):
-    run = recorded.load(_birds_run.run_birds("tiny", "last", 0.3, folder=tmp_path, device="cuda"))
+def test_a_run_of_birds_names_the_gpu(tmp_path):
+    given_ = {"network": "tiny", "arm": "last", "folder": tmp_path, "device": "cuda"} | SMALL
+    run = recorded.load(_birds_run.run_birds(**given_))
     assert run.record["gpu"] == torch.cuda.get_device_name()
     assert run.record["command"].endswith("--device cuda")
     assert np.isfinite(run["log_probs"]).all()
-    again = recorded.load(_birds_run.run_birds("tiny", "last", 0.3, folder=tmp_path, device="cuda"))
+    again = recorded.load(_birds_run.run_birds(**given_))
     np.testing.assert_allclose(again["off_log_probs"], run["off_log_probs"], atol=0.05)
 
 

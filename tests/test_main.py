@@ -526,7 +526,7 @@ def test_the_choices_are_those_that_the_runs_know():
         ("birds", "network", _birds_run.SETTINGS), ("birds", "arm", _birds_run.ARMS),
         ("birds-tuning", "network", _birds_trials.TRIALS),
         ("birds-repeated", "network", _birds_trials.CONTESTS), ("uci", "set", mcunc.data.UCI),
-        ("uci", "protocol", ["original", *_uci_run.PROTOCOLS]),
+        ("uci", "protocol", _uci_run.PROTOCOLS),
     ]:  # fmt: skip
         assert sorted(RUNS[name][1][option]["choices"]) == sorted(known)
 

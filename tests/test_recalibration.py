@@ -2,7 +2,7 @@
 
 import itertools
 import warnings
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -384,6 +384,13 @@ def test_the_larger_map_fits_at_least_as_well(seed):
     assert loss == sorted(loss, reverse=True)
 
 
+@cache
+def as_they_are(make):
+    """What a map says of the logits that it was fitted to."""
+    logits, labels = network(200, 4)
+    return make().fit(logits, labels).predict_proba(logits)
+
+
 @given(
     st.lists(st.sampled_from([1e-8, 0.01, 1.0, -3.0, 1e8]), min_size=4, max_size=4),
     st.floats(-1e4, 1e4),
@@ -392,9 +399,8 @@ def test_units_and_offsets_of_the_columns_change_no_fit(units, shift):
     logits, labels = network(200, 4)
     other = (logits + shift * np.arange(4)) * units
     for make in AFFINE:
-        scaling = make().fit(logits, labels)
         again = make().fit(other, labels)
-        assert_allclose(again.predict_proba(other), scaling.predict_proba(logits), atol=1e-5)
+        assert_allclose(again.predict_proba(other), as_they_are(make), atol=1e-5)
 
 
 @pytest.mark.parametrize("make", AFFINE)
@@ -803,10 +809,8 @@ def test_order_of_cases_and_of_classes_does_not_matter(seed):
     new = network(20, 4, seed + 1)[0]
     for make in MAPS:
         probs = refit(make, logits, labels).predict_proba(new)
-        again = refit(make, logits[rows], labels[rows]).predict_proba(new)
-        assert_allclose(again, probs, atol=1e-5)
-        other = refit(make, logits[:, columns], renamed).predict_proba(new[:, columns])
-        assert_allclose(other, probs[:, columns], atol=1e-5)
+        other = refit(make, logits[rows][:, columns], renamed[rows])
+        assert_allclose(other.predict_proba(new[:, columns]), probs[:, columns], atol=1e-5)
 
 
 @pytest.mark.parametrize("make", [TemperatureScaling, *ONE_AGAINST_REST])

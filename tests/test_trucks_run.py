@@ -8,15 +8,15 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logsumexp, softmax
 
-from mcunc import _trucks_run, networks, recorded, training
-from mcunc._trucks_run import run_trucks
+from mcunc import _trucks_run, recorded, training
+from mcunc._trucks_run import Settings, run_trucks
 from mcunc.corruption import corrupt
 from mcunc.data import Pictures
 from mcunc.dropout import sample_logits
 from mcunc.predictive import summarise_classes
 
 NAMES = [*(f"class {i}" for i in range(9)), "truck"]
-BOOK = _trucks_run.RECIPE
+BOOK = Settings().recipe
 
 
 class Killed(BaseException):
@@ -36,25 +36,19 @@ TRAIN, TEST = small(200, 0), small(60, 1)
 KNOWN = TEST.labels < 9
 
 
-@pytest.fixture(autouse=True, scope="module")
-def shrunk():
-    """Small data, small networks, one epoch; collects the labels that were trained on."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_trucks_run.data, "cifar", lambda classes: (TRAIN, TEST))
-        recipe = training.Recipe(epochs=1, batch_size=32, learning_rate=0.05)
-        for name, value in {
-            "RECIPE": recipe, "VALIDATION": 40, "CORRUPTED": 18, "DRAWS": 3, "MEMBERS": 2,
-            "CORRUPTIONS": (("contrast", 5), ("gaussian_noise", 2)),
-            "MASKED": ["features.5", "head"],
-        }.items():  # fmt: skip
-            patch.setattr(_trucks_run, name, value)
-        resnet = networks.cifar_resnet
-        patch.setattr(networks, "cifar_resnet", lambda depth, **rest: resnet(8, **rest))
-        yield
+SHORT = Settings(
+    training.Recipe(epochs=1, batch_size=32, learning_rate=0.05), depth=8, validation=40,
+    members=2, draws=3, masked=("features.5", "head"), corrupted=18,
+    corruptions=(("contrast", 5), ("gaussian_noise", 2)),
+)  # fmt: skip
+
+
+def run_small(folder):
+    return run_trucks(folder=folder, how=SHORT, pictures=(TRAIN, TEST))
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, shrunk):
+def finished(tmp_path_factory):
     """Folder and result of a run, and the pictures and labels that were trained on."""
     folder, seen = tmp_path_factory.mktemp("finished"), []
     fit = training.fit_minibatches
@@ -65,12 +59,12 @@ def finished(tmp_path_factory, shrunk):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "fit_minibatches", watched)
-        run = recorded.load(run_trucks(folder=folder))
+        run = recorded.load(run_small(folder))
     return folder, run, seen
 
 
 def network_of(folder, arm, own=0):
-    network = _trucks_run.network_of(arm, 5)
+    network = _trucks_run.network_of(arm, 5, SHORT)
     state = torch.load(folder / f"trucks-{arm}-{own}.pt", weights_only=True)["network"]
     network.load_state_dict(state)
     return network.eval()
@@ -99,7 +93,7 @@ def test_networks_standardise_with_what_they_are_trained_on(finished):
 
 
 def test_the_pictures_asked_about_are_those_stated(finished):
-    pictures, labels, some = _trucks_run.shown(TEST)
+    pictures, labels, some = _trucks_run.shown(TEST, SHORT)
     assert_array_equal(pictures["test"], TEST.images[KNOWN])
     assert_array_equal(pictures["truck"], TEST.images[~KNOWN])
     assert_array_equal(labels, TEST.labels[KNOWN])
@@ -116,7 +110,7 @@ def test_the_pictures_asked_about_are_those_stated(finished):
 @pytest.mark.parametrize("name", ["test", "truck", "val", "contrast-5-test", "contrast-5-truck"])
 def test_what_is_kept_is_what_the_networks_say(finished, name):
     folder, run, seen = finished
-    pictures = _trucks_run.shown(TEST)[0]
+    pictures = _trucks_run.shown(TEST, SHORT)[0]
     fitted = {image.tobytes() for image in seen[0][0]}
     held = [image for image in TRAIN.images[TRAIN.labels < 9] if image.tobytes() not in fitted]
     pictures["val"] = np.stack(held)
@@ -187,13 +181,13 @@ def test_killed_after_a_network_the_run_goes_on(finished, tmp_path, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(_trucks_run, "asked", killed)
         with pytest.raises(Killed):
-            run_trucks(folder=tmp_path)
+            run_small(tmp_path)
     assert not list(tmp_path.glob("*.npz"))
     one_epoch, seeds = training._one_epoch, []
     monkeypatch.setattr(
         training, "_one_epoch", lambda *given: (seeds.append(given[6][0]), one_epoch(*given))[1]
     )
-    again = recorded.load(run_trucks(folder=tmp_path))
+    again = recorded.load(run_small(tmp_path))
     assert seeds == [0]  # the one with dropout alone
     for name, array in finished[1].arrays.items():
         assert_array_equal(array, again[name], err_msg=name)
@@ -208,6 +202,15 @@ def test_wrong_arguments_are_named_and_nothing_is_written(given_, name, tmp_path
     with pytest.raises(ValueError, match=f"^{name}: "):
         run_trucks(**given_)
     assert not list(tmp_path.glob("**/*.npz"))
+
+
+def test_by_default_the_run_has_the_settings_of_the_recorded_one():
+    run, how = recorded.load("trucks"), Settings()
+    assert (how.members, how.draws) == (run.record["members"], run.record["draws"])
+    assert list(how.masked) == run.record["layers"]
+    assert list(map(list, how.corruptions)) == run.record["corruptions"]
+    assert how.corrupted == len(run["corrupted_cases"])
+    assert how.validation * 0.9 == len(run["val_labels"])
 
 
 def test_the_recipe_of_the_book_is_pinned():
