@@ -238,7 +238,7 @@ def test_fixed_settings_are_trained_on_all_rows(tmp_path):
     taus = torch.tensor([0.3, 0.3])
     with torch.no_grad():
         passes = _uci_run._generator(2, "passes")  # the same ones
-        found = score(networks, *split.test, split.scale, taus, (1, 5, 300), passes)
+        found = score(networks, *split.test, split.scale, taus, (1, 5, 100), passes)
     assert_allclose(run["log_likelihood"], found["log_likelihood"], rtol=1e-4)
     assert_allclose(run["rmse"], found["rmse"], rtol=1e-4)
     again = recorded.load(run_uci("toy", "original", **given_))
