@@ -30,7 +30,8 @@ SETTINGS = {
     },
     "blas-haswell": {"OPENBLAS_CORETYPE": "Haswell", **NARROW},
     "blas-zen": {"OPENBLAS_CORETYPE": "Zen", **NARROW},
-    "two-threads": {"OMP_NUM_THREADS": "2"},
+    # Threads that wait asleep: two notebooks with two threads each share as few as two cores.
+    "two-threads": {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"},
 }
 
 
