@@ -55,9 +55,12 @@ def predicted():
     """Collects what predict_logits was given."""
     with pytest.MonkeyPatch.context() as patch:
         calls, predict = [], training.predict_logits
-        patch.setattr(
-            training, "predict_logits", lambda *given_: (calls.append(given_[1]), predict(*given_))[1]
-        )
+
+        def watched(network, images, *rest):
+            calls.append(images)
+            return predict(network, images, *rest)
+
+        patch.setattr(training, "predict_logits", watched)
         yield calls
 
 
