@@ -21,7 +21,7 @@ HISTORY = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # kept o
 HUES = np.linspace(-2.5, 2.5, 21)  # of the slider, in standard deviations from the middle
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sizes:
     """How large the run is; as it stands, that of the chapter.
 
