@@ -55,8 +55,12 @@ def predicted():
     """Collects what predict_logits was given."""
     with pytest.MonkeyPatch.context() as patch:
         calls, predict = [], training.predict_logits
-        noted = lambda *given_: calls.append(given_[1]) or predict(*given_)  # noqa: E731
-        patch.setattr(training, "predict_logits", noted)
+
+        def watched(network, images, *rest):
+            calls.append(images)
+            return predict(network, images, *rest)
+
+        patch.setattr(training, "predict_logits", watched)
         yield calls
 
 
