@@ -181,7 +181,11 @@ def _parser():
     )
     report.set_defaults(parser=report)
 
-    run = commands.add_parser("run", help="make a recorded run of the book again")
+    _add_runs(commands.add_parser("run", help="make a recorded run of the book again"))
+    return parser
+
+
+def _add_runs(run):
     runs = run.add_subparsers(dest="run", metavar="NAME", required=True)
     for name, (function, options) in RUNS.items():
         one = runs.add_parser(name, argument_default=argparse.SUPPRESS, help=f"{_flags(options)}")
@@ -193,7 +197,6 @@ def _parser():
         for option, settings in options.items():
             one.add_argument(f"--{option}", **settings)
         one.set_defaults(parser=one)
-    return parser
 
 
 def _flags(options):

@@ -379,7 +379,7 @@ def _checked_groups(groups, cases):
     if 2 * sizes.max() > cases:  # it draws the mean to itself: its own part of the error is hidden
         raise ValueError(
             f"groups: one group holds {sizes.max():,} of {cases:,} cases, so errors over groups "
-            "would be far too small; keep at most half as many cases in it as there are in all"
+            "would be far too small; leave out cases of that group until it holds at most half"
         )
     return group
 

@@ -308,6 +308,7 @@ PROBS, LABELS = [[0.5, 0.5], [0.2, 0.8]], [0, 1]
         (lambda: calibrate(PROBS, LABELS).predict([[3.0, 4.0]]), "probs: row 0 sums to 7"),
         (lambda: covered(PROBS, LABELS), "sets: holds other values"),
         (lambda: covered([True, False], LABELS), "sets: expected 2 axes"),
+        (lambda: calibrate([0.2, 0.7], [0, 1]), r"probs: expected 2 axes.*column_stack"),
         (lambda: covered([[True, False]], LABELS), "labels: has 2 values for 1 cases"),
         (lambda: coverage_distribution(8), "n: 8 cases are too few .* 1/alpha - 1 = 9 cases"),
         (lambda: coverage_distribution(0), "n: must lie between 1"),
