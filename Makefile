@@ -61,7 +61,7 @@ pages: env $(PAGE)
 	$(BIN)/pytest -q tests/test_pages.py
 
 $(PAGE): $(SOURCES)
-	@$(MAKE) book
+	@$(MAKE) --no-print-directory book
 
 serve: env $(PAGE) ## show the rendered book on http://localhost:8000
 	$(BIN)/python -m http.server $(PORT) --directory _build/html --bind localhost
