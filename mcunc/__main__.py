@@ -97,11 +97,6 @@ def main(arguments=None):
         return 130
 
 
-def read_logits(path, label=None, logits=None):
-    """Logits and labels of a file, as of `mcunc._tables.read_table`."""
-    return read_table(path, label, logits)[:2]
-
-
 def _report(given):
     source = Path(given.file)
     target = Path(given.output or f"{source.stem}-report.png")

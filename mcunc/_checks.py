@@ -162,6 +162,13 @@ def check_positive(name, value):
     return float(value)
 
 
+def check_from_zero(name, value, below):
+    """Return a number in [0, below)."""
+    if not (_is_real(value) and 0 <= value < below):
+        raise ValueError(f"{name}: must be a number from 0 to below {below:g}, got {value!r}")
+    return float(value)
+
+
 def check_choice(name, value, choices):
     """Return `value` if it is one of `choices`."""
     if not (isinstance(value, str) and value in choices):
@@ -257,7 +264,7 @@ def _range_cure(name, array, classes):
     if len(outside) == 1 and (outside[0] < 0 or outside[0] == 255):
         return (
             f"; if {outside[0]:g} marks cases to leave out, keep = {name} != {outside[0]:g} and "
-            f"pass logits[keep] and {name}[keep]"
+            f"pass {name}[keep], and the same rows of the other array"
         )
     from_one = (array.min(), *outside) == (1, classes)
     return f"; if they count from 1, pass {name} - 1" if from_one else ""
@@ -383,8 +390,8 @@ def as_groups(name, value, length):
     return np.array(codes, dtype=np.intp)
 
 
-def as_floats(name, value, ndim):
-    """As `as_array`, but float16 and float32 stay what they are."""
+def as_floats(name, value, ndim, finite=True):
+    """As `as_array`, but float16 and float32 stay what they are; may hold NaN if not `finite`."""
     value = _loaded(name, value)
-    array = as_array(name, value, ndim)
+    array = (as_array if finite else _float64)(name, value, ndim)
     return value.reshape(array.shape) if value.dtype in (np.float16, np.float32) else array

@@ -115,7 +115,7 @@ def _read_npz(path, label, logits, groups):
     if missing:
         raise ValueError(
             f"has no array {' and no '.join(missing)}; it has {', '.join(there) or 'nothing'}; "
-            "give their names with --logits and --label"
+            "give their names with --logits, --label and --groups"
         )
     found = [arrays[name] for name in wanted]
     return found if len(found) == 3 else [*found, None]

@@ -484,8 +484,7 @@ def classwise_tables(probs, labels, bins=15, spacing="width"):
     """
     probs = _as_rows(probs)
     labels = as_classes("labels", labels, *probs.shape)
-    for _ in _blocks(probs, labels):
-        pass  # this checks the rows
+    _check_rows(probs)
     columns = (np.clip(column, 0, 1) for column in probs.T)
     return [_binned(column, labels == k, bins, spacing) for k, column in enumerate(columns)]
 
@@ -752,6 +751,12 @@ def _check_classes(name, array):
     """Refuse a single column."""
     if array.shape[1] < 2:
         raise ValueError(f"{name}: has one column; give every class its own, both of two as well")
+
+
+def _check_rows(probs):
+    """Refuse rows that are no distributions, up to rounding."""
+    for _ in _blocks(probs, np.zeros(len(probs), dtype=np.intp)):
+        pass
 
 
 def _blocks(probs, labels):

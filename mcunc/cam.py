@@ -33,10 +33,8 @@ from mcunc._inputs import (
     forward,
     logits_in,
 )
-from mcunc.dropout import _check_draws, _Masks, sample_outputs
+from mcunc.dropout import _DROPOUTS, _check_draws, _Masks, sample_outputs
 from mcunc.networks import standardised
-
-_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 @dataclass(frozen=True, eq=False)
@@ -390,10 +388,7 @@ def _refuse_scripted(part):
 
 
 def _check_network(network):
-    if isinstance(network, torch.jit.ScriptModule):
-        raise ValueError(
-            "network: is scripted, so that its parts are hidden; pass the module before"
-        )
+    _refuse_scripted(network)
     names = ("features", "pooling", "head", "mean", "std")
     parts = [getattr(network, name, None) for name in names]
     if not all(isinstance(part, (nn.Module, torch.Tensor)) for part in parts):

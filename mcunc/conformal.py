@@ -18,7 +18,7 @@ from scipy import stats
 
 from mcunc._checks import as_array, as_classes, check_choice, check_count, check_fraction, share_of
 from mcunc._streams import stream
-from mcunc.calibration import _as_rows, _blocks
+from mcunc.calibration import _as_rows, _check_rows
 
 SCORES = ("plain", "adaptive")
 
@@ -214,8 +214,7 @@ def _as_probs(value):
             "np.column_stack([1 - p, p])"
         )
     probs = _as_rows(value)
-    for _ in _blocks(probs, np.zeros(len(probs), dtype=np.intp)):
-        pass  # checks the rows
+    _check_rows(probs)
     return probs.astype(np.float64, copy=False)
 
 

@@ -13,7 +13,7 @@ import copy
 import math
 import sys
 import warnings
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -23,11 +23,12 @@ from torch.overrides import TorchFunctionMode
 from torch.random import fork_rng
 from torch.utils._pytree import tree_leaves
 
-from mcunc._checks import check_choice, check_count
+from mcunc._checks import check_choice, check_count, check_from_zero
 from mcunc._inputs import (
     as_cases,
     as_network,
     batches,
+    check_finite,
     device_of,
     logits_in,
     not_taken,
@@ -81,9 +82,7 @@ def with_dropout(network, p, layers=None, masks="channel"):
         scripted or exported.
     """
     as_network(network, runs=False)
-    number = isinstance(p, (int, float, np.floating)) and not isinstance(p, bool)
-    if not (number and 0 <= p < 1):
-        raise ValueError(f"p: the probability to drop must lie in [0, 1), got {p!r}")
+    check_from_zero("p", p, 1)
     check_choice("masks", masks, ("channel", "element"))
     treated = _copied(network)
     for module, before in _to_treat(treated, _names(layers, network)).items():
@@ -141,10 +140,11 @@ def sample_logits(network, x, draws=50, scope="network", seed=0, batch_size=None
     Raises
     ------
     ValueError
-        For an argument outside its range, logits of another shape or not finite, and a network in
-        which nothing random acts, whose BatchNorm the passes would disturb, in which dropout acts
-        on tensors that do not have the cases first, or with a part, such as attention, a recurrent
-        layer or stochastic depth, that is random in training mode only and is no dropout layer.
+        For an argument outside its range, logits of another shape, NaN or infinity (-inf may mask
+        some of the classes), and a network in which nothing random acts, whose BatchNorm the passes
+        would disturb, in which dropout acts on tensors that do not have the cases first, or with a
+        part, such as attention, a recurrent layer or stochastic depth, that is random in training
+        mode only and is no dropout layer.
     """
     samples = sample_outputs(network, x, draws, scope, seed, batch_size, first)
     if samples.shape[3:].count(1) < samples.ndim - 3:
@@ -341,16 +341,14 @@ def _layouts(batch):
 
 def _passes(network, batch, masks, numbers, survey):
     """(T, B, ...) outputs of one batch."""
-    *fast, plain = _layouts(batch)
-    for x in fast:
-        with suppress(RuntimeError):
+    for x in _layouts(batch):
+        try:
             return _replayed(Passes(network, x, masks, survey), numbers)
-    try:
-        return _replayed(Passes(network, plain, masks, survey), numbers)
-    except torch.cuda.OutOfMemoryError:
-        raise
-    except (RuntimeError, IndexError, AssertionError, TypeError) as error:
-        raise not_taken("x", plain, error) from error
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (RuntimeError, IndexError, AssertionError, TypeError) as error:
+            cause = error
+    raise not_taken("x", batch, cause) from cause
 
 
 def _replayed(passes, numbers):
@@ -362,7 +360,7 @@ def _replayed(passes, numbers):
             output = _as_output(passes.run(), len(passes.x))
             _refuse_unsampled(passes)
             if not np.isfinite(output).all():
-                raise ValueError("network: returned NaN or infinity; are x and the weights sound?")
+                check_finite(passes.network, passes.x, torch.from_numpy(output))
             outputs.append(output)
     return np.stack(outputs)
 

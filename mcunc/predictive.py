@@ -45,7 +45,7 @@ from mcunc._checks import (
     check_positive,
     refuse_probabilities,
 )
-from mcunc.calibration import TOLERANCE, _blocks, _check_classes
+from mcunc.calibration import TOLERANCE, _check_classes, _check_rows
 
 GROUPS = 50  # of draws, for the jackknife
 BLOCK = 2**16  # values worked on at a time, so that they stay in the processor's cache
@@ -425,7 +425,7 @@ def log_predictive_density(samples, y, precision):
 def _as_samples(name, value, shapes):
     """An array, draws first, in its own dtype; whether it is finite is checked in parts."""
     ready = type(value) is np.ndarray and value.dtype.name in TOLERANCE and value.size
-    array = value if ready else as_floats(name, value, ndim=range(65))
+    array = value if ready else as_floats(name, value, range(65), finite=False)
     if array.ndim not in shapes:
         wanted = " or ".join(shapes.values())
         raise ValueError(f"{name}: expected shape {wanted}, draws first, got {array.shape}")
@@ -447,8 +447,7 @@ def _softmax(logits):
 def _normalised(probs):
     """(t, N, K) distributions in float64, checked and divided by their sums."""
     for draw in probs:
-        for _ in _blocks(draw, np.zeros(len(draw), dtype=np.intp)):
-            pass  # this checks the rows
+        _check_rows(draw)
     probs = np.maximum(probs.astype(np.float64), 0)
     return probs / probs.sum(axis=-1, keepdims=True)
 

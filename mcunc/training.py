@@ -13,7 +13,14 @@ import torch
 from tqdm import tqdm
 
 from mcunc import _checkpoint, _parallel
-from mcunc._checks import as_classes, check_choice, check_count, check_fraction, check_positive
+from mcunc._checks import (
+    as_classes,
+    check_choice,
+    check_count,
+    check_fraction,
+    check_from_zero,
+    check_positive,
+)
 from mcunc._inputs import (
     as_cases,
     as_input,
@@ -113,14 +120,6 @@ def _optimiser(parameters, name, learning_rate):
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def _from_zero(name, value, below):
-    """Return a number in [0, below)."""
-    number = isinstance(value, (int, float, np.integer, np.floating)) and value is not True
-    if not (number and value is not False and 0 <= value < below):
-        raise ValueError(f"{name}: must be a number from 0 to below {below:g}, got {value!r}")
-    return float(value)
-
-
 @dataclass(frozen=True)
 class Recipe:
     """How `fit_minibatches` trains: stochastic gradient descent with Nesterov momentum.
@@ -166,11 +165,11 @@ class Recipe:
             "batch_size": check_count("batch_size", self.batch_size),
             "learning_rate": check_positive("learning_rate", self.learning_rate),
             "drops": tuple(check_fraction("drops", drop) for drop in drops),
-            "momentum": _from_zero("momentum", self.momentum, 1),
-            "weight_decay": _from_zero("weight_decay", self.weight_decay, _LARGEST),
-            "halved": _from_zero("halved", self.halved, 1),
+            "momentum": check_from_zero("momentum", self.momentum, 1),
+            "weight_decay": check_from_zero("weight_decay", self.weight_decay, _LARGEST),
+            "halved": check_from_zero("halved", self.halved, 1),
         }
-        _from_zero("learning_rate", self.learning_rate, _LARGEST)
+        check_from_zero("learning_rate", self.learning_rate, _LARGEST)
         if not isinstance(self.keep_statistics, bool):
             raise ValueError(
                 f"keep_statistics: must be True or False, got {self.keep_statistics!r}"

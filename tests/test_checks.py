@@ -235,7 +235,7 @@ def test_one_column_is_no_one_hot_row():
         (np.eye(4)[Y], "expected 1 axis"),
         (Y[None], r"expected 1 axis.*np\.ravel\(labels\)"),
         (Y.reshape(5, 6), "expected 1 axis"),
-        (np.where(Y == 0, -100, Y), r"-100 marks .*labels != -100 .*logits\[keep\]"),
+        (np.where(Y == 0, -100, Y), r"-100 marks .*labels != -100 .*labels\[keep\]"),
         (np.where(Y == 0, 255, Y).astype(np.uint8), r"255 marks .*labels != 255"),
         (np.where(Y == 0, -1, Y), r"-1 marks .*labels != -1"),
         (Y + 1, r"run from 1 to 3.*labels - 1"),

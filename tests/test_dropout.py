@@ -985,8 +985,27 @@ def test_a_first_batch_on_which_nothing_acts():
 def test_outputs_that_are_not_finite():
     network = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 2))
     network[1].weight.data.fill_(torch.inf)
-    with pytest.raises(ValueError, match="network: returned NaN or infinity"):
+    with pytest.raises(ValueError, match=r"returns NaN or infinity; so does its 1\.weight"):
         sample_logits(network, torch.ones(4, 3))
+
+
+def test_logits_of_classes_that_are_masked_out():
+    """As `training.predict_logits` takes them."""
+    network = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 2))
+    network[1].bias.data[0] = -torch.inf
+    samples = sample_logits(network, torch.ones(4, 3))
+    assert (samples[:, :, 0] == -np.inf).all()
+    assert np.isfinite(samples[:, :, 1]).all()
+
+
+@pytest.mark.parametrize("kind", [AssertionError, IndexError, RuntimeError, TypeError])
+def test_whatever_a_network_raises_on_pictures_names_them(kind):
+    class Particular(nn.Dropout):
+        def forward(self, x):
+            raise kind("wants one channel")
+
+    with pytest.raises(ValueError, match=r"x: the network does not take .* \(wants one channel\)"):
+        sample_logits(Particular(), torch.ones(2, 3, 4, 4))
 
 
 NETWORK = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Dropout(0.5), nn.Linear(5, 2)).eval()
@@ -1646,7 +1665,7 @@ def test_copies_train_save_and_load():
 
 @pytest.mark.parametrize("p", [-0.1, 1.0, 1, 1.5, np.nan, "0.5", None, True, 1j, [0.5]])
 def test_probabilities_out_of_range(p):
-    with pytest.raises(ValueError, match="p: the probability to drop must lie in"):
+    with pytest.raises(ValueError, match="p: must be a number from 0 to below 1"):
         with_dropout(CONVOLUTIONAL, p)
 
 

@@ -21,7 +21,8 @@ mpl.use("Agg")
 
 import mcunc
 from mcunc import _birds_run, _birds_trials, _parallel, _tables, _uci_run, recorded
-from mcunc.__main__ import RUNS, main, read_logits
+from mcunc.__main__ import RUNS, main
+from mcunc._tables import read_table
 
 RNG = np.random.default_rng(0)
 LOGITS = 2 * RNG.normal(size=(80, 3))
@@ -104,7 +105,7 @@ def test_options_reach_the_report(undrawn, capsys):
 )
 def test_a_table_holds_what_the_arrays_hold(header, place):
     write_csv("a.csv", rows(place), header)
-    logits, labels = read_logits("a.csv")
+    logits, labels, _ = read_table("a.csv")
     assert (logits == LOGITS).all()
     assert (labels == LABELS).all()
 
@@ -124,7 +125,7 @@ def test_tables_from_spreadsheets():
     write_csv("a.csv", rows(), ("a", "b", "c", "label"))
     text = Path("a.csv").read_text(encoding="utf-8").replace("\n\n", "\n")
     Path("b.csv").write_bytes(("\ufeff" + text + "\r\n,,,\r\n").encode())
-    assert (read_logits("b.csv")[0] == LOGITS).all()
+    assert (read_table("b.csv")[0] == LOGITS).all()
 
 
 def test_single_precision_archives_are_taken_as_they_are(undrawn, capsys):
@@ -141,7 +142,7 @@ def test_other_arrays_of_an_archive_are_left_alone(undrawn, capsys):
 
 def test_labels_of_a_table_may_be_written_as_decimals():
     write_csv("a.csv", ([*row[:-1], f" {row[-1]}.0"] for row in rows()))
-    assert (read_logits("a.csv")[1] == LABELS).all()
+    assert (read_table("a.csv")[1] == LABELS).all()
 
 
 # Bad files ------------------------------------------------------------------------------------

@@ -393,6 +393,13 @@ def test_order_of_classes_cases_and_few_draws(draws, random):
         assert_allclose(getattr(moved, name), getattr(summary, name)[n], rtol=1e-9, atol=1e-13)
 
 
+@pytest.mark.parametrize("kind", [np.ndarray.tolist, lambda a: a.astype(object), np.float32])
+def test_classes_masked_out_in_any_kind_of_array(kind):
+    logits = np.log([[[1, 0.25, 0.75]], [[1, 0.75, 0.25]]])
+    logits[..., 0] = -np.inf
+    assert_allclose(summarise_classes(logits=kind(logits)).mean, [[0, 0.5, 0.5]], rtol=1e-6)
+
+
 def test_a_constant_added_to_the_logits_changes_nothing():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(60, 3, 4))
