@@ -344,7 +344,7 @@ def refuse_probabilities(name, array, at_least=1):
                 )
 
 
-def as_cases(logits, labels):
+def as_labelled_logits(logits, labels):
     """(N, K) float64 logits and (N,) labels; none may be a class that its row masks out."""
     logits = as_logits("logits", logits)
     labels = as_classes("labels", labels, *logits.shape).astype(np.intp, copy=False)

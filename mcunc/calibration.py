@@ -27,9 +27,9 @@ from scipy.special import log_softmax
 
 from mcunc._checks import (
     as_array,
-    as_cases,
     as_classes,
     as_floats,
+    as_labelled_logits,
     as_labels,
     check_choice,
     check_count,
@@ -674,7 +674,7 @@ def log_loss_from_logits(logits, labels):
 
     Introduced in chapter 1 of the book.
     """
-    logits, labels = as_cases(logits, labels)
+    logits, labels = as_labelled_logits(logits, labels)
     with np.errstate(over="ignore", invalid="ignore"):
         loss = -log_softmax(logits, axis=1)[np.arange(len(logits)), labels].mean()
     check_finite_result("logits", loss)

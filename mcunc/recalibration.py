@@ -31,8 +31,8 @@ from scipy.optimize import isotonic_regression, minimize
 from scipy.special import expit, logsumexp, softmax
 
 from mcunc._checks import (
-    as_cases,
     as_classes,
+    as_labelled_logits,
     as_logits,
     check_count,
     check_finite_result,
@@ -103,7 +103,7 @@ class _Map:
             leaves the range of float64.  `TemperatureScaling` takes classes that a case masks out
             with -inf; the other maps refuse them.
         """
-        logits, labels = as_cases(logits, labels)
+        logits, labels = as_labelled_logits(logits, labels)
         if not self._takes_masks:
             check_unmasked(logits)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -692,7 +692,7 @@ def cross_fitted(scaling, logits, labels, folds=10, seed=0):
     """
     if not isinstance(scaling, _Map):
         raise ValueError(f"scaling: expected a map such as TemperatureScaling(), got {scaling!r}")
-    logits, labels = as_cases(logits, labels)
+    logits, labels = as_labelled_logits(logits, labels)
     folds = check_count("folds", folds, minimum=2, maximum=len(logits))
     seed = check_count("seed", seed, minimum=0)
     fold = np.random.default_rng(seed).permutation(len(labels)) % folds

@@ -43,7 +43,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
-from mcunc._checks import as_cases, as_groups, check_count, check_finite_result
+from mcunc._checks import as_groups, as_labelled_logits, check_count, check_finite_result
 from mcunc.calibration import BinTable, CalibrationNull, bin_index, bin_table, calibration_null
 from mcunc.recalibration import COLD, EQUAL, HOT, _best_temperature, _gaps
 
@@ -334,7 +334,7 @@ def report(logits, labels, bins=15, seed=0, groups=None):
 
     Introduced in chapter 1 of the book.
     """
-    logits, labels = as_cases(logits, labels)
+    logits, labels = as_labelled_logits(logits, labels)
     bins = check_count("bins", bins, maximum=MOST_BINS)
     seed = check_count("seed", seed, minimum=0)
     cases, classes = logits.shape

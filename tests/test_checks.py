@@ -9,9 +9,9 @@ from scipy.special import softmax
 
 from mcunc._checks import (
     as_array,
-    as_cases,
     as_classes,
     as_floats,
+    as_labelled_logits,
     as_labels,
     as_logits,
     as_outcomes,
@@ -109,11 +109,11 @@ def masked():
 
 
 def test_masked_classes_are_taken():
-    logits, labels = as_cases(masked(), Y)
+    logits, labels = as_labelled_logits(masked(), Y)
     assert np.isneginf(logits).any()
     assert (labels == Y).all()
     one_left = np.where(np.arange(3) == Y[:, None], Z, -np.inf)
-    assert (as_cases(one_left, Y)[0] == one_left).all()
+    assert (as_labelled_logits(one_left, Y)[0] == one_left).all()
     refused(lambda: check_unmasked(logits), "^logits: .*-inf.*TemperatureScaling")
     check_unmasked(Z)
 
@@ -121,7 +121,10 @@ def test_masked_classes_are_taken():
 def test_impossible_labels_are_refused():
     logits = Z.copy()
     logits[[4, 7], Y[[4, 7]]] = -np.inf
-    refused(lambda: as_cases(logits, Y), r"^logits: .*label itself in 2 rows.*row 4 .*np\.maximum")
+    refused(
+        lambda: as_labelled_logits(logits, Y),
+        r"^logits: .*label itself in 2 rows.*row 4 .*np\.maximum",
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,7 +134,7 @@ def test_impossible_labels_are_refused():
 def test_other_infinities_are_refused(value, message):
     logits = masked()
     logits[7] = value
-    assert "7" in refused(lambda: as_cases(logits, Y), f"^logits: .*{message}")
+    assert "7" in refused(lambda: as_labelled_logits(logits, Y), f"^logits: .*{message}")
 
 
 # Logits of other shapes -----------------------------------------------------------------------
@@ -156,7 +159,7 @@ def test_the_recipe_for_pixels_works():
     assert "np.moveaxis(logits, 1, -1).reshape(-1, logits.shape[1])[keep]" in message
     assert "keep = labels.ravel() != 255" in message
     keep = labels.ravel() != 255
-    rows, classes = as_cases(
+    rows, classes = as_labelled_logits(
         np.moveaxis(logits, 1, -1).reshape(-1, logits.shape[1])[keep], labels.ravel()[keep]
     )
     assert len(rows) == 2 * 3 * 5
@@ -170,7 +173,7 @@ def test_the_recipe_for_sequences_works():
     message = refused(lambda: as_logits("logits", logits), "^logits: .*sequences")
     assert "logits.reshape(-1, logits.shape[-1])[keep]" in message
     keep = labels.ravel() >= 0
-    rows, _ = as_cases(logits.reshape(-1, logits.shape[-1])[keep], labels.ravel()[keep])
+    rows, _ = as_labelled_logits(logits.reshape(-1, logits.shape[-1])[keep], labels.ravel()[keep])
     assert (rows[4] == logits[1, 0]).all()
 
 
@@ -218,7 +221,7 @@ def test_other_shapes_are_refused(shape):
 )
 def test_labels_in_every_shape_that_leaves_no_doubt(labels):
     assert (as_classes("labels", labels, 30, 3) == Y).all()
-    assert (as_cases(Z, labels)[1] == Y).all()
+    assert (as_labelled_logits(Z, labels)[1] == Y).all()
 
 
 def test_one_column_is_no_one_hot_row():
@@ -252,12 +255,12 @@ def test_one_column_is_no_one_hot_row():
     ],
 )
 def test_other_labels_are_refused_with_the_cure(labels, message):
-    refused(lambda: as_cases(Z, labels), f"^labels: .*{message}")
+    refused(lambda: as_labelled_logits(Z, labels), f"^labels: .*{message}")
 
 
 def test_minus_one_and_one_are_recoded():
     signs = np.where(Y == 0, -1, 1)
-    refused(lambda: as_cases(Z[:, :2], signs), r"^labels: .*\(labels \+ 1\) // 2")
+    refused(lambda: as_labelled_logits(Z[:, :2], signs), r"^labels: .*\(labels \+ 1\) // 2")
 
 
 @pytest.mark.parametrize("check", [as_outcomes, as_labels])
