@@ -47,7 +47,7 @@ book: env ## execute every chapter afresh and render _build/html
 test: env lint unit notebooks-check pages ## lint, unit tests, chapters, rendered pages
 
 unit: env
-	$(BIN)/pytest -q -n 2 --dist loadfile tests --ignore=tests/test_pages.py
+	$(BIN)/pytest -q -n 2 --dist loadfile tests --ignore=tests/book/test_pages.py
 
 notebooks-check: env
 	$(BIN)/pytest -q -n 2 --dist loadfile --nbval --nbval-current-env \
@@ -58,7 +58,7 @@ portable: env ## unit tests and chapters, computed as other processors would
 	@$(BIN)/python tests/portable.py $(PORTABLE)
 
 pages: env $(PAGE)
-	$(BIN)/pytest -q tests/test_pages.py
+	$(BIN)/pytest -q tests/book/test_pages.py
 
 $(PAGE): $(SOURCES)
 	@$(MAKE) --no-print-directory book

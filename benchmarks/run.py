@@ -59,8 +59,7 @@ def repeated_least_squares():
         ends = fit_repeated(X, Y).interval()
         np.testing.assert_allclose(ends[:SAMPLE], list(peer(X)), rtol=1e-8, atol=1e-10)
         ours, theirs = minimums(
-            lambda X=X: fit_repeated(X, Y).interval(),
-            lambda X=X: list(peer(X)),
+            lambda X=X: fit_repeated(X, Y).interval(), lambda X=X: list(peer(X))
         )
         what = f"{SETS:,} data sets, n = {ROWS}, k = 2, t intervals: {name}"
         scaled = theirs * SETS / SAMPLE
@@ -188,10 +187,7 @@ def null():
     np.testing.assert_allclose(calibration_null(confidence).mean, np.mean(list(peer())), rtol=0.05)
     ours, theirs = minimums(lambda: calibration_null(confidence).ece, lambda: list(peer()))
     what = "null of the ECE, 10,000 cases × 1,000 draws"
-    return [
-        row(what, ours, goal=0.3),
-        row(what, ours, "numpy, a draw at a time", theirs),
-    ]
+    return [row(what, ours, goal=0.3), row(what, ours, "numpy, a draw at a time", theirs)]
 
 
 def temperature():

@@ -10,7 +10,15 @@ from importlib.metadata import PackageNotFoundError, version
 _SUBMODULES = (
     *("birdwatch", "calibration", "cam", "comparison", "conformal", "corruption", "data"),
     *("dropout", "experiments", "linear", "logistic", "networks", "ood", "photograph", "plot"),
-    *("posterior", "predictive", "recalibration", "recorded", "reporting", "selective"),
+    *(
+        "posterior",
+        "predictive",
+        "pretrained",
+        "recalibration",
+        "recorded",
+        "reporting",
+        "selective",
+    ),
     "training",
 )
 

@@ -1,12 +1,13 @@
 """Command line: ``python -m mcunc report FILE`` and ``python -m mcunc run NAME``."""
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 
 import mcunc
-from mcunc._files import whole
-from mcunc._tables import RULES, read_table
+from mcunc._internal.files import atomic_write
+from mcunc._internal.tables import RULES, read_table
 
 ABOUT = "Judge your own classifier, or repeat a recorded run of the book about uncertainty."
 PAGES = (".png", ".pdf", ".svg")
@@ -35,7 +36,7 @@ def _network(*choices):
     return {"network": {"choices": choices, "help": "(default: efficientnet_lite0)"}}
 
 
-RUNS = {  # name: function of `mcunc.experiments`, options beside --seed and --folder
+RUNS = {  # name: function of `mcunc.runs`, options beside --seed and --folder
     "calibration": (
         "run_calibration",
         {
@@ -72,6 +73,13 @@ RUNS = {  # name: function of `mcunc.experiments`, options beside --seed and --f
     "birdwatch-dropout": ("run_birdwatch", {}),
     "birds-pretrained": ("run_pretrained", {}),
     "birds-heads": ("run_heads", {}),
+}  # fmt: skip
+MODULES = {
+    "run_calibration": "calibration_cifar", "run_trucks": "trucks", "run_uci": "uci",
+    "run_birds": "birds", "run_pretrained": "birds", "run_tuning": "birds_sweep",
+    "run_repeated": "birds_sweep", "run_posterior": "posterior_methods",
+    "run_sisters": "dropout_sisters", "run_spread": "dropout_spread",
+    "run_birdwatch": "birdwatch_dropout", "run_heads": "birds_probes",
 }  # fmt: skip
 SHARED = ("birds", "birds-tuning", "birds-repeated")  # that several processes may make together
 
@@ -119,7 +127,7 @@ def _write(found, target):
     matplotlib.use("Agg")  # draws without a window
     page = found.page()
     try:
-        with whole(target) as part:
+        with atomic_write(target) as part:
             page.savefig(part, format=target.suffix[1:].lower())
     finally:
         mcunc.plot.plt.close(page)
@@ -131,15 +139,17 @@ def _run(given):
     if "drop" in said and said.get("arm", "standard") == "standard":
         given.parser.error("--drop: the standard network has no dropout; name another --arm")
     sets = [{"name": one} for one in said.pop("set", SETS)] if name == "uci" else [{}]
-    from mcunc import _parallel  # needs torch, which the report does without
+    from mcunc._internal import distributed  # needs torch, which the report does without
 
     # Processes that torchrun started meet once, not once for each seed.
-    with _parallel.joined(said.get("device", "cpu")) as device:
-        if _parallel.place()[1] > 1 and name not in SHARED:
+    with distributed.joined(said.get("device", "cpu")) as device:
+        if distributed.rank_and_world_size()[1] > 1 and name not in SHARED:
             raise ValueError(f"{name}: is made by one process; run it without torchrun")
         if "device" in RUNS[name][1]:
             said["device"] = device
-        function = getattr(mcunc.experiments, RUNS[name][0])
+        function = getattr(
+            importlib.import_module(f"mcunc.runs.{MODULES[RUNS[name][0]]}"), RUNS[name][0]
+        )
         for seed in seeds:
             for one in sets:
                 print(function(**one, **said, seed=seed), flush=True)
@@ -184,7 +194,9 @@ def _add_runs(run):
     runs = run.add_subparsers(dest="run", metavar="NAME", required=True)
     for name, (function, options) in RUNS.items():
         one = runs.add_parser(name, argument_default=argparse.SUPPRESS, help=f"{_flags(options)}")
-        one.description = f"The docstring of mcunc.experiments.{function} says what the run does."
+        one.description = (
+            f"The docstring of mcunc.runs.{MODULES[function]}.{function} says what the run does."
+        )
         one.add_argument(
             "--seed", type=int, nargs="+", default=[0], help="make a run with each (default: 0)"
         )

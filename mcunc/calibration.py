@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import log_softmax
+from scipy.special import entr, log_softmax
 
-from mcunc._checks import (
+from mcunc._internal.checks import (
     as_array,
     as_classes,
     as_floats,
@@ -876,3 +876,20 @@ def _redraw(block, cell, counts, rng):
     for ends, mine in zip(cumulative, cell, strict=True):
         label = np.searchsorted(ends, rng.random(rows), side="right")
         counts.ravel()[mine[label] + offset] += 1  # one cell per draw: none is hit twice
+
+
+def excess_loss(log_probs, posterior):
+    r"""Expected log loss above that of the truth, in nats: KL(posterior || prediction).
+
+    .. math:: \sum_s p(s \mid x) \big(\log p(s \mid x) - \log q(s \mid x)\big)
+
+    Parameters
+    ----------
+    log_probs : (..., N, K) array, log q
+    posterior : (N, K) array, p
+
+    Returns
+    -------
+    (..., N) array
+    """
+    return -entr(posterior).sum(axis=-1) - (posterior * log_probs).sum(axis=-1)

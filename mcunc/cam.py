@@ -21,8 +21,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mcunc._checks import as_array, as_classes, check_count
-from mcunc._inputs import (
+from mcunc._internal.checks import as_array, as_classes, check_count
+from mcunc._internal.inference import (
     as_network,
     as_pictures,
     batches,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from mcunc._checks import as_array, check_fraction
+from mcunc._internal.checks import as_array, check_fraction
 
 
 class MeanDifference(NamedTuple):

@@ -16,8 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from mcunc._checks import as_array, as_classes, check_choice, check_count, check_fraction, share_of
-from mcunc._streams import stream
+from mcunc._internal.checks import (
+    as_array,
+    as_classes,
+    check_choice,
+    check_count,
+    check_fraction,
+    share_of,
+)
+from mcunc._internal.seeds import derive_seed
 from mcunc.calibration import _as_rows, _check_rows
 
 SCORES = ("plain", "adaptive")
@@ -223,7 +230,7 @@ def _class_scores(probs, score, seed, purpose):
     seed = check_count("seed", seed, minimum=0)
     if score == "plain":
         return 1 - probs
-    u = np.random.default_rng(stream(seed, purpose)).random((len(probs), 1))
+    u = np.random.default_rng(derive_seed(seed, purpose)).random((len(probs), 1))
     order = np.argsort(-probs, axis=1, kind="stable")
     falling = np.take_along_axis(probs, order, axis=1)
     scores = np.empty_like(probs)

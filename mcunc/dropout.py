@@ -23,8 +23,8 @@ from torch.overrides import TorchFunctionMode
 from torch.random import fork_rng
 from torch.utils._pytree import tree_leaves
 
-from mcunc._checks import check_choice, check_count, check_from_zero
-from mcunc._inputs import (
+from mcunc._internal.checks import check_choice, check_count, check_from_zero
+from mcunc._internal.inference import (
     as_cases,
     as_network,
     batches,
@@ -34,7 +34,7 @@ from mcunc._inputs import (
     not_taken,
     seed_noise,
 )
-from mcunc._replay import DROPOUTS, Passes
+from mcunc._internal.replay import DROPOUTS, Passes
 
 _CONVOLUTIONS = {
     **{nn.Conv1d: nn.Dropout1d, nn.ConvTranspose1d: nn.Dropout1d},

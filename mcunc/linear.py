@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 from scipy.linalg import solve_triangular
 
-from mcunc._checks import (
+from mcunc._internal.checks import (
     as_array,
     as_columns,
     as_design,

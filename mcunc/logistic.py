@@ -18,7 +18,7 @@ from scipy.linalg import solve_triangular
 from scipy.optimize import linprog
 from scipy.special import expit
 
-from mcunc._checks import (
+from mcunc._internal.checks import (
     as_array,
     as_columns,
     as_design,

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mcunc._checks import as_array, check_choice, check_count
-from mcunc._inputs import evaluating
+from mcunc._internal.checks import as_array, check_choice, check_count
+from mcunc._internal.inference import evaluating
 
 _MODULES = ("relu", "tanh")
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from scipy.stats import rankdata
 
-from mcunc._checks import (
+from mcunc._internal.checks import (
     as_array,
     as_columns,
     as_design,

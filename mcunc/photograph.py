@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mcunc import cam, dropout, predictive
-from mcunc._checks import check_count
-from mcunc._photographs import black_bars, to_square
+from mcunc._internal.checks import check_count
+from mcunc.data.images import black_bars, to_square
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # none that runs a program
 ORIENTATION = 0x0112  # of EXIF

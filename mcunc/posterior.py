@@ -14,7 +14,13 @@ import numpy as np
 import torch
 from torch.func import functional_call, jacrev, vmap
 
-from mcunc._checks import as_array, check_choice, check_count, check_fraction, check_positive
+from mcunc._internal.checks import (
+    as_array,
+    check_choice,
+    check_count,
+    check_fraction,
+    check_positive,
+)
 from mcunc.networks import ParallelMLP
 
 

@@ -37,7 +37,7 @@ from functools import cached_property
 import numpy as np
 from scipy.special import entr, softmax
 
-from mcunc._checks import (
+from mcunc._internal.checks import (
     as_array,
     as_floats,
     as_logits,

@@ -30,7 +30,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression, minimize
 from scipy.special import expit, logsumexp, softmax
 
-from mcunc._checks import (
+from mcunc._internal.checks import (
     as_classes,
     as_labelled_logits,
     as_logits,

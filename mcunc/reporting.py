@@ -43,7 +43,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
-from mcunc._checks import as_groups, as_labelled_logits, check_count, check_finite_result
+from mcunc._internal.checks import as_groups, as_labelled_logits, check_count, check_finite_result
 from mcunc.calibration import BinTable, CalibrationNull, bin_index, bin_table, calibration_null
 from mcunc.recalibration import COLD, EQUAL, HOT, _best_temperature, _gaps
 

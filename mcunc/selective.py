@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mcunc._checks import (
+from mcunc._internal.checks import (
     as_array,
     as_labels,
     as_outcomes,

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mcunc import _checkpoint, _parallel
-from mcunc._checks import (
+from mcunc._internal import checkpoint as checkpoints
+from mcunc._internal import distributed
+from mcunc._internal.checks import (
     as_classes,
     check_choice,
     check_count,
@@ -21,7 +22,7 @@ from mcunc._checks import (
     check_from_zero,
     check_positive,
 )
-from mcunc._inputs import (
+from mcunc._internal.inference import (
     as_cases,
     as_input,
     as_network,
@@ -249,7 +250,7 @@ def fit_minibatches(
         nesterov=recipe.momentum > 0, weight_decay=recipe.weight_decay,
     )  # fmt: skip
     run = _identity(recipe, seed, images, labels, augment, masks, setting)
-    history = _checkpoint.resume(checkpoint, run, network, optimiser)
+    history = checkpoints.resume(checkpoint, run, network, optimiser)
     steps = -(-len(images) // recipe.batch_size)
     bar = tqdm(
         total=recipe.epochs * steps, initial=len(history) * steps, unit="batch", disable=None
@@ -264,9 +265,9 @@ def fit_minibatches(
             )  # fmt: skip
             row |= _watched(watch, network)
             history.append({"epoch": epoch + 1, **row, "seconds": perf_counter() - begin})
-            if _parallel.place()[0] == 0:
-                _checkpoint.save(checkpoint, run, network, optimiser, history)
-            _parallel.wait()
+            if distributed.rank_and_world_size()[0] == 0:
+                checkpoints.save(checkpoint, run, network, optimiser, history)
+            distributed.barrier()
     network.eval()
     return history
 
@@ -463,7 +464,7 @@ def _one_epoch(network, optimiser, images, labels, recipe, augment, key, bar, ma
             if key[1] < round(recipe.halved * recipe.epochs):
                 batch = _half(batch)
             optimiser.zero_grad()
-            mine = _parallel.part(len(chosen))
+            mine = distributed.shard(len(chosen))
             draws = nullcontext() if masks is None else masks(step, mine.start, len(batch[mine]))
             with draws:
                 x = as_input(batch[mine], network).contiguous(memory_format=layout)
@@ -514,7 +515,7 @@ def _backward(network, batch, target, cases):
             output = network(batch)
         logits = logits_in(output, len(batch))
         loss = torch.nn.functional.cross_entropy(logits, target) * (len(batch) / cases)
-    if loss.isfinite() or _parallel.place()[1] > 1:  # else the caller raises
+    if loss.isfinite() or distributed.rank_and_world_size()[1] > 1:  # else the caller raises
         with differentiating():
             loss.backward()
     return torch.stack([loss.detach().float(), (logits.argmax(dim=1) == target).sum()])
@@ -522,13 +523,13 @@ def _backward(network, batch, target, cases):
 
 def _share(network, found):
     """Add gradients and counts of all processes; where one had no case, its gradient is 0."""
-    if _parallel.place()[1] == 1:
+    if distributed.rank_and_world_size()[1] == 1:
         return
     trained = [p for p in network.parameters() if p.requires_grad]
     for parameter in trained:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    _parallel.add_up([found, *(parameter.grad for parameter in trained)])
+    distributed.sum_over_processes([found, *(parameter.grad for parameter in trained)])
 
 
 def _watched(watch, network):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mcunc import data, networks, training
-from mcunc._birds_run import Setting
+from mcunc.pretrained import Setting
 
 RECIPE = training.Recipe(2, 16, 0.05, keep_statistics=True)
 

@@ -13,8 +13,9 @@ import torch._dynamo  # which an optimiser would import in every process
 from torch import nn
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from mcunc import _parallel
+from mcunc._internal import distributed
 from mcunc.dropout import keyed_masks, with_dropout
+from mcunc.runs import common
 from mcunc.training import Recipe, fit_minibatches
 
 
@@ -41,9 +42,9 @@ def train(checkpoint=None, watch=None, device="cpu", masks=True):
 def train_and_resume(folder):
     """What each of torchrun's processes does; it leaves its results in the folder."""
     torch.set_num_threads(1)
-    with _parallel.joined() as device:
-        rank, count = _parallel.place()
-        found = {"count": count, "command": _parallel.provenance("birds", 0, device)["command"]}
+    with distributed.joined() as device:
+        rank, count = distributed.rank_and_world_size()
+        found = {"count": count, "command": common.provenance("birds", 0, device)["command"]}
         for name, checkpoint in (("begun", None), ("resumed", folder / "run.pt")):
             network, history = train(checkpoint, device=device)
             found[name] = network.state_dict(), history

@@ -23,7 +23,7 @@ from torch.nn.utils import prune
 from torchvision import models, ops
 
 from mcunc import dropout
-from mcunc._replay import Passes
+from mcunc._internal.replay import Passes
 from mcunc.dropout import pass_masks, sample_logits, sample_outputs, with_dropout
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")

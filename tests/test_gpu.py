@@ -8,8 +8,10 @@ import torch
 from small_birds import SMALL
 from torch import nn
 
-from mcunc import _birds_run, _parallel, cam, networks, photograph, recorded, training
+from mcunc import cam, networks, photograph, recorded, training
+from mcunc._internal import distributed
 from mcunc.dropout import keyed_masks, pass_masks, sample_logits, with_dropout
+from mcunc.runs import birds as birds_run
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
@@ -131,15 +133,15 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch):
 
 def test_a_run_of_birds_names_the_gpu(tmp_path):
     given_ = {"network": "tiny", "arm": "last", "folder": tmp_path, "device": "cuda"} | SMALL
-    run = recorded.load(_birds_run.run_birds(**given_))
+    run = recorded.load(birds_run.run_birds(**given_))
     assert run.record["gpu"] == torch.cuda.get_device_name()
     assert run.record["command"].endswith("--device cuda")
     assert np.isfinite(run["log_probs"]).all()
-    again = recorded.load(_birds_run.run_birds(**given_))
+    again = recorded.load(birds_run.run_birds(**given_))
     np.testing.assert_allclose(again["off_log_probs"], run["off_log_probs"], atol=0.05)
 
 
 def test_alone_there_is_one_process():
-    with _parallel.joined("cuda") as device:
+    with distributed.joined("cuda") as device:
         assert device == "cuda"
-        assert _parallel.place() == (0, 1)
+        assert distributed.rank_and_world_size() == (0, 1)

@@ -526,9 +526,7 @@ def test_fit_repeated_on_anything(data):
         X = np.stack([X] * T)
     n, k = X.shape[-2:]
     good = arguments(
-        X=st.just(X),
-        Y=vectors(T * n).map(lambda v: v.reshape(T, n)),
-        noise_variance=MAYBE_VARIANCE,
+        X=st.just(X), Y=vectors(T * n).map(lambda v: v.reshape(T, n)), noise_variance=MAYBE_VARIANCE
     )
     given_ = data.draw(good)
     fits = finite_or_named(lambda: fit_repeated(**given_), ["X", "Y", "noise_variance"])

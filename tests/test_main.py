@@ -20,9 +20,13 @@ import pytest
 mpl.use("Agg")
 
 import mcunc
-from mcunc import _birds_run, _birds_trials, _parallel, _tables, _uci_run, recorded
+from mcunc import recorded
 from mcunc.__main__ import RUNS, main
-from mcunc._tables import read_table
+from mcunc._internal import distributed, tables
+from mcunc._internal.tables import read_table
+from mcunc.runs import birds as birds_run
+from mcunc.runs import birds_sweep
+from mcunc.runs import uci as uci_run
 
 RNG = np.random.default_rng(0)
 LOGITS = 2 * RNG.normal(size=(80, 3))
@@ -425,7 +429,7 @@ def test_labels_and_logits_can_be_named(name, undrawn, capsys):
 def test_the_rules_are_in_the_help(capsys):
     with pytest.raises(SystemExit):
         run("report", "--help")
-    assert _tables.RULES in capsys.readouterr().out
+    assert tables.RULES in capsys.readouterr().out
 
 
 def test_alone_it_prints_help(capsys):
@@ -524,10 +528,10 @@ def test_the_functions_take_what_the_options_say():
 def test_the_choices_are_those_that_the_runs_know():
     """They are written out, so that --help needs no torch."""
     for name, option, known in [
-        ("birds", "network", _birds_run.SETTINGS), ("birds", "arm", _birds_run.ARMS),
-        ("birds-tuning", "network", _birds_trials.TRIALS),
-        ("birds-repeated", "network", _birds_trials.CONTESTS), ("uci", "set", mcunc.data.UCI),
-        ("uci", "protocol", _uci_run.PROTOCOLS),
+        ("birds", "network", birds_run.SETTINGS), ("birds", "arm", birds_run.ARMS),
+        ("birds-tuning", "network", birds_sweep.TRIALS),
+        ("birds-repeated", "network", birds_sweep.CONTESTS), ("uci", "set", mcunc.data.UCI),
+        ("uci", "protocol", uci_run.PROTOCOLS),
     ]:  # fmt: skip
         assert sorted(RUNS[name][1][option]["choices"]) == sorted(known)
 
@@ -620,7 +624,7 @@ def test_the_run_on_birds_is_given_all_that_was_said(said):
 @pytest.mark.parametrize("name", ["calibration", "uci", "posterior"])
 def test_what_one_process_makes_is_not_made_by_several(name, monkeypatch, capsys):
     """Each would write the same file, and begin from the same weights for nothing."""
-    monkeypatch.setattr(_parallel, "place", lambda: (1, 2))
+    monkeypatch.setattr(distributed, "place", lambda: (1, 2))
     assert main(["run", name]) == 2
     expected = f"mcunc: {name}: is made by one process; run it without torchrun\n"
     assert capsys.readouterr().err == expected
@@ -634,7 +638,7 @@ def test_processes_of_torchrun_meet_once_for_all_seeds(said, monkeypatch):
         met.append(device)
         yield f"{device}:1"
 
-    monkeypatch.setattr(_parallel, "joined", joined)
+    monkeypatch.setattr(distributed, "joined", joined)
     assert main(["run", "birds", "--seed", "0", "1", "2", "--device", "cuda"]) == 0
     assert met == ["cuda"]
     assert [(g["seed"], g["device"]) for _, g in said] == [(seed, "cuda:1") for seed in range(3)]

@@ -250,10 +250,7 @@ def test_infinite_scores_rank_beyond_all_others(known, novel, share):
             lambda: Mahalanobis().fit(np.ones((4, 1)), [1, 1, 3, 3]),
             r"labels: must be 0, 1, .* 2 different ones from 1 to 3; pass np\.unique\(labels, ret",
         ),
-        (
-            lambda: Mahalanobis().fit(np.ones((3, 1)), [0, 0, 1]),
-            "labels: class 1 has a single",
-        ),
+        (lambda: Mahalanobis().fit(np.ones((3, 1)), [0, 0, 1]), "labels: class 1 has a single"),
         (lambda: Mahalanobis().fit(np.ones((3, 1)), [0, 0]), "labels: has 2 values"),
     ],
 )

@@ -34,7 +34,7 @@ BY_CASE = (
 )
 OF_VALUES = ("mean", "epistemic", "aleatoric", "variance", "mean_error", "variance_error")
 ONE_DRAW_IS_ENOUGH = {
-    *("mean", "predictive_entropy", "expected_entropy", "mutual_information", "aleatoric"),
+    *("mean", "predictive_entropy", "expected_entropy", "mutual_information", "aleatoric")
 }
 
 

@@ -250,14 +250,14 @@ def test_a_killed_run_resumes_to_the_same_bits(build, epoch, when, tmp_path, mon
             tick()
         return accuracy(network)
 
-    save = training._checkpoint.save
+    save = training.checkpoints.save
 
     def saving(*run):
         save(*run)
         if when == "after saving":
             tick()
 
-    monkeypatch.setattr(training._checkpoint, "save", saving)
+    monkeypatch.setattr(training.checkpoints, "save", saving)
     with pytest.raises(Killed):
         fit(build(), tmp_path / "killed.pt", augment=augment, watch=watch)
     torch.rand(3)  # what the global generator did meanwhile makes no difference
@@ -659,10 +659,7 @@ def test_a_network_learns_what_can_be_learnt():
         ({"labels": LABELS - 100}, "labels: run from -100 to -97"),  # torch would ignore -100
         ({"labels": LABELS + 0.5}, "labels: must be whole numbers"),
         ({"labels": LABELS[:-1]}, "labels: has 36 values for 37 cases"),
-        (
-            {"labels": np.full((37, 4), 0.25)},
-            r"labels: .*\(soft labels",
-        ),
+        ({"labels": np.full((37, 4), 0.25)}, r"labels: .*\(soft labels"),
         ({"images": IMAGES.astype(int)}, "images: expected .*uint8 or floats .*, got .* int64"),
         ({"images": np.full(IMAGES.shape, math.inf)}, "images: contains NaN or infinity"),
         ({"images": IMAGES[:0], "labels": LABELS[:0]}, "images: expected"),
@@ -1020,11 +1017,7 @@ def broken():
     ("network", "images", "message"),
     [
         (broken(), IMAGES, r"network: returns NaN or infinity; so does its 1\.weight"),
-        (
-            Wrapped(linear(), lambda z: z * math.nan),
-            IMAGES,
-            "network: .* from finite weights",
-        ),
+        (Wrapped(linear(), lambda z: z * math.nan), IMAGES, "network: .* from finite weights"),
         (linear(), np.full(IMAGES.shape, math.nan), "images: contains NaN or infinity"),
         (linear(), IMAGES.astype(int), "images: the network does not take .* int64 .*convert it"),
         (linear(), IMAGES[:, :2], r"images: the network does not take \(37, 2, 8, 8\)"),

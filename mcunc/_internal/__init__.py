@@ -1,0 +1,1 @@
+"""What the modules share and readers need not know."""

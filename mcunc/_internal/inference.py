@@ -1,0 +1,203 @@
+"""What functions that run a network do with its inputs and its mode."""
+
+from collections.abc import Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch.nn.parameter import is_lazy
+
+from mcunc._internal.checks import check_count
+
+_NUMBERS = {"cpu": 2**21, "cuda": 2**24}  # in a batch, where the caller names no size
+
+
+def as_network(network, runs=True):
+    """Return `network` if it is a torch module, and if it `runs` has weights that can be."""
+    if not isinstance(network, torch.nn.Module):
+        cure = "; pass its module()" if hasattr(network, "module") else ""
+        raise ValueError(f"network: expected a torch.nn.Module, got {type(network).__name__}{cure}")
+    for name, weight in network.named_parameters() if runs else ():
+        if weight.is_meta or is_lazy(weight):
+            raise ValueError(
+                f"network: {name} has no numbers yet, as in lazy layers or on the device meta; "
+                "run the network on a batch or load its weights first"
+            )
+    return network
+
+
+def as_cases(x, name="x"):
+    """Return `x` as a tensor (N, ...) with at least one case."""
+    if np.ma.is_masked(x):
+        raise ValueError(f"{name}: has masked entries; remove or impute those first")
+    try:
+        if not torch.is_tensor(x):
+            x = torch.from_numpy(np.require(x, requirements=["C", "W"]))  # copied where it is not
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name}: expected a tensor or an array of numbers ({error})") from None
+    if x.layout is not torch.strided or x.is_meta:
+        cure = "holds no numbers (device meta)" if x.is_meta else "is sparse; pass x.to_dense()"
+        raise ValueError(f"{name}: {cure}")
+    if x.ndim < 2 or x.numel() == 0:
+        raise ValueError(f"{name}: expected at least one case (N, ...), got shape {tuple(x.shape)}")
+    return x.detach()
+
+
+def batches(x, batch_size, network):
+    """Yield the number of the first case and the input of each batch, as `as_input` makes it.
+
+    By default a batch holds about two million numbers, and eight times as many on a GPU.
+    """
+    device = device_of(network)
+    if batch_size is None:
+        batch_size = max(1, _NUMBERS.get(device.type, 2**21) * len(x) // x.numel())
+    batch_size = check_count("batch_size", batch_size)
+    for start in range(0, len(x), batch_size):
+        yield start, as_input(x[start : start + batch_size], network)
+
+
+def as_input(batch, network):
+    """What a network is fed, on its device: the one rule for every function that runs one.
+
+    Pictures (B, C, H, W) of uint8 become numbers from 0 to 1.  Floating-point numbers become the
+    type of the network's weights.  Other integers, such as those of words, stay as they are.
+    """
+    batch = batch.to(device_of(network))
+    if batch.ndim == 4 and batch.dtype == torch.uint8:
+        batch = batch.float() / 255
+    dtype = next((w.dtype for w in network.parameters() if w.is_floating_point()), None)
+    return batch.to(dtype) if batch.is_floating_point() and dtype else batch
+
+
+def as_pictures(x, name="x"):
+    """Return `x` as a tensor (N, C, H, W) of uint8 or finite floating-point numbers."""
+    x = as_cases(x, name)
+    cure = ""
+    if x.ndim == 3:
+        cure = f"; grey pictures need an axis for their channel, {name}[:, None]"
+    elif x.ndim == 4 and x.shape[3] in (1, 3, 4) and x.shape[1] > x.shape[3]:
+        cure = f"; bring the channels to the front, np.transpose({name}, (0, 3, 1, 2))"
+    elif x.ndim == 4 and (x.dtype == torch.uint8 or x.is_floating_point()):
+        if not x.isfinite().all():
+            raise ValueError(f"{name}: contains NaN or infinity")
+        return x
+    raise ValueError(
+        f"{name}: expected pictures (N, C, H, W), uint8 or floats in [0, 1], got "
+        f"{tuple(x.shape)} {str(x.dtype)[6:]}{cure}"
+    )
+
+
+def not_taken(name, x, error):
+    """The error to raise where a network runs into one of torch's on its input."""
+    cure = "" if x.is_floating_point() else "; convert it to floats, or to int64 for an embedding"
+    if x.is_floating_point() and "'indices'" in str(error):
+        cure = "; convert it to int64, which embeddings take"
+    return ValueError(
+        f"{name}: the network does not take {tuple(x.shape)} {str(x.dtype)[6:]} ({error}){cure}"
+    )
+
+
+@contextmanager
+def differentiating():
+    """Name the network where torch does not run it in training, or finds no gradient in it."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        alone = "more than 1 value" in str(error)
+        cure = "; choose a batch_size that leaves no single case over" if alone else ""
+        raise ValueError(f"network: cannot be differentiated ({error}){cure}") from error
+
+
+def forward(network, x, name="x", convert=False):
+    """The network's output for an input, and the memory format of pictures that it bears.
+
+    Channels last halves the time of a convolution on a CPU, but ``view`` fails on what comes of it.
+
+    Parameters
+    ----------
+    network : callable tensor -> anything; a module in evaluation mode, since it may run twice
+    x : tensor (B, ...)
+    name : str, of the argument that `x` comes from
+    convert : bool, to bring the network's weights into the format too
+    """
+    formats = (torch.channels_last, torch.contiguous_format)
+    for layout in formats if x.ndim == 4 else formats[1:]:
+        if convert:
+            network.to(memory_format=layout)
+        try:
+            return network(x.contiguous(memory_format=layout)), layout
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as error:
+            cause = error
+    raise not_taken(name, x, cause) from cause
+
+
+def logits_in(output, cases):
+    """The logits (B, K) in what a network returned for B cases.
+
+    A tensor; what is called "logits" in a dictionary or an object; or the only tensor (B, K) of a
+    tuple or a dictionary.  One logit for each case may come as (B,), and the logits of a single
+    case as (K,).
+    """
+    named = getattr(output, "logits", None)
+    if isinstance(output, Mapping):
+        named, parts = output.get("logits", named), list(output.values())
+    else:
+        parts = list(output) if isinstance(output, (tuple, list)) else [output]
+    parts = [part for part in (parts if named is None else [named]) if torch.is_tensor(part)]
+    if len(parts) == 1 and (cases == 1 or parts[0].numel() == cases) and parts[0].ndim < 2:
+        parts = [parts[0].reshape(cases, -1)]
+    rows = [p.flatten(1) for p in parts if p.ndim >= 2 and p.shape[2:].numel() == 1]
+    rows = [p for p in rows if len(p) == cases and p.numel() and p.is_floating_point()]
+    if len(rows) != 1:
+        found = tuple(output.shape) if torch.is_tensor(output) else type(output).__name__
+        if isinstance(output, Mapping):
+            found = f"{found} of {', '.join(map(str, output))}"
+        raise ValueError(
+            f"network: must return logits (B, K), one row per case, not {found}; wrap it in a "
+            "module that does"
+        )
+    return rows[0]
+
+
+def check_finite(network, x, logits, name="x"):
+    """Refuse logits that are not numbers, and name the cause; -inf may mask some of the classes."""
+    if not x.isfinite().all():
+        raise ValueError(f"{name}: contains NaN or infinity")
+    if logits.amax(dim=1).isfinite().all():
+        return
+    state = network.state_dict().items()
+    bad = [key for key, value in state if torch.is_tensor(value) and not value.isfinite().all()]
+    cause = f"; so does its {', '.join(bad[:3])}" if bad else " from finite weights and inputs"
+    raise ValueError(f"network: returns NaN or infinity{cause}")
+
+
+def device_of(network):
+    """The device of a network's weights; the CPU if it has none."""
+    weight = next(network.parameters(), None)
+    return torch.device("cpu") if weight is None else weight.device
+
+
+@contextmanager
+def evaluating(network):
+    """Evaluation mode without gradients, and afterwards every module in the mode it was in."""
+    training = [m for m in network.modules() if getattr(m, "training", False)]  # frozen: neither
+    for module in training:
+        module.training = False
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def seed_noise(seed, device):
+    """Seed what dropout and the like draw from, and no generator of another device."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)

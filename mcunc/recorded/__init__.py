@@ -1,0 +1,190 @@
+"""Long runs that were made once and ship with the package."""
+
+import json
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from mcunc._internal.checks import check_choice, check_count, check_folder
+from mcunc._internal.files import atomic_write
+
+FOLDER = Path(__file__).parent
+PUBLISHED = FOLDER / "published"
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """Arrays of a long run and where they come from.
+
+    Attributes
+    ----------
+    arrays : dict of name -> array
+    record : dict
+        Command, seed, data and its checksum, package versions, git revision, hours, scores.
+    """
+
+    arrays: dict
+    record: dict
+
+    def __getitem__(self, name):
+        """Array `name`; half-precision logits come as float64."""
+        try:
+            array = self.arrays[name]
+        except KeyError:
+            raise KeyError(f"{name!r}; there are {', '.join(self.arrays)}") from None
+        return array.astype(np.float64) if array.dtype == np.float16 else array
+
+
+def names():
+    """Names of the recorded runs that are here, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.npz"))
+
+
+def load(name):
+    """Load a recorded run.
+
+    Parameters
+    ----------
+    name : str
+        One of `names()`, or the path of an .npz file that ``python -m mcunc run`` wrote, with its
+        .json beside it.
+
+    Returns
+    -------
+    Recorded
+
+    Raises
+    ------
+    ValueError
+        Where there is no such run, or its files are damaged.
+    """
+    if not isinstance(name, (str, os.PathLike)):
+        raise ValueError(f"name: expected a name or a path, got {type(name).__name__}")
+    path = Path(name) if str(name).endswith(".npz") else FOLDER / f"{name}.npz"
+    beside = path.with_suffix(".json")
+    if not (os.path.isfile(path) and os.path.isfile(beside)):
+        there = ", ".join(names()) or "none"
+        raise ValueError(f"name: no recorded run {str(name)!r} with its .json; there are: {there}")
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = dict(file)
+        record = json.loads(beside.read_text(encoding="utf-8"))
+    except Exception as error:  # a damaged file, or one that holds objects instead of numbers
+        raise ValueError(
+            f"name: {path} or its .json is damaged ({error}); restore it or make the run again"
+        ) from error
+    return Recorded(arrays, record)
+
+
+def save(path, arrays, record):
+    """Write a run as `path` (.npz) with its record beside it (.json).
+
+    Both are written under other names first, so that a kill leaves what was there whole.
+
+    Parameters
+    ----------
+    path : path of the .npz file; its folder is made
+    arrays : dict of name -> array of numbers
+    record : dict of what JSON can hold
+
+    Raises
+    ------
+    ValueError
+        For another ending of the path, arrays of objects, or a record JSON cannot hold.
+    OSError
+        Where a file cannot be written.
+    """
+    if not (isinstance(path, (str, os.PathLike)) and str(path).endswith(".npz")):
+        raise ValueError(f"path: must end in .npz, got {path!r}")
+    if not isinstance(arrays, dict) or any(np.asarray(a).dtype.hasobject for a in arrays.values()):
+        raise ValueError("arrays: expected a dict of arrays of numbers, no objects")
+    try:
+        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"record: {error}; convert to what JSON can hold") from None
+    beside = Path(path).with_suffix(".json")
+    with (
+        atomic_write(beside) as part_beside,
+        atomic_write(path) as part,
+    ):  # the arrays get their name first
+        with part.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        part_beside.write_text(text, encoding="utf-8")
+
+
+def published(name):
+    """Numbers that others published, to set ours beside.
+
+    Parameters
+    ----------
+    name : {"uci"}
+
+    Returns
+    -------
+    dict; each column of a table says its source
+
+    Raises
+    ------
+    ValueError
+        For another name.
+    """
+    check_choice("name", name, sorted(path.stem for path in PUBLISHED.glob("*.json")))
+    return json.loads((PUBLISHED / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def file_name(run, seed):
+    """Name of the .npz file of a run: seed 0 has none of its own."""
+    return f"{run}.npz" if seed == 0 else f"{run}-seed{seed}.npz"
+
+
+def destination(run, seed, folder):
+    """The seed of a run, checked, and the path of its .npz file."""
+    seed = check_count("seed", seed, minimum=0)
+    return seed, Path(check_folder(folder)) / file_name(run, seed)
+
+
+def provenance(command, seed):
+    """Where a run comes from, for its record.
+
+    Parameters
+    ----------
+    command : str, what makes the run again
+    seed : int
+
+    Returns
+    -------
+    dict: command, seed, git revision, versions of Python and of the libraries, number of cores
+    """
+    return {
+        "command": command,
+        "seed": seed,
+        "git_revision": _revision(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in ("mcunc", "numpy", "scipy", "torch")},
+        "cpu_cores": os.cpu_count(),
+    }
+
+
+def _revision():
+    """Git revision of this source tree, "-dirty" after it where files differ; None without one."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():  # installed; a repository further up is somebody else's
+        return None
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        git = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    except OSError:  # no git
+        return None
+    return git.stdout.strip() or None
+
+
+def _version(name):
+    try:
+        return version(name)
+    except PackageNotFoundError:  # a source tree that was never installed
+        return None

@@ -1,0 +1,260 @@
+"""Training on photographs of birds, from the command to the file, on a few made-up pictures."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import log_softmax
+from small_birds import FEW, RECIPE, SMALL, TINY
+
+from mcunc import data, networks, predictive, recorded, training
+from mcunc._internal import weight_deltas
+from mcunc.runs import birds as birds_run, birds_probes
+from mcunc.pretrained import SETTINGS, photograph_network as network_of
+from mcunc.runs.birds import ARMS, run_birds
+from mcunc.dropout import keyed_masks, sample_logits
+
+
+@cache
+def built(name, arm):
+    """A network of the book, for several tests to look at."""
+    return network_of(SETTINGS[name], arm, 0.2, 5, seed=3).eval()
+
+
+def places(network):
+    kinds = torch.nn.modules.dropout._DropoutNd
+    return [k for k, m in network.named_modules() if isinstance(m, kinds) and m.p > 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "all_"), [("googlenet", 12, 57), ("efficientnet_lite0", 13, 49)]
+)
+def test_dropout_is_where_the_arm_says(name, last, all_):
+    """GoogLeNet has 57 convolutions, six in a block; Lite0 49, three in a block; and the head."""
+    if name == "efficientnet_lite0":
+        pytest.importorskip("efficientnet_lite_pytorch")
+    found = {arm: places(built(name, arm)) for arm in ARMS}
+    assert [len(found[arm]) for arm in ARMS] == [0, 1, last + 1, all_ + 1]
+    for arm in ARMS[1:]:
+        assert found[arm][-1] == "head.dropout"
+    assert set(found["last"]) < set(found["everywhere"])
+
+
+def test_all_arms_begin_with_the_same_weights():
+    x = torch.rand(2, 3, 64, 64)
+    first = built("googlenet", "standard")(x)
+    for arm in ARMS[1:]:
+        torch.testing.assert_close(built("googlenet", arm)(x), first)
+
+
+def test_settings_are_sound():
+    for setting in SETTINGS.values():
+        assert isinstance(setting.recipe, training.Recipe)
+    assert SETTINGS["googlenet"].recipe.keep_statistics is False  # which have yet to be learned
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_the_run_from_end_to_end(arm, tmp_path):
+    path = run_birds("tiny", arm, 0.3, seed=2, folder=tmp_path, **SMALL)
+    run = recorded.load(path)
+    _, test = data.cub200_split(FEW.labels, 2)
+    np.testing.assert_array_equal(run["cases"], test)
+    np.testing.assert_array_equal(run["labels"], FEW.labels[test])
+    assert run["history"].shape == (2, 4)
+    network = network_of(TINY, arm, 0.3, 5, seed=2).eval()
+    saved = torch.load(next(tmp_path.glob("*.pt")), weights_only=True)
+    network.load_state_dict(saved["network"])
+    logits = training.predict_logits(network, FEW.images[test])
+    assert_allclose(run["off_log_probs"], log_softmax(logits, axis=1), atol=0.01)
+    train, _ = data.cub200_split(FEW.labels, 2)
+    log_probs = log_softmax(training.predict_logits(network, FEW.images[train]), axis=1)
+    own = -log_probs[np.arange(90), FEW.labels[train]].mean()
+    assert run["learned_loss"] == pytest.approx(own, abs=1e-4)
+    right = log_probs.argmax(axis=1) == FEW.labels[train]
+    assert run["learned_accuracy"] == pytest.approx(right.mean())
+    assert ("--drop" in run.record["command"]) == (arm != "standard")
+    if arm == "standard":
+        assert "log_probs" not in run.arrays
+        return
+    summary = predictive.summarise_classes(logits=sample_logits(network, FEW.images[test], 6))
+    assert_allclose(np.exp(run["log_probs"]), summary.mean, atol=0.01)
+    assert_allclose(run["mutual_information"], summary.mutual_information, atol=0.01)
+    probs = np.exp(run["label_log_probs"]).mean(axis=0)
+    assert_allclose(-np.log(probs).mean(), run["loss_of_draws"][-1], atol=0.01)
+    own = -run["log_probs"][np.arange(10), FEW.labels[test]].mean()
+    assert run["loss_of_draws"][-1] == pytest.approx(own, abs=0.01)
+    assert run.record["command"].startswith(f"python -m mcunc run birds --network tiny --arm {arm}")
+
+
+def test_the_command_tells_processes_and_device(monkeypatch):
+    """BatchNorm that learns sees in each process its own part of a batch."""
+    run = birds_run.Run("tiny", "standard", 0.0, 32, RECIPE, False, 1, 1, TINY)
+    assert " run birds --network tiny " in birds_run._record(run, [], "cpu")["command"]
+    monkeypatch.setattr(birds_run._parallel, "place", lambda: (0, 3))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    record = birds_run._record(run, [], "cuda:1")
+    assert record["gpu"] == "GPU 1"
+    command = record["command"]
+    assert command.startswith("torchrun --nproc-per-node 3 -m mcunc run birds --network tiny ")
+    assert command.endswith(" --seed 1 --device cuda")
+
+
+def test_the_inner_split_leaves_the_tenth_alone(tmp_path, monkeypatch):
+    seen = []
+    original = training.fit_minibatches
+
+    def fit(network, images, labels, *options):
+        seen.append(images)
+        return original(network, images, labels, *options)
+
+    monkeypatch.setattr(training, "fit_minibatches", fit)
+    inner = recorded.load(run_birds("tiny", inner=True, folder=tmp_path, epochs=1, **SMALL))
+    train, test = data.cub200_split(FEW.labels, 0)
+    assert set(inner["cases"].tolist()) < set(train)
+    judged = {picture.tobytes() for picture in FEW.images[test]}
+    assert not any(picture.tobytes() in judged for picture in seen[0])
+    assert len(seen[0]) + len(inner["cases"]) == len(train)
+    assert "--inner" in inner.record["command"]
+    assert set(inner.arrays) == {"cases", "history"}
+    assert not list(tmp_path.glob("*-weights*"))
+    inner = recorded.load(run_birds("tiny", "head", inner=True, folder=tmp_path, epochs=1, **SMALL))
+    assert set(inner.arrays) == {"cases", "history", "loss_of_draws"}
+
+
+def test_members_of_an_ensemble_share_the_split_and_nothing_else(tmp_path):
+    runs = [
+        recorded.load(run_birds("tiny", folder=tmp_path, epochs=1, seed=seed, split=2, **SMALL))
+        for seed in (2, 3)
+    ]
+    assert_array_equal(runs[0]["cases"], runs[1]["cases"])
+    assert not np.allclose(runs[0]["off_log_probs"], runs[1]["off_log_probs"], atol=0.01)
+    assert " --split" not in runs[0].record["command"]  # seed 2 splits that way by itself
+    assert " --seed 3 --split 2" in runs[1].record["command"]
+    own = recorded.load(run_birds("tiny", folder=tmp_path, epochs=1, seed=3, **SMALL))
+    assert set(own["cases"].tolist()) != set(runs[1]["cases"].tolist())
+
+
+def test_a_standard_run_has_no_probability_to_drop(tmp_path):
+    """Whatever is given: the checkpoint of one call is that of the other."""
+    first = run_birds("tiny", drop=0.1, folder=tmp_path, **SMALL)
+    assert run_birds("tiny", drop=0.4, folder=tmp_path, **SMALL) == first
+    assert recorded.load(first).record["drop"] == 0
+
+
+def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path, monkeypatch):
+    whole = recorded.load(run_birds("tiny", "last", folder=tmp_path / "whole", **SMALL))
+    original, calls = training._one_epoch, []
+
+    def killed(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(training, "_one_epoch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_birds("tiny", "last", folder=tmp_path / "parts", **SMALL)
+    monkeypatch.setattr(training, "_one_epoch", original)
+    parts = recorded.load(run_birds("tiny", "last", folder=tmp_path / "parts", **SMALL))
+    for name, array in whole.arrays.items():
+        np.testing.assert_array_equal(parts.arrays[name], array)
+    weights = [
+        torch.load(next((tmp_path / part).glob("*.pt")), weights_only=True)["network"]
+        for part in ("whole", "parts")
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize(
+    ("given_", "name"),
+    [({"network": "vgg"}, "network"), ({"arm": "half"}, "arm"), ({"drop": 1.5}, "drop"),
+     ({"seed": -1}, "seed"), ({"size": 3}, "size"), ({"epochs": 0}, "epochs"),
+     ({"rate": -1}, "rate"), ({"decay": 0}, "decay"),
+     ({"device": "gpu"}, "device"),
+     ({"folder": 3}, "folder")],
+)  # fmt: skip
+def test_wrong_arguments_are_named_before_anything_is_read(given_, name, monkeypatch):
+    monkeypatch.setattr(data, "cub200", None)
+    with pytest.raises(ValueError, match=f"^{name}: "):
+        run_birds(**given_)
+
+
+def test_a_recorded_network_says_what_the_trained_one_said(tmp_path, monkeypatch):
+    settings = {"tiny": replace(TINY, probe=True)}
+    monkeypatch.setattr(birds_run, "learn_head", lambda *given_: None)  # whatever it begins from
+    path = run_birds("tiny", "last", 0.3, folder=tmp_path, **SMALL | {"settings": settings})
+    network = birds_run.fine_tuned(tmp_path / path.stem, settings, classes=5)
+    assert places(network) == places(network_of(TINY, "last", 0.3, 5))
+    run = recorded.load(path)
+    logits = training.predict_logits(network, FEW.images[run["cases"]])
+    assert_allclose(log_softmax(logits, axis=1), run["off_log_probs"], atol=0.1)
+    trained = torch.load(next(tmp_path.glob("*.pt")), weights_only=True)["network"]
+    before = network_of(TINY, "last", 0.3, 5).state_dict()
+    for name, value in network.named_parameters():
+        step = (trained[name] - before[name]).abs().max() / weight_deltas.LEVELS
+        assert step > 0, name
+        if "head" not in name:
+            assert (value - trained[name]).abs().max() <= 0.51 * step, name
+
+
+@pytest.mark.parametrize("changed", [{"ramp": 0.5}, {"last": ("features.3",)}, {"probe": True}])
+def test_a_run_is_not_continued_under_another_setting(changed, tmp_path):
+    """Of which the weights in a checkpoint, and its name, know nothing."""
+    run_birds("tiny", "last", 0.3, folder=tmp_path, **SMALL)
+    given_ = SMALL | {"settings": {"tiny": replace(TINY, **changed)}}
+    with pytest.raises(ValueError, match=r"^checkpoint: .* is of another setting"):
+        run_birds("tiny", "last", 0.3, folder=tmp_path, **given_)
+
+
+@pytest.mark.parametrize("ramp", [0, 0.5])
+def test_probabilities_to_drop_rise_and_stay(ramp):
+    network = built("googlenet", "last")
+    head, seen = network.head.dropout, []
+    masks = birds_run.ramped(network, keyed_masks(0), ramp * 8)
+    for step in range(8):
+        with masks(step, 0, 4):
+            seen.append(head.p)
+        assert head.p == 0.2
+    rising = [0.05, 0.1, 0.15] if ramp else [0.2] * 3
+    assert_allclose(seen, [*rising, *[0.2] * 5])
+
+
+def test_masks_in_a_network_as_it_comes(tmp_path):
+    """Dropout that is next to none changes no answer, dropout of nearly all changes most."""
+    tiny = replace(TINY, build=lambda classes, seed: networks.small_inception(classes, seed=1))
+    given_ = {"drops": (1e-9, 0.9), "setting": tiny, "pictures": FEW}
+    run = recorded.load(birds_run.run_pretrained(folder=tmp_path, **given_))
+    assert sorted(FEW.labels[run["cases"]]) == [0, 1, 2, 3, 4]
+    agree = (run["predicted"] == run["off"]).mean(axis=(2, 3))
+    assert_allclose(agree[:, 0], 1)
+    assert agree[0, 1] < 0.5
+
+
+def test_the_head_learned_alone_is_that_of_the_features():
+    network = network_of(TINY, "last", 0.3, 5).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    birds_run.learn_head(network, FEW.images, FEW.labels, seed=1)
+    with torch.no_grad():
+        maps = network.features((torch.tensor(FEW.images) / 255 - network.mean) / network.std)
+    x = maps.mean(dim=(2, 3)).numpy()
+    standardise = birds_probes.Standardiser(x)
+    args = FEW.labels, 5, [0], [birds_run.PROBE_DECAY], 1
+    (weight,) = birds_probes.fit_heads(standardise(x), *args)
+    logits = training.predict_logits(network, FEW.images)
+    assert_allclose(logits, standardise(x) @ weight, atol=1e-3)
+    assert (logits.argmax(axis=1) == FEW.labels).mean() > 0.9
+    after = network.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"head.weight", "head.bias"}
+
+
+def test_a_run_with_a_probe_begins_from_it_and_resumes(tmp_path, monkeypatch):
+    given_ = SMALL | {"settings": {"tiny": replace(TINY, probe=True, ramp=0.5)}, "rate": 1e-9}
+    run = recorded.load(run_birds("tiny", "last", 0.3, folder=tmp_path, **given_))
+    assert run["history"][0, 3] > 0.9  # next to nothing was learned after the probe
+    monkeypatch.setattr(birds_run, "learn_head", None)  # not asked again
+    again = recorded.load(run_birds("tiny", "last", 0.3, folder=tmp_path, **given_))
+    np.testing.assert_array_equal(again["off_log_probs"], run["off_log_probs"])
