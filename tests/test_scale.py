@@ -1,4 +1,4 @@
-"""The page on data larger than memory: its code, run by two worker processes, beside one process."""
+"""The page on data larger than memory: its code, run by two processes, beside one."""
 
 import re
 import warnings
