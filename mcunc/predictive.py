@@ -243,10 +243,7 @@ class ValueSummary(_Summary):
     @property
     def variance(self):
         """(N, …) predictive variance, epistemic + aleatoric."""
-        with np.errstate(over="ignore"):
-            variance = self.epistemic + self.aleatoric
-        check_finite_result("samples", variance)
-        return variance
+        return self.epistemic + self.aleatoric
 
 
 def summarise_classes(*, logits=None, probs=None):
@@ -306,19 +303,20 @@ def summarise_classes(*, logits=None, probs=None):
             block = np.array(samples[:, part].transpose(2, 0, 1), dtype=np.float64, order="C")
             p, entropy = _softmax(block) if name == "logits" else _normalised(block)
             mean_p = p.mean(axis=1, keepdims=True)  # (K, 1, n), p being (K, T, n)
-            cross_entropy = -(p * np.log(np.where(mean_p > 0, mean_p, 1))).sum(axis=0)
+            log_mean = np.log(np.where(mean_p > 0, mean_p, 1))
+            divergence = -np.multiply(p, log_mean, out=block).sum(axis=0) - entropy
             p -= mean_p
             mean[part], squares[part] = mean_p[:, 0].T, np.square(p, out=p).sum(axis=1).T
         if np.isnan(entropy).any():  # one of the draws has a row that this refuses by its number
             for draw in samples:
                 as_logits("logits", draw, at_least=np.inf)
         expected_entropy[part] = entropy.mean(axis=0)
-        divergence_squares[part] = draws * (cross_entropy - entropy).var(axis=0)
+        divergence_squares[part] = draws * divergence.var(axis=0)
     return ClassSummary(draws, mean, squares, expected_entropy, divergence_squares)
 
 
 def _softmax(logits):
-    """Distributions along the first axis, and their entropies; overwrites the logits."""
+    """Distributions along the first axis and their entropies; overwrites the logits."""
     logits -= logits.max(axis=0)
     np.maximum(logits, -800, out=logits)  # where exp is 0: a product of 0 and -inf is no number
     p = np.exp(logits)
@@ -329,10 +327,10 @@ def _softmax(logits):
 
 
 def _normalised(probs):
-    """Distributions along the first axis, divided by their sums in place, and their entropies."""
+    """Distributions along the first axis, divided by their sums, and their entropies."""
     np.maximum(probs, 0, out=probs)
-    probs /= probs.sum(axis=0)
-    return probs, entr(probs).sum(axis=0)
+    p = probs / probs.sum(axis=0)
+    return p, entr(p).sum(axis=0)
 
 
 def summarise_values(samples, precision=None):
