@@ -10,6 +10,8 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
+from inspect import getdoc, isclass
 from io import BytesIO
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from sphinx.util.osutil import relative_uri
 
 ROOT = Path(__file__).resolve().parents[2]
 THUMBNAILS = Path("_build/gallery")
+ALIASES = {"mcunc.report": "mcunc.reporting.report"}
 WIDTH = 480  # pixels of a thumbnail, twice what the page shows
 
 
@@ -76,13 +79,15 @@ def names_used(source, imports):
     for node in ast.walk(ast.parse(re.sub(r"^[%!].*$", "", source, flags=re.MULTILINE))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "mcunc":
             for alias in node.names:
-                imports[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+                full = f"{node.module}.{alias.name}"
+                imports[alias.asname or alias.name] = ALIASES.get(full, full)
         elif isinstance(node, ast.Import):
             imports |= {a.name: a.name for a in node.names if a.name == "mcunc"}
         elif isinstance(node, ast.Attribute):
             head, *rest = ast.unparse(node).split(".")
             if head in imports:
-                yield ".".join([imports[head], *rest])
+                full = ".".join([imports[head], *rest])
+                yield ALIASES.get(full, full)
         elif isinstance(node, ast.Name) and node.id in imports:
             yield imports[node.id]
 
@@ -100,22 +105,37 @@ def introductions():
     return first
 
 
+def introduction_of(name, obj):
+    """The section that first uses an object; of a class, also one that uses what returns it."""
+    known = introductions()
+    if name in known or not isclass(obj):
+        return known.get(name)
+    home = name.rpartition(".")[0]
+    makers = [
+        f"{home}.{other}"
+        for other, value in vars(import_module(home)).items()
+        if re.search(rf"Returns\n-+\n.*\b{obj.__name__}\b", getdoc(value) or "")
+    ]
+    return next((known[maker] for maker in makers if maker in known), None)
+
+
 def add_introduction(app, what, name, obj, options, lines):
     """Put a link to the section that introduces an object below its docstring's first paragraph."""
-    section = introductions().get(name)
-    if what not in ("function", "class") or section is None:
+    section = introduction_of(name, obj) if what in ("function", "class") else None
+    if section is None:
         return
     end = lines.index("") if "" in lines else len(lines)
+    words = section.chapter
+    if section.title != section.chapter:
+        words += f": {section.title}"
     address = section.address(app.env.docname)
-    words = section.title if section.title == section.chapter else (
-        f"{section.chapter}, “{section.title}”"
-    )  # fmt: skip
-    lines[end:end] = ["", f"First used in `{words.replace('`', '')} <{address}>`__."]
+    lines[end:end] = ["", f"First used in `{words} <{address}>`__."]
 
 
 def skip_old_names(app, what, name, obj, skip, options):
-    """Leave old names out of the reference: they are there for code that still uses them."""
-    return True if (getattr(obj, "__doc__", None) or "").startswith("Old name of") else skip
+    """Leave out old names, which are there for older code, and the fields of named tuples."""
+    text = getattr(obj, "__doc__", None) or ""
+    return True if text.startswith(("Old name of", "Alias for field number")) else skip
 
 
 class Gallery(Directive):
