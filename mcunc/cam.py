@@ -8,11 +8,11 @@ For a network that ends in an average over the picture and one linear layer,
 (Zhou et al. 2016, equations 1 and 2): the map M takes the logit apart exactly, pixel by pixel.
 Maps here are raw, in units of the logit; `normalise` and `enlarge` make pictures of them.
 
-Introduced in chapter 6.
+A network without that average needs gradients: the library pytorch-grad-cam has Grad-CAM and its
+relatives.  They scale every map to [0, 1], so that maps cannot be averaged over passes.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,18 +23,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mcunc._internal.checks import as_array, as_classes, check_count
 from mcunc._internal.inference import (
-    as_network,
     as_pictures,
     batches,
     check_finite,
     device_of,
-    differentiating,
     evaluating,
     forward,
-    logits_in,
 )
 from mcunc.dropout import _DROPOUTS, _check_draws, _Masks, sample_outputs
 from mcunc.networks import standardised
+
+__all__ = [
+    *("MapMoments", "class_activation_maps", "enlarge", "map_moments", "normalise"),
+    *("last_layer", "pointing_hits", "sample_maps"),
+]
+
+OTHERWISE = "pytorch-grad-cam draws maps of other networks"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +50,14 @@ class MapMoments:
     classes : (N,) integer array, the class each map is of
     mean, std : (N, h, w) float32 arrays, of the map in units of the logit
     logit_mean, logit_std : (N,) float32 arrays, of the logit of that class
+
+    Examples
+    --------
+    See `map_moments`.
+
+    >>> from mcunc import cam
+    >>> cam.MapMoments.__match_args__[1:3]
+    ('mean', 'std')
     """
 
     classes: np.ndarray
@@ -77,11 +89,23 @@ def class_activation_maps(network, x, classes=None, batch_size=None):
     ------
     ValueError
         For pictures or classes that do not fit, or a network of another form.
+
+    Examples
+    --------
+    >>> from mcunc import birdwatch, cam, networks
+    >>> network = networks.small_inception(classes=8)
+    >>> x = birdwatch.as_bytes(birdwatch.draw_birds(3, seed=0, eight_bit=True))
+    >>> maps, logits = cam.class_activation_maps(network, x)
+    >>> maps.shape
+    (3, 8, 8)
+    >>> bias = network.head.bias.detach().numpy()[logits.argmax(axis=1)]
+    >>> bool((abs(maps.mean(axis=(1, 2)) + bias - logits.max(axis=1)) < 1e-4).all())
+    True
     """
     maps, logits = [], []
     for _, batch, chosen in _batches(network, x, classes, batch_size):
         features, scores, chosen = _forward(network, batch, chosen)
-        maps.append(_maps(features, _linear(network).weight[chosen]))
+        maps.append(_maps(features, last_layer(network).weight[chosen][:, None])[:, 0])
         logits.append(scores)
     return _numpy(maps), _numpy(logits)
 
@@ -109,6 +133,16 @@ def map_moments(network, x, classes=None, batch_size=None):
     ------
     ValueError
         As `class_activation_maps`; for a network with dropout elsewhere, or none before the head.
+
+    Examples
+    --------
+    >>> from mcunc import birdwatch, cam, dropout, networks
+    >>> network = networks.small_inception(classes=8)
+    >>> x = birdwatch.as_bytes(birdwatch.draw_birds(3, seed=0, eight_bit=True))
+    >>> network = dropout.with_dropout(network, 0.5, layers=["head"])
+    >>> moments = cam.map_moments(network, x)
+    >>> moments.std.shape, bool((moments.std >= 0).all())
+    ((3, 8, 8), True)
     """
     _check_network(network)
     _only_before_head(network)
@@ -117,12 +151,13 @@ def map_moments(network, x, classes=None, batch_size=None):
     parts = []
     for _, batch, chosen in _batches(network, x, classes, batch_size):
         features, logits, chosen = _forward(network, batch, chosen)
-        weight = _linear(network).weight[chosen]
-        spread = factor * _maps(features**2, weight**2).sqrt()
+        weight = last_layer(network).weight[chosen]
+        spread = factor * _maps(features**2, weight[:, None] ** 2)[:, 0].sqrt()
         pooled = features.mean(dim=(2, 3))
         logit_spread = factor * (pooled * weight).norm(dim=1)
         logit = logits.gather(1, chosen[:, None])[:, 0]
-        parts.append((chosen, _maps(features, weight), spread, logit, logit_spread))
+        mean = _maps(features, weight[:, None])[:, 0]
+        parts.append((chosen, mean, spread, logit, logit_spread))
     return MapMoments(*(_numpy(part) for part in zip(*parts, strict=True)))
 
 
@@ -138,107 +173,52 @@ def sample_maps(
     Parameters
     ----------
     network, x : see `class_activation_maps`; the network needs dropout
-    classes : int or (N,) integers, optional
+    classes : int, (N,) integers or "all", optional
         The class of each map; by default the one predicted without dropout.
     draws, scope, seed, batch_size, first : see `dropout.sample_logits`
 
     Returns
     -------
-    (T, N, h, w) float32 array; its mean and standard deviation are over the first axis
+    (T, N, h, w) float32 array, or (T, N, K, h, w) for "all"
 
     Raises
     ------
     ValueError
         As `class_activation_maps` and `dropout.sample_logits`.
+
+    Examples
+    --------
+    >>> from mcunc import birdwatch, cam, dropout, networks
+    >>> network = networks.small_inception(classes=8)
+    >>> x = birdwatch.as_bytes(birdwatch.draw_birds(3, seed=0, eight_bit=True))
+    >>> network = dropout.with_dropout(network, 0.05)
+    >>> cam.sample_maps(network, x, draws=4).shape
+    (4, 3, 8, 8)
+    >>> cam.sample_maps(network, x, "all", draws=4).shape
+    (4, 3, 8, 8, 8)
     """
     numbers, seed = _check_draws(draws, scope, seed, first)
+    every = isinstance(classes, str) and classes == "all"
     _check_network(network)
     before_head = not _active(network.features)
     if before_head:
         _only_before_head(network)
     parts = []
-    for start, batch, chosen in _batches(network, x, classes, batch_size):
+    for start, batch, chosen in _batches(network, x, None if every else classes, batch_size):
         features, _, chosen = _forward(network, batch, chosen)
-        weight = _linear(network).weight[chosen]
+        weight = last_layer(network).weight  # (K, C), then (N, K or 1, C)
+        weight = weight.expand(len(batch), -1, -1) if every else weight[chosen][:, None]
         if before_head:
             masks = _head_masks(network, features, numbers, scope, seed, start)
-            with torch.no_grad():  # T maps of a picture are one product of matrices
-                flat = (masks * weight).transpose(0, 1) @ features.flatten(2)
-            parts.append(flat.transpose(0, 1).unflatten(2, features.shape[2:]).cpu().numpy())
+            with torch.no_grad():
+                maps = [_maps(features, mask[:, None] * weight).cpu().numpy() for mask in masks]
+            maps = np.stack(maps)
         else:
             maps = sample_outputs(
                 _MapNetwork(network, weight), batch, draws, scope, seed, len(batch), first, start
             )
-            parts.append(maps)
+        parts.append(maps if every else maps[:, :, 0])
     return np.concatenate(parts, axis=1)
-
-
-def grad_cam(network, x, classes=None, layer="features", batch_size=None, reshape=None):
-    r"""Maps by Grad-CAM (Selvaraju et al. 2017), for networks without the head that CAM needs.
-
-    The map of a class is the positive part of :math:`\sum_k \bar g_k A_k(x, y)`, with A the output
-    of a layer and :math:`\bar g_k` the mean over x and y of the logit's derivative by
-    :math:`A_k(x, y)`.  It is scaled to [0, 1], enlarged, and scaled again: sizes cannot be compared
-    between maps, so that means and standard deviations over passes must be taken from
-    `sample_maps`.  For a head as in `class_activation_maps` it is the positive part of that map,
-    up to scale.
-
-    Parameters
-    ----------
-    network : torch.nn.Module, (B, C, H, W) -> (B, K), or what else `training.predict_logits` takes
-        It runs in evaluation mode and is left in its own.
-    x : (N, C, H, W) tensor or array, as in `training.predict_logits`
-    classes : int or (N,) integers, optional
-        The class of each map; by default the one predicted.
-    layer : str
-        Name in ``network.named_modules()`` of the part whose output is mapped.
-    batch_size : int, optional
-    reshape : callable tensor -> (B, C, h, w) tensor, optional
-        What makes maps of the layer's output where it is of another form.  Vision transformers
-        return (B, tokens, C): with one class token and 14 × 14 patches,
-        ``lambda a: a[:, 1:].unflatten(1, (14, 14)).permute(0, 3, 1, 2)``.  Swin transformers return
-        (B, h, w, C): ``lambda a: a.permute(0, 3, 1, 2)``.
-
-    Returns
-    -------
-    (N, H, W) float32 array in [0, 1]
-
-    Raises
-    ------
-    ValueError
-        For pictures or classes that do not fit, a layer that is not in the network, that the logits
-        do not depend on, or whose output is not (B, C, h, w).  Outputs of four axes are taken for
-        (B, h, w, C) if their second and third axis are more nearly in the proportion of the
-        picture's sides than the third and fourth.  Where they are nearly alike (logarithms within
-        0.1), it depends on whether the layer has linear layers or LayerNorm and no convolution.
-    """
-    parts = dict(as_network(network).named_modules())
-    part = parts.get(layer) if isinstance(layer, str) else None
-    if part is None:
-        found = layer if isinstance(layer, str) else f"of type {type(layer).__name__}"
-        raise ValueError(f"layer: the network has no part {found!r}; name one of its modules")
-    _refuse_scripted(part)
-    if not (reshape is None or callable(reshape)):
-        raise ValueError(f"reshape: expected a callable or None, got {reshape!r}")
-    maps = []
-    for _, batch, chosen in _batches(network, x, classes, batch_size, check=False):
-        output, gradient = _with_gradient(network, batch, chosen, layer, part)
-        if reshape is None:
-            _refuse_other_layouts(output, batch, layer, part)
-        else:
-            output, gradient = _reshaped(reshape, output), _reshaped(reshape, gradient)
-        if output.shape[2:] == (1, 1):
-            raise ValueError(
-                f"layer: the maps of {layer!r} are of one pixel, which shows no place; take an "
-                "earlier layer, or larger pictures"
-            )
-        if not gradient.any():
-            raise ValueError(
-                f"layer: the logits do not depend on the maps of {layer!r}; take an earlier layer"
-            )
-        maps.append(_maps(output, gradient.mean(dim=(2, 3))).clamp(min=0))
-    large = enlarge(normalise(_numpy(maps)), batch.shape[2:])
-    return normalise(large).astype(np.float32)
 
 
 def normalise(maps, shared=False):
@@ -258,6 +238,12 @@ def normalise(maps, shared=False):
     ------
     ValueError
         If `maps` is no such array.
+
+    Examples
+    --------
+    >>> from mcunc import cam
+    >>> cam.normalise([[1.0, 3.0], [2.0, 1.0]]).tolist()
+    [[0.0, 1.0], [0.5, 0.0]]
     """
     maps = _as_maps(maps)
     axes = None if shared else (-2, -1)
@@ -282,6 +268,12 @@ def enlarge(maps, size):
     ------
     ValueError
         If `maps` is no such array or `size` is not one or two positive whole numbers.
+
+    Examples
+    --------
+    >>> from mcunc import cam
+    >>> cam.enlarge([[0.0, 1.0], [0.0, 1.0]], 4)[0].tolist()
+    [0.0, 0.25, 0.75, 1.0]
     """
     maps = _as_maps(maps)
     pair = tuple(size) if np.iterable(size) else (size, size)
@@ -312,6 +304,16 @@ def pointing_hits(maps, masks):
     ------
     ValueError
         If the shapes disagree.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc import cam
+    >>> maps = np.array([[[9, 1], [1, 1]], [[1, 1], [1, 9]]])
+    >>> masks = np.zeros((2, 4, 4), bool)
+    >>> masks[:, :2, :2] = True  # the part in question is at the top left
+    >>> cam.pointing_hits(maps, masks).tolist()
+    [True, False]
     """
     maps, masks = as_array("maps", maps, ndim=3), np.asarray(masks)
     if masks.ndim != 3 or masks.dtype != bool or len(masks) != len(maps) or not masks.size:
@@ -320,23 +322,43 @@ def pointing_hits(maps, masks):
     return masks.reshape(len(masks), -1)[np.arange(len(masks)), peaks]
 
 
+def last_layer(network):
+    """The linear layer at the end of a network's head.
+
+    Parameters
+    ----------
+    network : networks.ImageClassifier
+
+    Returns
+    -------
+    torch.nn.Linear
+
+    Examples
+    --------
+    >>> from mcunc import cam, networks
+    >>> cam.last_layer(networks.small_inception(classes=8)).out_features
+    8
+    """
+    return network.head if isinstance(network.head, nn.Linear) else network.head[-1]
+
+
 # The network taken apart ----------------------------------------------------------------------
 
 
 def _head_masks(network, features, numbers, scope, seed, first_case):
-    """(T, N or 1, C) masks of the averages of the channels: those that the whole network draws."""
+    """T masks (N or 1, C) of the averages of the channels: those that the whole network draws."""
     masks = _Masks(seed, scope, first_case, len(features))
     pooled = features[:, :, 0, 0]
     dropouts = [dropout for dropout in _head_dropouts(network) if dropout.p > 0]
-    found = []
+    products = []
     for masks.draw in numbers:
         kept = [masks.kept(site, pooled, d.p, False) / (1 - d.p) for site, d in enumerate(dropouts)]
-        found.append(math.prod(kept))
-    return torch.stack(found)
+        products.append(math.prod(kept))
+    return products
 
 
 class _MapNetwork(nn.Module):
-    """Pictures -> maps of the classes whose weights (N, C) are given, under the same masks."""
+    """Pictures -> maps of the classes with these weights (N, J, C), under the network's masks."""
 
     def __init__(self, network, weight):
         super().__init__()
@@ -346,7 +368,7 @@ class _MapNetwork(nn.Module):
     def forward(self, x):
         features = _features(self.network, x)
         masks = self.dropouts(torch.ones_like(features[:, :, 0, 0]))
-        return _maps(features, self.weight * masks)
+        return _maps(features, self.weight * masks[:, None])
 
 
 def _features(network, x):
@@ -354,18 +376,14 @@ def _features(network, x):
 
 
 def _maps(features, weight):
-    """(N, h, w) from features (N, C, h, w) and a row of weights for each picture (N, C)."""
-    return (weight[:, None] @ features.flatten(2))[:, 0].unflatten(1, features.shape[2:])
-
-
-def _linear(network):
-    return network.head if isinstance(network.head, nn.Linear) else network.head[-1]
+    """(N, J, h, w) from features (N, C, h, w) and J rows of weights for each picture (N, J, C)."""
+    return (weight @ features.flatten(2)).unflatten(2, features.shape[2:])
 
 
 def _head_dropouts(network):
     """All dropout between the averages and the weights of the head, in the order it acts."""
     before = [] if isinstance(network.head, nn.Linear) else list(network.head[:-1])
-    own = getattr(_linear(network), "dropout", None)  # put there by with_dropout
+    own = getattr(last_layer(network), "dropout", None)  # put there by with_dropout
     return [*before, *([] if own is None else [own])]
 
 
@@ -382,28 +400,21 @@ def _only_before_head(network):
         raise ValueError("network: has no dropout before its head; see dropout.with_dropout")
 
 
-def _refuse_scripted(part):
-    if isinstance(part, torch.jit.ScriptModule):
-        raise ValueError("network: is scripted, and hides its parts; pass what it was made from")
-
-
 def _check_network(network):
-    _refuse_scripted(network)
+    if isinstance(network, torch.jit.ScriptModule):
+        raise ValueError("network: is scripted, and hides its parts; pass what it was made from")
     names = ("features", "pooling", "head", "mean", "std")
     parts = [getattr(network, name, None) for name in names]
     if not all(isinstance(part, (nn.Module, torch.Tensor)) for part in parts):
         raise ValueError(
             f"network: expected {', '.join(names)}, as in networks.ImageClassifier; "
-            "networks.torchvision_classifier takes torchvision's networks apart, and grad_cam "
-            "needs no such parts"
+            f"networks.torchvision_classifier takes torchvision's networks apart; {OTHERWISE}"
         )
     head = list(network.head) if isinstance(network.head, nn.Sequential) else [network.head]
     if not (head and isinstance(head[-1], nn.Linear)):
-        raise ValueError("network: its head must end in one linear layer; see grad_cam")
+        raise ValueError(f"network: its head must end in one linear layer; {OTHERWISE}")
     if not all(isinstance(layer, _DROPOUTS) for layer in head[:-1]):
-        raise ValueError(
-            "network: its head has more than dropout and one linear layer; see grad_cam"
-        )
+        raise ValueError(f"network: its head has more than dropout and a linear layer; {OTHERWISE}")
     if any(isinstance(module, _DROPOUTS) for module in network.pooling.modules()):
         raise ValueError("network: has dropout in its pooling; put it at the start of the head")
 
@@ -416,10 +427,10 @@ class _Draws(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if torch.Tag.nondeterministic_seeded in func.tags:
             names = [argument.name for argument in func._schema.arguments]
-            given = {a.name: a.default_value for a in func._schema.arguments}
-            given |= dict(zip(names, args, strict=False)) | (kwargs or {})
+            values = {a.name: a.default_value for a in func._schema.arguments}
+            values |= dict(zip(names, args, strict=False)) | (kwargs or {})
             off = ("dropout_p", "dropout", "p", "train", "training")  # attention without dropout
-            self.drawn |= not any(given.get(name) in (0, False) for name in off if name in given)
+            self.drawn |= not any(values.get(name) in (0, False) for name in off if name in values)
         return func(*args, **(kwargs or {}))
 
 
@@ -438,82 +449,16 @@ def _forward(network, batch, chosen):
             "torch.nn.functional.dropout; use nn.Dropout, which can be switched off to choose "
             "the class"
         )
-    linear = _linear(network)
+    linear = last_layer(network)
     if features.ndim != 4 or features.shape[1] != linear.in_features:
         raise ValueError("network: its features must be maps (N, C, h, w), C inputs of the head")
     check_finite(network, batch, logits)
     with torch.no_grad():
         exact = F.linear(features.mean(dim=(2, 3)), linear.weight, linear.bias)
     if not torch.allclose(exact, logits, rtol=1e-3, atol=1e-3 * float(logits.abs().max())):
-        raise ValueError("network: its pooling is no average over the picture; see grad_cam")
+        raise ValueError(f"network: its pooling is no average over the picture; {OTHERWISE}")
     _check_classes(chosen, logits.shape[1])
     return features, logits, logits.argmax(dim=1) if chosen is None else chosen
-
-
-def _with_gradient(network, batch, chosen, layer, part):
-    """The output of a part of the network and the derivative of the classes' logits by it."""
-    seen = []
-
-    def keep(module, given, output):
-        parts = output.values() if isinstance(output, Mapping) else output
-        parts = [output] if torch.is_tensor(output) else parts
-        seen[:] = [next(filter(torch.is_tensor, parts), None)]
-        return output.clone() if torch.is_tensor(output) else None  # against changes in place
-
-    hook = part.register_forward_hook(keep)
-    try:
-        with evaluating(network), torch.inference_mode(False), torch.enable_grad():
-            output, _ = forward(network, batch.clone().requires_grad_().clone())
-    finally:
-        hook.remove()
-    logits = logits_in(output, len(batch))
-    check_finite(network, batch, logits)
-    _check_classes(chosen, logits.shape[1])
-    chosen = logits.argmax(dim=1) if chosen is None else chosen
-    gradient = None
-    if seen and seen[0] is not None and seen[0].requires_grad and logits.requires_grad:
-        with differentiating(), torch.inference_mode(False), torch.enable_grad():
-            score = logits.gather(1, chosen.clone()[:, None]).sum()
-            (gradient,) = torch.autograd.grad(score, seen[0], allow_unused=True)
-    if gradient is None:
-        raise ValueError(
-            f"layer: nothing leads from the output of {layer!r} to the logits; name another (in a "
-            "traced or exported network no layer can be seen)"
-        )
-    return seen[0].detach(), gradient
-
-
-def _refuse_other_layouts(output, batch, layer, part):
-    """Refuse what is not (B, C, h, w); see `grad_cam`."""
-    shape = tuple(output.shape)
-    if output.ndim != 4 or len(output) != len(batch):
-        raise ValueError(
-            f"layer: {layer!r} returns {shape}, not (B, C, h, w); pass reshape, which makes such "
-            "maps of it, or name a layer that returns them"
-        )
-    sides = [shape[1:3], shape[2:4], batch.shape[2:4]]
-    *found, expected = (math.log(height / width) for height, width in sides)
-    first, last = (abs(one - expected) for one in found)
-    kinds = [type(module) for module in part.modules()]
-    dense = {nn.Linear, nn.LayerNorm} & set(kinds) and nn.Conv2d not in kinds
-    if first < last + (0.1 if dense else -0.1):
-        raise ValueError(
-            f"layer: {layer!r} returns {shape}, which looks like (B, h, w, C); pass "
-            "reshape=lambda a: a.permute(0, 3, 1, 2), or reshape=lambda a: a if it is (B, C, h, w)"
-        )
-
-
-def _reshaped(reshape, output):
-    try:
-        maps = reshape(output)
-    except Exception as error:  # whatever a function of the caller may raise
-        raise ValueError(f"reshape: fails on {tuple(output.shape)} ({error})") from error
-    if not (torch.is_tensor(maps) and maps.ndim == 4 and len(maps) == len(output)):
-        shape = tuple(maps.shape) if torch.is_tensor(maps) else type(maps).__name__
-        raise ValueError(
-            f"reshape: must make (B, C, h, w) of {tuple(output.shape)}, and makes {shape}"
-        )
-    return maps
 
 
 def _check_classes(chosen, count):
@@ -524,14 +469,12 @@ def _check_classes(chosen, count):
 # Inputs and outputs ---------------------------------------------------------------------------
 
 
-def _batches(network, x, classes, batch_size, check=True):
+def _batches(network, x, classes, batch_size):
     """Number of the first case, pictures and classes (or None) of each batch."""
-    if check:
-        _check_network(network)
+    _check_network(network)
     x = as_pictures(x)
     if classes is not None:
-        one = isinstance(classes, (int, np.integer))
-        value = np.full(len(x), classes) if one else classes
+        value = np.full(len(x), classes) if np.ndim(classes) == 0 else classes
         classes = torch.from_numpy(as_classes("classes", value, len(x), 2**31).astype(np.int64))
     device = device_of(network)
     for start, batch in batches(x, batch_size, network):

@@ -1,7 +1,4 @@
-"""One photograph of your own: what a network says of it, and where it looks.
-
-Introduced in chapter 6.
-"""
+"""One photograph of your own: what a network says of it, and where it looks."""
 
 import os
 import warnings
@@ -10,17 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mcunc import cam, dropout, predictive
+from mcunc import cam, predictive
 from mcunc._internal.checks import check_count
+from mcunc._internal.deprecation import moved
 from mcunc.data.images import black_bars, to_square
+
+__all__ = ["PhotographPrediction", "predict_photograph", "read_photograph"]
+__getattr__ = moved(
+    __name__, {"Look": "photograph.PhotographPrediction", "look": "photograph.predict_photograph"}
+)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # none that runs a program
 ORIENTATION = 0x0112  # of EXIF
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """What T passes say of one photograph.
+class PhotographPrediction:
+    """What T passes of a network say about one photograph.
 
     Attributes
     ----------
@@ -32,6 +35,14 @@ class Look:
     maps : (T, h, w) array, those of the passes
     on_bars : float, part of what the map says for its class that lies on black bars
     names : list of str, of the classes
+
+    Examples
+    --------
+    See `predict_photograph`.
+
+    >>> from mcunc.photograph import PhotographPrediction
+    >>> PhotographPrediction.__match_args__[:2]
+    ('probs', 'deviation')
     """
 
     probs: np.ndarray
@@ -80,6 +91,13 @@ def read_photograph(source, size=224):
         For something that is no picture; the message names a file.
     OSError
         Where the file cannot be opened.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc import photograph
+    >>> photograph.read_photograph(np.zeros((300, 400, 3), np.uint8), size=224).shape
+    (3, 224, 224)
     """
     size = check_count("size", size, maximum=1024)
     if isinstance(source, (str, os.PathLike)):
@@ -135,12 +153,12 @@ def _upright(opened, size, name):
         raise ValueError(f"source: {name} cannot be read as a photograph ({error})") from error
 
 
-def look(network, picture, names=None, draws=30, seed=0):
-    """What a network with dropout says of one photograph.
+def predict_photograph(network, picture, names=None, draws=30, seed=0):
+    """What a network with dropout says about one photograph, and where it looks.
 
     Parameters
     ----------
-    network : networks.ImageClassifier with dropout, as `experiments.fine_tuned` returns it
+    network : networks.ImageClassifier with dropout, as `pretrained.fine_tuned` returns it
     picture : (3, H, W) uint8 array, of `read_photograph`; (1, H, W) for a network of grey pictures
     names : sequence of K str, optional, of the classes
     draws : int, T
@@ -148,31 +166,40 @@ def look(network, picture, names=None, draws=30, seed=0):
 
     Returns
     -------
-    Look
+    PhotographPrediction
 
     Raises
     ------
     ValueError
-        For a picture of another form, names of another number, or what `dropout.sample_logits`
-        refuses.
+        For a picture of another form, another number of names, or as `cam.sample_maps`.
+
+    Examples
+    --------
+    >>> from mcunc import birdwatch, dropout, networks, photograph
+    >>> network = dropout.with_dropout(networks.small_inception(classes=8), 0.05)
+    >>> picture = birdwatch.as_bytes(birdwatch.draw_birds(1, seed=0, eight_bit=True))[0]
+    >>> seen = photograph.predict_photograph(network, picture, birdwatch.species_names(), draws=5)
+    >>> seen.probs.shape, seen.maps.shape
+    ((8,), (5, 8, 8))
     """
     picture = np.asarray(picture)
     if picture.ndim != 3 or picture.shape[0] not in (1, 3) or picture.dtype != np.uint8:
         raise ValueError("picture: expected (3, H, W) uint8; read_photograph(file) makes it")
     x = picture[None]
-    samples = dropout.sample_logits(network, x, draws, seed=seed)
-    says = predictive.summarise_classes(logits=samples)
-    classes = says.mean.shape[1]
+    maps = cam.sample_maps(network, x, "all", draws, seed=seed)[:, 0]  # (T, K, h, w)
+    classes = maps.shape[1]
     names = [str(name) for name in (range(classes) if names is None else names)]
     if len(names) != classes:
         raise ValueError(f"names: expected {classes}, got {len(names)}")
-    cls = int(says.mean[0].argmax())
-    plain = cam.class_activation_maps(network, x, cls)[0]
-    speaks_for = cam.enlarge(plain, picture.shape[1:])[0].clip(0)
+    bias = cam.last_layer(network).bias.detach().cpu().numpy()
+    samples = maps.mean(axis=(2, 3)) + bias  # the logits of the passes
+    summary = predictive.summarise_classes(logits=samples[:, None])
+    cls = int(summary.mean[0].argmax())
+    (plain,), _ = cam.class_activation_maps(network, x, cls)
+    evidence = cam.enlarge(plain, picture.shape[1:]).clip(0)
     bars = black_bars(x)[0]
-    return Look(
-        says.mean[0], np.sqrt(says.variance[0]), float(says.predictive_entropy[0]),
-        float(says.expected_entropy[0]), float(says.mutual_information[0]), cls, plain[0],
-        cam.sample_maps(network, x, cls, draws, seed=seed)[:, 0],
-        float(speaks_for[bars].sum() / max(speaks_for.sum(), 1e-12)), names,
+    return PhotographPrediction(
+        summary.mean[0], np.sqrt(summary.variance[0]), float(summary.predictive_entropy[0]),
+        float(summary.expected_entropy[0]), float(summary.mutual_information[0]), cls, plain,
+        maps[:, cls], float(evidence[bars].sum() / max(evidence.sum(), 1e-12)), names,
     )  # fmt: skip

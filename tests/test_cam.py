@@ -2,7 +2,6 @@
 
 import copy
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -17,12 +16,10 @@ from scipy import stats
 from strategies import GARBAGE, SAMPLING, finite_or_named
 from torch import nn
 from torch.nn import functional as F
-from torchvision import models
 
 from mcunc.cam import (
     class_activation_maps,
     enlarge,
-    grad_cam,
     map_moments,
     normalise,
     pointing_hits,
@@ -96,7 +93,6 @@ def test_the_network_is_left_as_it_was():
     modes = [module.training for module in network.modules()]
     before = copy.deepcopy(network.state_dict())
     class_activation_maps(network, X)
-    grad_cam(network, X)
     assert [module.training for module in network.modules()] == modes
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     assert torch.equal(network.head.weight.grad, torch.ones(4, 6))
@@ -188,191 +184,27 @@ def test_features_run_once_when_only_the_head_is_random():
     assert len(calls) == 1
 
 
-# Grad-CAM -------------------------------------------------------------------------------------
+# Beside pytorch-grad-cam -----------------------------------------------------------------------
 
 
-def test_grad_cam_is_the_positive_part_up_to_scale():
-    """The package scales to [0, 1], enlarges and scales again; so do we, with its own resize."""
+def test_grad_cam_of_the_library_is_the_positive_part_up_to_scale():
+    """The library scales to [0, 1], enlarges and scales again; so do we, with its own resize."""
     maps, logits = class_activation_maps(NETWORK, X)
     positive = normalise(np.maximum(maps, 0)).astype(np.float32)
     enlarged = np.stack([cv2.resize(one, (16, 16)) for one in positive])
-    np.testing.assert_allclose(grad_cam(NETWORK, X), normalise(enlarged), atol=1e-4)
-    chosen = grad_cam(NETWORK, X, logits.argmax(axis=1), batch_size=2)
-    np.testing.assert_allclose(chosen, grad_cam(NETWORK, X), atol=1e-5)
+    targets = [ClassifierOutputTarget(int(cls)) for cls in logits.argmax(axis=1)]
+    network = copy.deepcopy(NETWORK).requires_grad_(True)  # the library changes what it works on
+    with GradCAM(network, [network.features]) as library:
+        np.testing.assert_allclose(library(X, targets), normalise(enlarged), atol=1e-4)
 
 
-def test_grad_cam_for_other_networks():
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(784, 3))
-    for parameter in network.parameters():
-        parameter.requires_grad_(False)
-    maps = grad_cam(network, X, classes=2, layer="1")
-    assert maps.shape == (5, 16, 16)
-    assert maps.min() >= 0
-    assert maps.max() <= 1
-    with pytest.raises(ValueError, match="layer: the network has no part 'features'"):
-        grad_cam(network, X)
-
-
-def by_the_package(network, x, layer, reshape=None, classes=1):
-    """pytorch_grad_cam's own maps, of a copy, since it changes what it works on."""
-    network = copy.deepcopy(network).eval().requires_grad_(True)
-    part = dict(network.named_modules())[layer]
-    with GradCAM(network, [part], reshape_transform=reshape) as cam:
-        return cam(x, [ClassifierOutputTarget(classes)] * len(x))
-
-
-def vit():
-    torch.manual_seed(1)
-    network = models.VisionTransformer(32, 8, 3, 2, 16, 32, num_classes=4)
-    nn.init.normal_(network.heads.head.weight)  # torchvision begins with zeros
-    return network.eval()
-
-
-def swin(size=4):
-    torch.manual_seed(1)
-    return models.SwinTransformer([4, 4], 8, [2, 2], [1, 2], [size, size], num_classes=4).eval()
-
-
-def patches(a):
-    return a[:, 1:].unflatten(1, (4, 4)).permute(0, 3, 1, 2)
-
-
-def to_front(a):
-    return a.permute(0, 3, 1, 2)
-
-
-BLOCK = "encoder.layers.encoder_layer_1"
-
-
-@pytest.mark.parametrize(
-    ("network", "layer", "reshape"),
-    [
-        (NETWORK, "features", None),
-        (NETWORK, "features.3", None),  # whose ReLU may work in place
-        (NETWORK, "features.0", None),  # 8 channels of 8 x 8
-        (swin(), "features", to_front),
-        (swin(), "features.1", to_front),
-        (swin(), "permute", None),
-        (vit(), f"{BLOCK}", patches),
-        (vit(), f"{BLOCK}.ln_1", patches),
-        (vit(), "conv_proj", None),
-    ],
-)
-def test_grad_cam_is_that_of_the_package(network, layer, reshape):
-    x = pictures(size=32)
-    expected = by_the_package(network, x, layer, reshape)
-    np.testing.assert_allclose(grad_cam(network, x, 1, layer, 2, reshape), expected, atol=2e-3)
-
-
-def test_grad_cam_by_its_formula():
-    """Two channels of three pixels, before a ReLU that works in place, and one logit."""
-    network = nn.Sequential(
-        nn.Conv2d(2, 2, 1, bias=False), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(6, 1)
-    )
-    network[0].weight.data = torch.eye(2).reshape(2, 2, 1, 1)
-    network[3].weight.data = torch.tensor([[1.0, 3, 2, -1, -1, 5]])
-    x = torch.tensor([[[[1.0, 2, 4]], [[3, -1, -2]]]])
-    # Derivatives 1, 3, 2 and, where it is rectified, 0: -1, 0, 0.  Their means are 2 and -1/3.
-    expected = np.array([2 * 1 - 3 / 3, 2 * 2 + 1 / 3, 2 * 4 + 2 / 3])
-    found = grad_cam(network, x, layer="0")[0, 0]
-    np.testing.assert_allclose(found, (expected - 1) / (expected[2] - 1), rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("network", "layer", "shape"),
-    [
-        (swin(), "features", r"\(2, 4, 4, 16\), which looks like \(B, h, w, C\)"),
-        (swin(), "features.1", r"\(2, 8, 8, 8\), which looks like"),
-        (swin(), "norm", r"\(2, 4, 4, 16\), which looks like"),
-        (vit(), BLOCK, r"\(2, 17, 16\), not \(B, C, h, w\); pass reshape"),
-        (NETWORK, "pooling", r"\(2, 6\), not \(B, C, h, w\); pass reshape"),
-    ],
-)
-def test_layers_of_another_layout_are_refused(network, layer, shape):
-    with pytest.raises(ValueError, match=f"^layer: {layer!r} returns {shape}"):
-        grad_cam(network, pictures(2, 32), layer=layer)
-
-
-def test_oblong_pictures_tell_the_layout_too():
-    x = torch.rand(2, 3, 64, 32)
-    with pytest.raises(
-        ValueError, match=r"returns \(2, 8, 4, 16\), which looks like \(B, h, w, C\)"
-    ):
-        grad_cam(swin(), x, layer="features")
-    x = torch.rand(2, 3, 35, 47)  # of which 6 × 8 is more nearly the proportion than 8 × 11
-    conv = nn.Sequential(nn.Conv2d(3, 6, 4, 4), nn.ReLU(), *average(), nn.Linear(6, 4)).eval()
-    np.testing.assert_allclose(grad_cam(conv, x, 1, "0"), by_the_package(conv, x, "0"), atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "reshape", [3, lambda a: a, lambda a: a.sum(), lambda a: None, lambda a: a.reshape(2, 14, 14)]
-)
-def test_a_reshape_that_makes_no_maps_is_refused(reshape):
-    with pytest.raises(ValueError, match=r"^reshape: "):
-        grad_cam(vit(), pictures(2, 32), layer=BLOCK, reshape=reshape)
-
-
-def test_layers_on_which_nothing_depends_are_refused():
-    with pytest.raises(ValueError, match=r"^layer: the logits do not depend on the maps of"):
-        # The head sees the class token of the last block alone.
-        grad_cam(vit(), pictures(2, 32), layer="encoder.layers.encoder_layer_2", reshape=patches)
-    network = small()
-    network.unused = nn.Linear(1, 1)
-    with pytest.raises(ValueError, match=r"^layer: nothing leads from the output of 'unused'"):
-        grad_cam(network, X, layer="unused")
-
-
-class Wrapped(nn.Module):
-    def __init__(self, wrap, layer=None):
-        super().__init__()
-        self.network, self.wrap = copy.deepcopy(NETWORK), wrap
-
-    def forward(self, x):
-        return self.wrap(self.network(x))
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda z: {"logits": z, "loss": z.mean()},
-        lambda z: SimpleNamespace(logits=z, hidden_states=None),
-        lambda z: (z, z[:, :, None, None] * torch.ones(3)),
-        lambda z: z.squeeze(),
-    ],
-)
-def test_logits_are_found_for_grad_cam(wrap):
-    expected = grad_cam(NETWORK, X)
-    np.testing.assert_allclose(grad_cam(Wrapped(wrap), X, layer="network.features"), expected)
-    one_by_one = grad_cam(Wrapped(wrap), X, layer="network.features", batch_size=1)
-    np.testing.assert_allclose(one_by_one, expected, atol=1e-5)
-
-
-def test_a_single_logit_has_a_map():
-    network = Wrapped(lambda z: z[:, 2])
-    found = grad_cam(network, X, layer="network.features")
-    np.testing.assert_allclose(found, grad_cam(NETWORK, X, 2), atol=1e-6)
-    with pytest.raises(ValueError, match="classes: go up to 1"):
-        grad_cam(network, X, 1, layer="network.features")
-
-
-class Tuple(nn.Module):
-    """A layer that returns attention beside its maps, as those of transformers do."""
-
-    def forward(self, x):
-        return x * 1, None
-
-
-def test_a_layer_may_return_its_maps_first_of_several():
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.network, self.layer = NETWORK, Tuple()
-
-        def forward(self, x):
-            features, _ = self.layer(self.network.features((x - 0.5) / 0.5))
-            return self.network.head(self.network.pooling(features))
-
-    np.testing.assert_allclose(grad_cam(Net(), X, layer="layer"), grad_cam(NETWORK, X), atol=1e-6)
+def test_maps_of_all_classes_are_those_of_each():
+    for network in (HEADS["added"], EVERYWHERE):
+        every = sample_maps(network, X, "all", draws=3, seed=1)
+        assert every.shape == (3, 5, 4, 4, 4)
+        for cls in range(4):
+            one = sample_maps(network, X, cls, draws=3, seed=1)
+            np.testing.assert_allclose(every[:, :, cls], one, rtol=1e-4, atol=1e-6)
 
 
 class Flat(nn.Module):
@@ -388,7 +220,6 @@ def test_networks_that_call_view_have_maps():
         class_activation_maps(network, X), class_activation_maps(NETWORK, X), strict=True
     ):
         np.testing.assert_allclose(found, expected, atol=1e-5)
-    np.testing.assert_allclose(grad_cam(network, X), grad_cam(NETWORK, X), atol=1e-5)
     dropping = with_dropout(small(pooling=Flat()), 0.3)
     np.testing.assert_allclose(
         sample_maps(dropping, X, draws=3), sample_maps(EVERYWHERE, X, draws=3)
@@ -400,38 +231,21 @@ def test_grey_pictures_and_other_types_have_maps():
     x = torch.rand(3, 1, 9, 9)
     maps, logits = class_activation_maps(grey, x)
     np.testing.assert_allclose(logits, grey(x).detach(), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(grad_cam(grey, x, 1), by_the_package(grey, x, "features"), atol=1e-4)
     double, _ = class_activation_maps(copy.deepcopy(grey).double(), x)
     np.testing.assert_allclose(double, maps, rtol=1e-4, atol=1e-5)
     half = copy.deepcopy(grey).bfloat16()
     np.testing.assert_allclose(
         class_activation_maps(half, x, 1)[0], class_activation_maps(grey, x, 1)[0], atol=0.05
     )
-    assert grad_cam(half, x).dtype == np.float32
     with pytest.raises(ValueError, match=r"^x: .* uint8 or floats .* int64"):
-        grad_cam(grey, (255 * x).long())
-    for function in (class_activation_maps, grad_cam):
+        class_activation_maps(grey, (255 * x).long())
+    for function in (class_activation_maps,):
         with pytest.raises(ValueError, match=r"^x: .*an axis for their channel, x\[:, None\]"):
             function(grey, x[:, 0])
         with pytest.raises(ValueError, match=r"^x: .*np.transpose\(x, \(0, 3, 1, 2\)\)"):
             function(grey, x.permute(0, 2, 3, 1))
         with pytest.raises(ValueError, match=r"^x: .*for grey pictures x.repeat"):
             function(NETWORK, x)  # which would go through, all three channels being the same
-
-
-def test_gradients_are_taken_where_they_are_off():
-    expected = grad_cam(NETWORK, X)
-    for off in (torch.no_grad, torch.inference_mode):
-        with off():
-            np.testing.assert_array_equal(grad_cam(NETWORK, X.clone()), expected)
-    with pytest.raises(ValueError, match=r"^layer: the network has no part 'of type Sequential'"):
-        grad_cam(NETWORK, X, layer=NETWORK.features)
-
-
-def test_layers_of_one_pixel_show_no_place():
-    for layer, x in (("pooling.0", X), ("features", X[..., :4, :4])):
-        with pytest.raises(ValueError, match=r"^layer: the maps of .* are of one pixel"):
-            grad_cam(NETWORK, x, layer=layer)
 
 
 # Maps as pictures -----------------------------------------------------------------------------
@@ -482,7 +296,7 @@ def test_pictures_of_anything(maps):
 @given(GARBAGE)
 def test_maps_of_anything(value):
     network = HEADS["added"]
-    for call in (class_activation_maps, map_moments, grad_cam):
+    for call in (class_activation_maps, map_moments):
         with torch.random.fork_rng():
             finite_or_named(lambda call=call: _arrays(call(network, value)), ["x"])
             finite_or_named(lambda call=call: _arrays(call(network, X, value)), ["classes"])
@@ -509,11 +323,9 @@ def _arrays(found):
 @pytest.mark.filterwarnings("ignore")  # both ways are deprecated
 def test_scripted_networks_are_named():
     scripted = torch.jit.script(nn.Sequential(small().features, *average(), nn.Linear(6, 4)))
-    for call in (class_activation_maps, lambda *given: grad_cam(*given, layer="0")):
+    for network in (scripted, torch.jit.trace(small(), X)):
         with pytest.raises(ValueError, match=r"^network: is scripted"):
-            call(scripted, X)
-    with pytest.raises(ValueError, match=r"^network: is scripted|^layer: .* traced"):
-        grad_cam(torch.jit.trace(small(), X), X)
+            class_activation_maps(network, X)
 
 
 class Interrupted(nn.Module):
@@ -560,11 +372,10 @@ class Noisy(nn.Module):
 def test_values_that_are_not_finite_are_named():
     broken = small()
     broken.features[0].weight.data[0] = np.nan
-    for call in (class_activation_maps, grad_cam):
-        with pytest.raises(ValueError, match=r"^network: returns NaN .* its features\.0\.weight"):
-            call(broken, X)
-        with pytest.raises(ValueError, match=r"^x: contains NaN or infinity"):
-            call(NETWORK, X * np.nan)
+    with pytest.raises(ValueError, match=r"^network: returns NaN .* its features\.0\.weight"):
+        class_activation_maps(broken, X)
+    with pytest.raises(ValueError, match=r"^x: contains NaN or infinity"):
+        class_activation_maps(NETWORK, X * np.nan)
 
 
 class Silent(nn.Module):

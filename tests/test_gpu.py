@@ -64,7 +64,9 @@ def test_maps_are_those_of_the_cpu():
 
 def test_a_photograph_is_looked_at_alike():
     here, there = pair()
-    mine, theirs = (photograph.look(net, pictures(1)[0], list("abcde")) for net in (here, there))
+    mine, theirs = (
+        photograph.predict_photograph(net, pictures(1)[0], list("abcde")) for net in (here, there)
+    )
     np.testing.assert_allclose(mine.probs, theirs.probs, atol=1e-3)
     np.testing.assert_allclose(mine.maps, theirs.maps, atol=1e-3 * np.abs(mine.maps).max())
 

@@ -15,7 +15,7 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 from mcunc import dropout, networks, training
-from mcunc.photograph import look, read_photograph
+from mcunc.photograph import predict_photograph, read_photograph
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +218,7 @@ def test_a_picture_that_was_opened_is_left_as_it_is(tmp_path):
 
 
 def test_a_look_says_what_its_parts_say(network, picture):
-    got = look(network, picture, draws=7, seed=4)
+    got = predict_photograph(network, picture, draws=7, seed=4)
     probs = softmax(dropout.sample_logits(network, picture[None], 7, seed=4)[:, 0], axis=1)
     assert_allclose(got.probs, probs.mean(axis=0), rtol=1e-5)
     assert_allclose(got.deviation, probs.std(axis=0, ddof=1), rtol=1e-3)
@@ -239,16 +239,19 @@ def test_what_a_map_says_on_black_bars_is_reported(network, picture):
     picture[:, :, :16] = 0
     network = copy.deepcopy(network)
     network.head.weight.data.abs_()  # with activations of 0 and above, all speaks for the class
-    got = look(network, picture, draws=2)
+    got = predict_photograph(network, picture, draws=2)
     large = torch.nn.functional.interpolate(
         torch.from_numpy(got.map)[None, None], size=(64, 64), mode="bilinear"
     )[0, 0].clamp(min=0)
     assert got.on_bars == pytest.approx(float(large[:, :16].sum() / large.sum()), rel=1e-4)
-    assert look(network, np.zeros_like(picture), draws=2).on_bars in (0, pytest.approx(1))
+    assert predict_photograph(network, np.zeros_like(picture), draws=2).on_bars in (
+        0,
+        pytest.approx(1),
+    )
 
 
 def test_a_look_is_printed_with_names(network, picture):
-    got = look(network, picture, "abcde", draws=3)
+    got = predict_photograph(network, picture, "abcde", draws=3)
     lines = str(got).splitlines()
     assert lines[0].startswith("abcde"[got.cls] + " ")
     assert len(lines) == 4
@@ -258,9 +261,9 @@ def test_a_look_is_printed_with_names(network, picture):
 @pytest.mark.parametrize("wrong", [None, np.zeros((64, 64, 3), np.uint8), np.zeros((3, 64, 64))])
 def test_another_form_of_picture_is_refused(wrong, network):
     with pytest.raises(ValueError, match=r"^picture: "):
-        look(network, wrong)
+        predict_photograph(network, wrong)
 
 
 def test_names_of_another_number_are_refused(network, picture):
     with pytest.raises(ValueError, match=r"^names: expected 5, got 2"):
-        look(network, picture, ["a", "b"], draws=2)
+        predict_photograph(network, picture, ["a", "b"], draws=2)
