@@ -276,7 +276,7 @@ def main():
         (
             *(repeated_least_squares, logistic, birds),
             *(calibration_error, hundred_million, null, temperature, importing),
-            *(ensembles.many_networks, judging.million, judging.reports),
+            *(ensembles.many_networks, *judging.BENCHMARKS),
             *sampling.BENCHMARKS,
         )
     )
