@@ -10,14 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mcunc._internal.checks import (
-    as_labels,
-    as_outcomes,
-    as_scores,
-    check_choice,
-    check_finite_result,
-    count_at,
-)
+from mcunc._internal import checks
 from mcunc._internal.deprecation import renamed_attribute
 
 __all__ = ["AccuracyUncertainty", "RiskCoverage", "accuracy_versus_uncertainty", "risk_coverage"]
@@ -116,7 +109,7 @@ class RiskCoverage:
 
     def risk_at(self, coverage):
         r"""Risk of the :math:`\lceil cN \rceil` most confident cases; coverage c in (0, 1]."""
-        return float(self.risk[count_at("coverage", coverage, len(self.loss)) - 1])
+        return float(self.risk[checks.count_at("coverage", coverage, len(self.loss)) - 1])
 
     area = renamed_attribute("area", "aurc")
     excess_area = renamed_attribute("excess_area", "eaurc")
@@ -155,18 +148,28 @@ def risk_coverage(confidence, loss):
     >>> curve.coverage.round(2), curve.risk.round(2)
     (array([0.33, 0.67, 1.  ]), array([0.  , 0.  , 0.33]))
     """
-    confidence = as_scores("confidence", confidence)
-    loss = as_outcomes("loss", loss, len(confidence))
+    confidence = checks.as_scores("confidence", confidence)
+    loss = checks.as_outcomes("loss", loss, len(confidence))
     if loss.min() < 0:
         raise ValueError("loss: is negative somewhere; pass errors (0 and 1) or another loss")
     with np.errstate(over="ignore"):
-        check_finite_result("loss", loss.sum())
-    order = np.argsort(confidence)[::-1]  # not stable, which is faster: ties are averaged
-    return RiskCoverage(confidence[order], loss[order])
+        checks.check_finite_result("loss", loss.sum())
+    return RiskCoverage(*_by_falling_confidence(confidence, loss))
+
+
+def _by_falling_confidence(confidence, loss):
+    """Both, most confident first; cases of equal confidence in any order."""
+    if confidence.min() >= 0 and np.isin(loss, (0, 1)).all():
+        # The bits of numbers from 0 are in the order of the numbers, and their sign bit is free to
+        # hold the loss.  Sorting these is two to three times as fast as argsort.
+        keys = np.sort(confidence.view(np.uint64) << 1 | (loss == 1))[::-1]
+        return (keys >> 1).view(np.float64), (keys & 1).view(np.int64)
+    order = np.argsort(confidence)[::-1]
+    return confidence[order], loss[order]
 
 
 def _area(risk, rule):
-    check_choice("rule", rule, RULES)
+    checks.check_choice("rule", rule, RULES)
     if rule == "mean":
         return float(risk.mean())
     if len(risk) < 2:
@@ -243,11 +246,11 @@ def accuracy_versus_uncertainty(uncertainty, right, thresholds=None):
     >>> counts.right_certain, counts.wrong_certain, counts.agreement
     (array([2]), array([1]), array([0.75]))
     """
-    uncertainty = as_scores("uncertainty", uncertainty)
-    right = as_labels("right", right, len(uncertainty)).astype(bool)
+    uncertainty = checks.as_scores("uncertainty", uncertainty)
+    right = checks.as_labels("right", right, len(uncertainty)).astype(bool)
     threshold = np.unique(uncertainty)
     if thresholds is not None:
-        threshold = as_scores("thresholds", thresholds)
+        threshold = checks.as_scores("thresholds", thresholds)
     counts = []
     for group in (uncertainty[right], uncertainty[~right]):
         certain = np.searchsorted(np.sort(group), threshold, side="right")

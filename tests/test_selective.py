@@ -185,6 +185,15 @@ def test_accuracy_against_uncertainty_counts_every_case_once(pair, thresholds):
         assert found.agreement[i] == pytest.approx((right == certain).mean())
 
 
+@given(st.lists(st.sampled_from([-0.0, 0.0, 5e-324, 0.5, np.nextafter(0.5, 1), 1.0, np.inf])))
+def test_errors_and_their_halves_give_the_same_curve(confidence):
+    """Zeros and ones are sorted together with the confidences, other losses are not."""
+    confidence, loss = [0.25, *confidence], np.arange(len(confidence) + 1) % 2
+    whole, half = risk_coverage(confidence, loss), risk_coverage(confidence, loss / 2)
+    assert_array_equal(whole.confidence, half.confidence)
+    assert_allclose(whole.risk, 2 * half.risk, rtol=1e-12)
+
+
 # Bad input ------------------------------------------------------------------------------------
 
 
