@@ -35,9 +35,9 @@ def judged(confidence, right, novel):
     areas = [area(rule) for rule in RULES for area in (curve.aurc, curve.eaurc)]
     areas += [curve.augrc(), curve.risk_at(0.9)]
     agreement = accuracy_versus_uncertainty(-confidence, right).agreement
-    found = detection(-confidence[~novel], -confidence[novel])
-    numbers = found.auroc, found.auroc_error, found.fpr_at_tpr()
-    return areas, numbers, found.curve, agreement
+    result = detection(-confidence[~novel], -confidence[novel])
+    numbers = result.auroc, result.auroc_error, result.fpr_at_tpr()
+    return areas, numbers, result.curve, agreement
 
 
 def peer(confidence, right, novel):

@@ -33,10 +33,10 @@ class Detection:
     Examples
     --------
     >>> from mcunc import ood
-    >>> found = ood.detection(known=[0.1, 0.2, 0.4, 0.3], novel=[0.35, 0.5])
-    >>> found.auroc, found.fpr_at_tpr(0.75)
+    >>> result = ood.detection(known=[0.1, 0.2, 0.4, 0.3], novel=[0.35, 0.5])
+    >>> result.auroc, result.fpr_at_tpr(0.75)
     (0.875, 0.0)
-    >>> found.novel_placement
+    >>> result.novel_placement
     array([0.75, 1.  ])
     """
 

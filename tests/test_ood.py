@@ -42,9 +42,9 @@ def test_the_curve_goes_through_the_points_of_scikit_learn(known, novel):
 @given(TIED, TIED)
 def test_placements_are_the_pairs_counted_one_by_one(known, novel):
     above = np.sign(np.subtract.outer(novel, known)) / 2 + 0.5
-    found = detection(known, novel)
-    assert_allclose(found.novel_placement, above.mean(axis=1), atol=1e-12)
-    assert_allclose(found.known_placement, above.mean(axis=0), atol=1e-12)
+    result = detection(known, novel)
+    assert_allclose(result.novel_placement, above.mean(axis=1), atol=1e-12)
+    assert_allclose(result.known_placement, above.mean(axis=0), atol=1e-12)
 
 
 def test_two_certain_opposite_scores():
@@ -101,8 +101,8 @@ def test_complete_separation_claims_an_error_of_nothing():
 
 
 def test_a_score_differs_from_itself_by_nothing():
-    found = detection([0.0, 1.0, 2.0], [1.0, 3.0])
-    assert auroc_difference(found, found) == (0.0, 0.0)
+    result = detection([0.0, 1.0, 2.0], [1.0, 3.0])
+    assert auroc_difference(result, result) == (0.0, 0.0)
 
 
 # FPR95 ----------------------------------------------------------------------------------------
@@ -110,11 +110,11 @@ def test_a_score_differs_from_itself_by_nothing():
 
 def test_of_a_hundred_known_ninety_five_pass():
     known = np.arange(1, 101)
-    found = detection(known, [94.0, 95.0, 95.5, 96.0])
-    assert found.fpr_at_tpr() == 0.5  # what is at most 95 passes
-    assert found.fpr_at_tpr(0.955) == 1.0
+    result = detection(known, [94.0, 95.0, 95.5, 96.0])
+    assert result.fpr_at_tpr() == 0.5  # what is at most 95 passes
+    assert result.fpr_at_tpr(0.955) == 1.0
     assert detection(known, [200.0, 300.0]).fpr_at_tpr() == 0
-    assert found.fpr_at_tpr(1.0) == 1
+    assert result.fpr_at_tpr(1.0) == 1
     assert detection(known, [1.0, 2.0]).fpr_at_tpr(1e-12) == 0.5  # the least of all scores
 
 
@@ -126,11 +126,11 @@ def test_the_threshold_is_the_least_that_lets_enough_known_cases_pass(known, nov
 
 
 def test_old_names_still_work():
-    found = detection([1.0, 2.0, 3.0], [2.0, 4.0])
+    result = detection([1.0, 2.0, 3.0], [2.0, 4.0])
     with pytest.warns(DeprecationWarning, match="novel_accepted is now fpr_at_tpr"):
-        assert found.novel_accepted(0.5) == found.fpr_at_tpr(0.5)
+        assert result.novel_accepted(0.5) == result.fpr_at_tpr(0.5)
     with pytest.warns(DeprecationWarning, match="known_accepted= is now tpr="):
-        assert found.fpr_at_tpr(known_accepted=0.5) == found.fpr_at_tpr(0.5)
+        assert result.fpr_at_tpr(known_accepted=0.5) == result.fpr_at_tpr(0.5)
 
 
 # Distances ------------------------------------------------------------------------------------
@@ -214,8 +214,8 @@ def test_silent_and_repeated_features_do_not_depend_on_units(unit):
     rng = np.random.default_rng(0)
     features, labels = rng.normal(size=(60, 3)) * [1, unit, 1], np.arange(60) % 3
     more = np.column_stack([features, np.full(60, 3 * unit), unit * features[:, 0]])
-    plain, found = (Mahalanobis().fit(rows, labels) for rows in (features, more))
-    assert_allclose(found.score(more), plain.score(features), rtol=1e-7)
+    plain, result = (Mahalanobis().fit(rows, labels) for rows in (features, more))
+    assert_allclose(result.score(more), plain.score(features), rtol=1e-7)
 
 
 # Infinite scores ------------------------------------------------------------------------------
@@ -227,13 +227,13 @@ def test_silent_and_repeated_features_do_not_depend_on_units(unit):
 )
 def test_infinite_scores_rank_beyond_all_others(known, novel, share):
     """As two large numbers do, by scikit-learn."""
-    found = detection(known, novel)
+    result = detection(known, novel)
     finite = detection(np.clip(known, -1e9, 1e9), np.clip(novel, -1e9, 1e9))
     truth, scores = labelled(np.clip(known, -1e9, 1e9), np.clip(novel, -1e9, 1e9))
-    assert found.auroc == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
-    assert found.auroc_error == finite.auroc_error
-    assert found.fpr_at_tpr(share) == finite.fpr_at_tpr(share)
-    assert_array_equal(found.curve, finite.curve)
+    assert result.auroc == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
+    assert result.auroc_error == finite.auroc_error
+    assert result.fpr_at_tpr(share) == finite.fpr_at_tpr(share)
+    assert_array_equal(result.curve, finite.curve)
 
 
 # Bad input ------------------------------------------------------------------------------------

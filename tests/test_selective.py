@@ -162,27 +162,27 @@ def test_old_names_still_work(old, new):
 
 
 def test_accuracy_against_uncertainty_counts_by_hand():
-    found = accuracy_versus_uncertainty([0.1, 0.2, 0.2, 0.9], [1, 0, 1, 0])
-    assert_array_equal(found.threshold, [0.1, 0.2, 0.9])
-    assert_array_equal(found.right_certain, [1, 2, 2])
-    assert_array_equal(found.right_uncertain, [1, 0, 0])
-    assert_array_equal(found.wrong_certain, [0, 1, 2])
-    assert_array_equal(found.wrong_uncertain, [2, 1, 0])
-    assert_allclose(found.agreement, [3 / 4, 3 / 4, 1 / 2])
+    result = accuracy_versus_uncertainty([0.1, 0.2, 0.2, 0.9], [1, 0, 1, 0])
+    assert_array_equal(result.threshold, [0.1, 0.2, 0.9])
+    assert_array_equal(result.right_certain, [1, 2, 2])
+    assert_array_equal(result.right_uncertain, [1, 0, 0])
+    assert_array_equal(result.wrong_certain, [0, 1, 2])
+    assert_array_equal(result.wrong_uncertain, [2, 1, 0])
+    assert_allclose(result.agreement, [3 / 4, 3 / 4, 1 / 2])
 
 
 @given(answers(), st.lists(st.sampled_from([-1.0, 0.0, 0.3, 0.5, 2.0]), min_size=1))
 def test_accuracy_against_uncertainty_counts_every_case_once(pair, thresholds):
     uncertainty, right = pair[0], pair[1] == 0
-    found = accuracy_versus_uncertainty(uncertainty, right, thresholds)
-    assert_array_equal(found.threshold, thresholds)  # in the order in which they were given
-    for i, threshold in enumerate(found.threshold):
+    result = accuracy_versus_uncertainty(uncertainty, right, thresholds)
+    assert_array_equal(result.threshold, thresholds)  # in the order in which they were given
+    for i, threshold in enumerate(result.threshold):
         certain = uncertainty <= threshold
-        assert found.right_certain[i] == (right & certain).sum()
-        assert found.right_uncertain[i] == (right & ~certain).sum()
-        assert found.wrong_certain[i] == (~right & certain).sum()
-        assert found.wrong_uncertain[i] == (~right & ~certain).sum()
-        assert found.agreement[i] == pytest.approx((right == certain).mean())
+        assert result.right_certain[i] == (right & certain).sum()
+        assert result.right_uncertain[i] == (right & ~certain).sum()
+        assert result.wrong_certain[i] == (~right & certain).sum()
+        assert result.wrong_uncertain[i] == (~right & ~certain).sum()
+        assert result.agreement[i] == pytest.approx((right == certain).mean())
 
 
 @given(st.lists(st.sampled_from([-0.0, 0.0, 5e-324, 0.5, np.nextafter(0.5, 1), 1.0, np.inf])))
