@@ -14,18 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
-from scipy.linalg import solve_triangular
 from scipy.optimize import linprog
 from scipy.special import expit
 
 from mcunc._internal import checks
-from mcunc.linear import (
-    RankError,
-    is_well_conditioned,
-    scaled_qr,
-    symmetric_interval,
-    triangular_factor,
-)
+from mcunc.linear import RankError, inverse_root, scaled_qr, symmetric_interval
 
 __all__ = [
     "BootstrapFits",
@@ -77,7 +70,7 @@ class LogisticFit:
     >>> X = linear.polynomial_features([1, 2, 3, 4, 5, 6], degree=1)
     >>> fit = logistic.fit_logistic(X, [0, 0, 1, 0, 1, 1])
     >>> fit.coefficients.round(2), fit.standard_errors.round(2)
-    (array([-3.92,  1.12]), array([3.23, 0.84]))
+    (array([-4.25,  1.21]), array([3.39, 0.91]))
     >>> fit.probability([[1, 3.5]]).round(2), fit.probability_interval([[1, 3.5]]).round(2)
     (array([0.5]), array([[0.1, 0.9]]))
     """
@@ -181,7 +174,7 @@ def fit_logistic(X, y, max_iterations=100):
     >>> X = linear.polynomial_features([1, 2, 3, 4, 5, 6], degree=1)
     >>> fit = logistic.fit_logistic(X, [0, 0, 1, 0, 1, 1])
     >>> fit.coefficients.round(2), round(fit.log_likelihood, 2)
-    (array([-3.92,  1.12]), -2.77)
+    (array([-4.25,  1.21]), -2.48)
     """
     max_iterations = checks.check_count("max_iterations", max_iterations)
     basis, end, kind = _maximise(X, y, max_iterations)
@@ -192,7 +185,7 @@ def fit_logistic(X, y, max_iterations=100):
             f"max_iterations: IRLS had not converged after {max_iterations} steps; raise it"
         )
     with np.errstate(over="ignore", invalid="ignore"):
-        root = basis.back @ solve_triangular(end.root, np.eye(len(end.theta)))
+        root = basis.back @ end.root
         coefficients, covariance = basis.back @ end.theta, root @ root.T
     checks.check_finite_result("X", coefficients, covariance)
     return LogisticFit(coefficients, covariance, end.value, end.iterations)
@@ -380,7 +373,7 @@ class _End(NamedTuple):
     value: float  # log-likelihood
     least: float  # smallest margin
     score: np.ndarray
-    root: np.ndarray  # upper triangle, root.T @ root is the Fisher information
+    root: np.ndarray  # root @ root.T is the inverse of the Fisher information
     iterations: int = 0
     converged: bool = False
 
@@ -389,11 +382,12 @@ def _basis(X):
     """X itself or, where its columns nearly depend on one another, orthogonal ones."""
     n, k = X.shape
     rounding = n * np.finfo(float).eps
-    _, R, scale = scaled_qr(X, with_q=False)
-    if is_well_conditioned(R, scale):
-        return _Basis(X, np.eye(k), scale / np.sqrt(n), rounding)
+    with np.errstate(over="ignore", invalid="ignore"):
+        gram = X.T @ X
+    if inverse_root(gram, 1e6) is not None:
+        return _Basis(X, np.eye(k), np.sqrt(np.diag(gram) / n), rounding)
     Q, R, scale = scaled_qr(X)
-    back = solve_triangular(R, np.eye(k)) / scale[:, None] * np.sqrt(n)
+    back = np.linalg.inv(R) / scale[:, None] * np.sqrt(n)
     return _Basis(Q * np.sqrt(n), back, np.ones(k), rounding * np.linalg.cond(R))
 
 
@@ -412,14 +406,11 @@ def _newton_terms(rows, sign, theta):
         score += (s * larger * np.where(margins > 0, odds, 1.0)) @ part
         weighted = part * (np.sqrt(odds) * larger)[:, None]
         information += weighted.T @ weighted
-    try:
-        root = np.linalg.cholesky(information).T
-        precise = (np.diag(root) ** 2 > 1e-6 * np.diag(information)).all()
-    except np.linalg.LinAlgError:
-        precise = False
-    if not precise:
+    root = inverse_root(information, 1e6)
+    if root is None:
         odds = np.exp(-np.minimum(np.abs(rows @ theta), 230))
-        root = triangular_factor(rows * (np.sqrt(odds) / (1 + odds))[:, None])
+        weighted = rows * (np.sqrt(odds) / (1 + odds))[:, None]
+        root = np.linalg.inv(np.linalg.qr(weighted, mode="r"))
     return _End(theta, float(value), least, score, root)
 
 
@@ -430,8 +421,8 @@ def _irls(basis, sign, theta, first, last):
     """
     now = _newton_terms(basis.rows, sign, theta)
     for iteration in range(first, last + 1):
-        newton = solve_triangular(now.root, now.score, trans="T")
-        step = solve_triangular(now.root, newton)
+        newton = now.root.T @ now.score
+        step = now.root @ newton
         if np.linalg.norm(newton) <= 1e-8:  # and this step squares what is left
             return now._replace(theta=now.theta + step, iterations=iteration, converged=True)
         for halving in range(50):
@@ -492,35 +483,29 @@ def _maximum_is_certain(basis, sign, end):
     """Whether weights w > 0 with Σ w_i s_i x_i = 0 exist (Stiemke: then nothing separates).
 
     The residuals |y_i - p_i| at theta are such weights up to a small score.  A Newton step c
-    removes the score by w_i ← w_i - p_i(1 - p_i) s_i x_i·c, positive where |x_i·c| < 1, for which
-    the least singular value gives a bound.  Where the bound does not do, a step is tried that
+    removes the score by w_i ← w_i - p_i(1 - p_i) s_i x_i·c, positive where |x_i·c| < 1, which
+    norms may show.  Where they do not, a step is tried that
     weighs rows by w_i and leaves those with weights below e^-40 as they are.
     """
     (n, k), size = basis.rows.shape, basis.size
 
-    def is_short(root, score, mass, reach=None):
-        least = np.linalg.svd(root, compute_uv=False)[-1]
-        if least <= n * np.finfo(float).eps * np.linalg.norm(root, 2):
-            return False
-        doubt = basis.rounding * np.sqrt(k) * mass / least
-        reach = np.sqrt(n * k) / least if reach is None else reach
-        return reach * (np.linalg.norm(score) + doubt) < 0.5
+    def is_short(root, score, mass, reach):
+        doubt = basis.rounding * np.sqrt(k) * mass * np.linalg.norm(root)
+        return reach * (np.linalg.norm(root.T @ score) + doubt) < 0.5
 
-    score = solve_triangular(end.root, end.score, trans="T")
-    if is_short(end.root / size, score, n):
+    root = size[:, None] * end.root
+    if is_short(root, end.score / size, n, np.sqrt(n * k) * np.linalg.norm(root)):
         return True
     signed = sign[:, None] * basis.rows / size
     margins = sign * (basis.rows @ end.theta)
     weights, active = expit(-np.minimum(margins, 700)), margins < 40
     part = signed[active]
-    if len(part) < k:
+    R = np.linalg.qr(part * np.sqrt(weights[active])[:, None], mode="r")
+    if len(part) < k or np.linalg.cond(R) * n * np.finfo(float).eps >= 1:
         return False
-    root = triangular_factor(part * np.sqrt(weights[active])[:, None])
-    if not root.diagonal().all():
-        return False
-    score = solve_triangular(root, signed.T @ weights, trans="T")
-    reach = np.linalg.norm(solve_triangular(root, part.T, trans="T"), axis=0).max()
-    return is_short(root, score, weights.sum(), reach)
+    root = np.linalg.inv(R)
+    reach = np.linalg.norm(part @ root, axis=1).max()
+    return is_short(root, signed.T @ weights, weights.sum(), reach)
 
 
 def _separation_by_program(basis, rows, sign, tolerance=1e-7):
