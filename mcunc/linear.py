@@ -64,13 +64,11 @@ class Prediction:
 
     def mean_interval(self, level=0.95, quantile="t"):
         """Interval for the mean response, shape (..., M, 2): epistemic variance alone."""
-        error = np.sqrt(self.epistemic)
-        return symmetric_interval(self.mean, error, level, quantile, self.degrees_of_freedom)
+        return _interval(self.mean, self.epistemic, level, quantile, self.degrees_of_freedom)
 
     def observation_interval(self, level=0.95, quantile="t"):
         """Interval for one new observation, shape (..., M, 2): both variances."""
-        error = np.sqrt(self.variance)
-        return symmetric_interval(self.mean, error, level, quantile, self.degrees_of_freedom)
+        return _interval(self.mean, self.variance, level, quantile, self.degrees_of_freedom)
 
 
 class _Fits:
@@ -90,8 +88,8 @@ class _Fits:
         -------
         (..., k, 2) array of lower and upper ends, in the units of the coefficients.
         """
-        ends = self.coefficients, self.standard_errors, level, quantile, self.degrees_of_freedom
-        return symmetric_interval(*ends)
+        variance = np.square(self.standard_errors)
+        return _interval(self.coefficients, variance, level, quantile, self.degrees_of_freedom)
 
     def predict(self, X):
         r"""Predict at new rows: mean, epistemic and aleatoric variance.
@@ -261,7 +259,7 @@ def fit_least_squares(X, y, noise_variance=None):
     y = checks.as_outcomes("y", y, n)
     _check_rows(X, k + (noise_variance is None))
     with np.errstate(over="ignore", invalid="ignore"):
-        r_inverse = inverse_root(X.T @ X, 1e4)
+        r_inverse = _inverse_root(X.T @ X, 1e4)
     precise = r_inverse is None
     if precise:
         Q, R, scale = scaled_qr(X)
@@ -414,12 +412,11 @@ def covers(interval, value):
     if interval.shape[-1] != 2:
         raise ValueError(f"interval: expected (..., 2) lower and upper ends, got {interval.shape}")
     try:
-        np.broadcast_shapes(interval.shape[:-1], value.shape)
+        return (interval[..., 0] <= value) & (value <= interval[..., 1])
     except ValueError:
         raise ValueError(
             f"value: shape {value.shape} does not fit intervals of shape {interval.shape[:-1]}"
         ) from None
-    return (interval[..., 0] <= value) & (value <= interval[..., 1])
 
 
 def polynomial_features(x, degree):
@@ -467,10 +464,9 @@ def scaled_qr(X):
     _check_rows(X, k)
     with np.errstate(all="ignore"):
         scale = np.sqrt(np.einsum("...ij,...ij->...j", X, X))
-        zero = scale == 0
-        if not np.isfinite(scale).all() or (zero.any() and (zero & X.any(axis=-2)).any()):
-            raise ValueError("X: values are too large or too small for float64; rescale them")
-        if zero.any():
+        lost = (scale == 0) & X.any(axis=-2)
+        checks.check_finite_result("X", np.where(lost, np.inf, scale))
+        if (scale == 0).any():
             raise RankError("X: a column is zero throughout; drop it")
         Q, R = np.linalg.qr(X / scale[..., None, :])
     singular = np.linalg.svd(R, compute_uv=False)
@@ -481,7 +477,7 @@ def scaled_qr(X):
     return Q, R, scale
 
 
-def inverse_root(gram, limit):
+def _inverse_root(gram, limit):
     """C with C Cᵀ = gram⁻¹, or None where a variance inflation factor exceeds the limit.
 
     The factor of column j is :math:`(X^TX)_{jj} (X^TX)^{-1}_{jj}`, whatever its unit.  The relative
@@ -496,12 +492,12 @@ def inverse_root(gram, limit):
     return root if inflation.max() <= limit and np.diag(gram).min() > 1e-200 else None
 
 
-def symmetric_interval(centre, error, level, quantile="normal", dof=np.inf):
-    """centre ± quantile · error, stacked on a new last axis."""
+def _interval(centre, variance, level, quantile="normal", dof=np.inf):
+    """centre ± quantile · √variance, stacked on a new last axis."""
     tail = (1 - checks.check_fraction("level", level)) / 2
     checks.check_choice("quantile", quantile, ("t", "normal"))
-    factor = stats.t.isf(tail, dof) if quantile == "t" else stats.norm.isf(tail)
-    return np.stack([centre - factor * error, centre + factor * error], axis=-1)
+    half = (stats.t.isf(tail, dof) if quantile == "t" else stats.norm.isf(tail)) * np.sqrt(variance)
+    return np.stack([centre - half, centre + half], axis=-1)
 
 
 def _check_rows(X, needed):
@@ -529,8 +525,8 @@ def _gaussian_log_likelihood(residuals, log_variance):
 def _scoring_step(Z, residuals, gamma):
     """One Fisher-scoring step for the log variance, halved until the likelihood does not fall."""
     start = _gaussian_log_likelihood(residuals, Z @ gamma)
-    excess = np.square(residuals) * np.exp(-(Z @ gamma)) - 1.0
-    step = fit_least_squares(Z, excess, noise_variance=1.0).coefficients
+    relative_excess = np.square(residuals) * np.exp(-(Z @ gamma)) - 1.0
+    step = fit_least_squares(Z, relative_excess, noise_variance=1.0).coefficients
     for halving in range(50):
         proposal = gamma + step / 2**halving
         with np.errstate(over="ignore", invalid="ignore"):

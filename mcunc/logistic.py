@@ -9,8 +9,9 @@ Source: McCullagh & Nelder, *Generalized Linear Models*, sections 2.5 and 4.4; A
 (1984), *Biometrika* 71, 1-10, for separation; Konis (2007) for deciding it by a linear program.
 """
 
+from collections import namedtuple
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -18,7 +19,7 @@ from scipy.optimize import linprog
 from scipy.special import expit
 
 from mcunc._internal import checks
-from mcunc.linear import RankError, inverse_root, scaled_qr, symmetric_interval
+from mcunc.linear import RankError, _interval, _inverse_root, scaled_qr
 
 __all__ = [
     "BootstrapFits",
@@ -87,7 +88,7 @@ class LogisticFit:
 
     def interval(self, level=0.95):
         """(k, 2) Wald intervals: coefficient ± normal quantile times standard error."""
-        return symmetric_interval(self.coefficients, self.standard_errors, level)
+        return _interval(self.coefficients, np.diag(self.covariance), level)
 
     def log_odds(self, X):
         r"""Fitted log odds and their variance :math:`x\,\mathrm{var}(\hat\beta)\,x^T`.
@@ -114,7 +115,7 @@ class LogisticFit:
     def probability_interval(self, X, level=0.95):
         """(M, 2) interval for the probability of y = 1: Wald on the log odds, then sigmoid."""
         mean, variance = self.log_odds(X)
-        return expit(symmetric_interval(mean, np.sqrt(variance), level))
+        return expit(_interval(mean, variance, level))
 
 
 @dataclass(frozen=True, eq=False)
@@ -357,25 +358,14 @@ def calibration_slope(log_odds, y):
         return float(fit_logistic(X, y).coefficients[1])
 
 
-class _Basis(NamedTuple):
-    """A design in a basis in which its products keep their digits."""
+# A design in a basis in which its products keep their digits: rows (n, k); back (k, k), which gives
+# the coefficients of X from those of rows; size (k,), the root mean squares of the columns of rows;
+# rounding, the relative error of a margin.
+_Basis = namedtuple("_Basis", "rows back size rounding")
 
-    rows: np.ndarray  # (n, k)
-    back: np.ndarray  # (k, k), coefficients of X = back @ those of rows
-    size: np.ndarray  # (k,) root mean squares of the columns of rows
-    rounding: float  # relative error of a margin
-
-
-class _End(NamedTuple):
-    """Where the Newton iteration stands; the last four belong to theta before the last step."""
-
-    theta: np.ndarray
-    value: float  # log-likelihood
-    least: float  # smallest margin
-    score: np.ndarray
-    root: np.ndarray  # root @ root.T is the inverse of the Fisher information
-    iterations: int = 0
-    converged: bool = False
+# Where the iteration stands: theta (k,); log-likelihood, least margin, score (k,) and a root (k, k)
+# of the inverse Fisher information, root @ root.T, which belong to theta before the last step.
+_End = namedtuple("_End", "theta value least score root iterations converged", defaults=(0, False))
 
 
 def _basis(X):
@@ -384,7 +374,7 @@ def _basis(X):
     rounding = n * np.finfo(float).eps
     with np.errstate(over="ignore", invalid="ignore"):
         gram = X.T @ X
-    if inverse_root(gram, 1e6) is not None:
+    if _inverse_root(gram, 1e6) is not None:
         return _Basis(X, np.eye(k), np.sqrt(np.diag(gram) / n), rounding)
     Q, R, scale = scaled_qr(X)
     back = np.linalg.inv(R) / scale[:, None] * np.sqrt(n)
@@ -394,7 +384,7 @@ def _basis(X):
 def _newton_terms(rows, sign, theta):
     """`_End` at theta; sums run over blocks of rows that stay in the cache."""
     k = rows.shape[1]
-    block = max(512, 2**17 // k)
+    block = max(512, 2**17 // k)  # 1 MB
     value, least, score, information = 0.0, np.inf, np.zeros(k), np.zeros((k, k))
     for first in range(0, len(rows), block):
         part, s = rows[first : first + block], sign[first : first + block]
@@ -406,7 +396,7 @@ def _newton_terms(rows, sign, theta):
         score += (s * larger * np.where(margins > 0, odds, 1.0)) @ part
         weighted = part * (np.sqrt(odds) * larger)[:, None]
         information += weighted.T @ weighted
-    root = inverse_root(information, 1e6)
+    root = _inverse_root(information, 1e6)
     if root is None:
         odds = np.exp(-np.minimum(np.abs(rows @ theta), 230))
         weighted = rows * (np.sqrt(odds) / (1 + odds))[:, None]
@@ -438,15 +428,13 @@ def _irls(basis, sign, theta, first, last, tolerance=1e-8):
 def _start(basis, sign):
     """Zero or, for many cases, the fit to every sixteenth."""
     n, k = basis.rows.shape
-    zero = np.zeros(k)
-    if n < 400 * k:
-        return zero
-    part, signs = basis._replace(rows=basis.rows[::16].copy()), sign[::16]
-    try:
-        end = _irls(part, signs, _start(part, signs), 1, 15, tolerance=0.1)
-    except np.linalg.LinAlgError:  # these cases have columns of zeros
-        return zero
-    return end.theta if end.converged else zero
+    theta = np.zeros(k)
+    if n >= 400 * k:
+        part, signs = basis._replace(rows=basis.rows[::16].copy()), sign[::16]
+        with suppress(np.linalg.LinAlgError):  # these cases may have columns of zeros
+            end = _irls(part, signs, _start(part, signs), 1, 15, tolerance=0.1)
+            theta = end.theta if end.converged else theta
+    return theta
 
 
 def _maximise(X, y, max_iterations):
@@ -454,24 +442,19 @@ def _maximise(X, y, max_iterations):
     X = checks.as_design("X", X)
     sign = 2 * checks.as_labels("y", y, len(X)) - 1
     basis = _basis(X)
-    patience = min(max_iterations, 15)
+    is_sparse = X.size > 10**6 and np.count_nonzero(X[::16]) < X[::16].size / 5
+    patience = min(max_iterations, 15) if is_sparse else max_iterations
     end = _irls(basis, sign, _start(basis, sign), 1, patience)
-    rows = basis.rows
-    if not (end.converged or _is_complete(basis, end)):
-        if X.size > 10**6 and np.count_nonzero(X) < X.size / 5:
-            rows = sparse.csr_array(X)
-            kind, proven = _separation_by_program(basis, rows, sign)
-            if proven:
-                return basis, end, kind
-        if max_iterations > patience:
-            end = _irls(basis, sign, end.theta, patience + 1, max_iterations)
+    if is_sparse and not end.converged:
+        kind, is_proven = _separation_by_program(basis, sign)
+        if is_proven:
+            return basis, end, kind
+        end = _irls(basis, sign, end.theta, patience + 1, max_iterations)
     if _maximum_is_certain(basis, sign, end):
-        kind = "none"
-    elif _is_complete(basis, end):
-        kind = "complete"
-    else:
-        kind, _ = _separation_by_program(basis, rows, sign)
-    return basis, end, kind
+        return basis, end, "none"
+    if _is_complete(basis, end):
+        return basis, end, "complete"
+    return basis, end, _separation_by_program(basis, sign)[0]
 
 
 def _is_complete(basis, end):
@@ -484,8 +467,8 @@ def _maximum_is_certain(basis, sign, end):
 
     The residuals |y_i - p_i| at theta are such weights up to a small score.  A Newton step c
     removes the score by w_i ← w_i - p_i(1 - p_i) s_i x_i·c, positive where |x_i·c| < 1, which
-    norms may show.  Where they do not, a step is tried that
-    weighs rows by w_i and leaves those with weights below e^-40 as they are.
+    norms may show.  Where they do not, a step is tried that weighs rows by w_i and leaves those
+    with weights below e^-40 as they are.
     """
     (n, k), size = basis.rows.shape, basis.size
 
@@ -508,9 +491,9 @@ def _maximum_is_certain(basis, sign, end):
     return is_short(root, signed.T @ weights, weights.sum(), reach)
 
 
-def _separation_by_program(basis, rows, sign, tolerance=1e-7):
+def _separation_by_program(basis, sign, tolerance=1e-7):
     """Separation by linear programs in β with |β_j| ≤ 1; whether the first β proves it exactly."""
-    signed = sparse.csr_array(rows * (sign[:, None] / basis.size))
+    signed = sparse.csr_array(basis.rows * (sign[:, None] / basis.size))
     n, k = signed.shape
     total = linprog(-signed.mean(axis=0), A_ub=-signed, b_ub=np.zeros(n), bounds=[(-1, 1)] * k)
     if -total.fun <= tolerance:
