@@ -108,8 +108,7 @@ class _Fits:
         X = checks.as_columns("X", X, self.coefficients.shape[-1])
         with np.errstate(over="ignore", invalid="ignore"):
             mean = self.coefficients @ X.T
-            aleatoric = np.empty_like(mean)
-            aleatoric[:] = np.expand_dims(self.noise_variance, -1)
+            aleatoric = np.full(mean.shape, np.expand_dims(self.noise_variance, -1))
             epistemic = aleatoric * np.square(X @ self._r_inverse).sum(axis=-1)
         checks.check_finite_result("X", mean, epistemic)
         return Prediction(mean, epistemic, aleatoric, self.degrees_of_freedom)
