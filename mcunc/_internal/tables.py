@@ -115,11 +115,6 @@ def _read_text(path, label, logits, groups):
     rest = [i for i in range(len(names)) if i not in (at_label, at_groups)]
     at = _named(names, rest, logits) if logits else _logit_columns(names, rest)
     columns = [names[i] for i in at]
-    if len(at) < 2:
-        raise ValueError(
-            f"needs a column of logits for each class, two or more, and has {_listed(columns)}; "
-            "for a network with a single output write a column of zeros before it"
-        )
     classes, shared = _classes(columns)
     table = _numbers(rows, columns, at)
     labels = _positions(rows, at_label, classes, names[at_label])
@@ -201,10 +196,11 @@ def _classes(columns):
     families = [_FAMILY.fullmatch(name) for name in columns]
     shared = all(families) and len({family[1].lower() for family in families}) == 1
     keys = [_key(family[2]) for family in families] if shared else list(map(_key, columns))
-    if len(set(keys)) < len(keys) or len(set(map(type, keys))) > 1:
+    if len(keys) < 2 or len(set(keys)) < len(keys) or len(set(map(type, keys))) > 1:
         raise ValueError(
-            f"columns of logits need different names, with numbers in all or none: "
-            f"{_listed(columns)}; if one is no logit, {_CURE}"
+            "needs two or more columns of logits, with different names, and numbers in all or "
+            f"none: has {_listed(columns)}; if one is no logit, {_CURE}; if the network has a "
+            "single output, write a column of zeros before it"
         )
     return keys, shared
 
