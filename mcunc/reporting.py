@@ -462,7 +462,7 @@ def _grouped_null(confidence, group, correlation, table, seed, draws=DRAWS):
     level = (-8 * np.log(1 + 1e-6 - confidence)).astype(np.intp)  # 13 % in 1 - c
     key = (bin_index(confidence, table.edges) * groups + group) * 128 + level
     cells, cell, count = np.unique(key, return_inverse=True, return_counts=True)
-    mean = np.bincount(cell, confidence) / count
+    mean = np.minimum(np.bincount(cell, confidence) / count, 1)
     bins, mine = np.divmod(cells // 128, groups)
     first, shared = np.flatnonzero(np.diff(bins, prepend=-1)), np.sqrt(correlation)
     outcome_sum = np.zeros((draws, len(table.count)), dtype=np.int64)
