@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from scipy import ndimage, stats
 
 from mcunc import birdwatch as bw
+from mcunc import recorded
+from mcunc.birdwatch import scene
+from mcunc.pretrained import load_network
 
-NUISANCES = list(bw._NUISANCES)
+NUISANCES = list(scene._NUISANCES)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,7 @@ def extremes():
     corners = np.indices((2,) * 8).reshape(8, -1)
     moving = ("x", "y", "scale", "tilt", "leaf_x", "leaf_y", "leaf_angle")
     for corner, name in zip(corners, moving, strict=False):
-        latents[name] = np.array(bw._NUISANCES[name])[corner]
+        latents[name] = np.array(scene._NUISANCES[name])[corner]
     latents["covered"], latents["leaf"] = corners[-1] == 1, 1.0
     return latents
 
@@ -290,6 +293,19 @@ def test_unseen_species_have_no_posterior_and_their_own_labels():
     assert bw.species_names(unseen=True)[:8] == bw.species_names()
 
 
+@pytest.mark.parametrize(("kind", "seed"), [("test", 10_000), ("unseen", 20_000)])
+def test_the_drawing_is_the_one_that_recorded_networks_were_trained_and_judged_on(kind, seed):
+    """Stored log probabilities are half precision: within 2⁻¹¹ of values up to some 20."""
+    run = recorded.load("birdwatch-dropout")
+    stored = run[f"{kind}_log_probs"][2, 0, 0]  # 4,000 birds, no dropout, the first network
+    latents = bw.draw_latents(len(stored), seed=seed, unseen=kind == "unseen")[:100]
+    pictures, _ = bw.render(latents, eight_bit=True)
+    with torch.no_grad():
+        logits = load_network(run, "standard")(torch.from_numpy(pictures).permute(0, 3, 1, 2))
+    expected = torch.log_softmax(logits, dim=1).numpy()
+    np.testing.assert_allclose(stored[:100], expected, atol=0.01, rtol=2**-10)
+
+
 # -------------------------------------------------------------------------------- refused input
 
 
@@ -311,7 +327,7 @@ def test_bad_arguments_are_named(name, value):
 @given(st.floats(), st.sampled_from(["hue", "scale", "leaf_x", "covered", "label"]))
 def test_interventions_outside_the_drawn_range_are_refused(value, name):
     birds = bw.draw_birds(1)
-    low, high = bw.HUE_RANGE if name == "hue" else bw._NUISANCES.get(name, (np.inf, -np.inf))
+    low, high = bw.HUE_RANGE if name == "hue" else scene._NUISANCES.get(name, (np.inf, -np.inf))
     if low <= value <= high:
         assert bw.intervene(birds, **{name: value}).latents[name][0] == value
     else:
