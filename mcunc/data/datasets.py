@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 
-def _cifar_archive(classes, mirror_md5, authors_md5):
+def _cifar_set(classes, mirror_md5, authors_md5):
     """Lossless pictures at a fast mirror (fast.ai's), or pickles at the authors' slow host."""
     names = (f"cifar{classes}_images", f"cifar{classes}/train", f"cifar-{classes}-python")
     mirror = f"https://s3.amazonaws.com/fast-ai-imageclas/cifar{classes}.tgz"
@@ -28,10 +28,8 @@ def _cifar_archive(classes, mirror_md5, authors_md5):
 
 # The MD5 sums are those of fastai and torchvision, of TensorFlow Datasets and of Caltech.
 _CIFAR = {
-    10: _cifar_archive(10, "a5f8c31371b63a406b23368042812d3c", "c58f30108f718f92721af3b95e74349a"),
-    100: _cifar_archive(
-        100, "e5e65dcb54b9d3913f7b8a9ad6607e62", "eb9058c3a382ffc7106e4002c42a8d85"
-    ),
+    10: _cifar_set(10, "a5f8c31371b63a406b23368042812d3c", "c58f30108f718f92721af3b95e74349a"),
+    100: _cifar_set(100, "e5e65dcb54b9d3913f7b8a9ad6607e62", "eb9058c3a382ffc7106e4002c42a8d85"),
 }
 _CIFAR_COUNTS = {"train": 50_000, "test": 10_000}
 
@@ -47,7 +45,7 @@ _CUB200 = {
         [(_DRIVE, "2bbe304ef1aa3ddb6094aa8f53487cf2", "images.tgz")],
     ),
     2011: Archive(
-        "CUB-200-2011", ("CUB_200_2011",), [(_CALTECH, "97eceeb196236b17998738112f37df78")]
+        "CUB-200-2011", ["CUB_200_2011"], [(_CALTECH, "97eceeb196236b17998738112f37df78")]
     ),
 }
 _CUB200_COUNTS = {2010: 6_033, 2011: 11_788}
@@ -257,19 +255,14 @@ def uci(name):
         sha256 = hashlib.sha256(b"".join(files[key] for key in sorted(files))).hexdigest()
         if sha256 != UCI[name]:
             raise ValueError(f"{len(files)} files of {name} have SHA-256 {sha256}, not {UCI[name]}")
-        table = {key: np.loadtxt(io.BytesIO(text), ndmin=1) for key, text in files.items()}
-        index = {key: table[key].astype(int) for key in table if key.startswith(("index_", "n_"))}
+        parts = {key: np.loadtxt(io.BytesIO(text), ndmin=1) for key, text in files.items()}
+        index = {key: parts[key].astype(int) for key in parts if key.startswith(("index_", "n_"))}
         splits = range(index["n_splits"][0])
-        return RegressionSet(
-            X=table["data"][:, index["index_features"]],
-            y=table["data"][:, index["index_target"][0]],
-            train=[index[f"index_train_{i}"] for i in splits],
-            test=[index[f"index_test_{i}"] for i in splits],
-            hidden=int(index["n_hidden"][0]),
-            drops=table["dropout_rates"],
-            precisions=table["tau_values"],
-            source=_describe(path),
-        )
+        table, hidden = parts["data"], int(index["n_hidden"][0])
+        X, y = table[:, index["index_features"]], table[:, index["index_target"][0]]
+        train, test = ([index[f"index_{part}_{i}"] for i in splits] for part in ("train", "test"))
+        drops, precisions = parts["dropout_rates"], parts["tau_values"]
+        return RegressionSet(X, y, train, test, hidden, drops, precisions, _describe(path))
 
 
 def cifar(classes=10):

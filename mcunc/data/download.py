@@ -188,8 +188,7 @@ def _transfer(url, part, have):
         if have and error.code == 416:  # more is here than the file has: begin again
             return _transfer(url, part, 0)
         raise
-    if response.status != 206:  # 200: sends the whole file again
-        have = 0
+    have = have if response.status == 206 else 0  # 200: sends the whole file again
     total = None if response.length is None else response.length + have
     bar = {"desc": part.stem, "total": total, "initial": have, "disable": None}
     mode = "ab" if have else "wb"

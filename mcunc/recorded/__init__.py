@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,19 +14,28 @@ import numpy as np
 from mcunc._internal.checks import check_choice, check_count, check_folder
 from mcunc._internal.files import atomic_write
 
+__all__ = ["FOLDER", "Recorded", "destination", "load", "names", "provenance", "published", "save"]
+
 FOLDER = Path(__file__).parent
-PUBLISHED = FOLDER / "published"
 
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """Arrays of a long run and where they come from.
+    """Arrays of a long run and where they come from; ``run[name]`` is one of them.
 
     Attributes
     ----------
     arrays : dict of name -> array
     record : dict
         Command, seed, data and its checksum, package versions, git revision, hours, scores.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc.recorded import Recorded
+    >>> run = Recorded({"logits": np.zeros((2, 3), np.float16)}, {"seed": 0})
+    >>> run["logits"].dtype  # half precision comes as float64
+    dtype('float64')
     """
 
     arrays: dict
@@ -41,7 +51,18 @@ class Recorded:
 
 
 def names():
-    """Names of the recorded runs that are here, sorted."""
+    """Return the names of the recorded runs that ship with the package, sorted.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> from mcunc import recorded
+    >>> "trucks" in recorded.names()
+    True
+    """
     return sorted(path.stem for path in FOLDER.glob("*.npz"))
 
 
@@ -62,10 +83,15 @@ def load(name):
     ------
     ValueError
         Where there is no such run, or its files are damaged.
+
+    Examples
+    --------
+    >>> from mcunc import recorded
+    >>> run = recorded.load("trucks")
+    >>> run["test_labels"].shape
+    (9000,)
     """
-    if not isinstance(name, (str, os.PathLike)):
-        raise ValueError(f"name: expected a name or a path, got {type(name).__name__}")
-    path = Path(name) if str(name).endswith(".npz") else FOLDER / f"{name}.npz"
+    path = Path(str(name)) if str(name).endswith(".npz") else FOLDER / f"{name}.npz"
     beside = path.with_suffix(".json")
     if not (os.path.isfile(path) and os.path.isfile(beside)):
         there = ", ".join(names()) or "none"
@@ -98,6 +124,16 @@ def save(path, arrays, record):
         For another ending of the path, arrays of objects, or a record JSON cannot hold.
     OSError
         Where a file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from mcunc import recorded
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     recorded.save(f"{folder}/run.npz", {"x": np.arange(3)}, {"seed": 0})
+    ...     recorded.load(f"{folder}/run.npz")["x"].tolist()
+    [0, 1, 2]
     """
     if not (isinstance(path, (str, os.PathLike)) and str(path).endswith(".npz")):
         raise ValueError(f"path: must end in .npz, got {path!r}")
@@ -108,17 +144,15 @@ def save(path, arrays, record):
     except (TypeError, ValueError) as error:
         raise ValueError(f"record: {error}; convert to what JSON can hold") from None
     beside = Path(path).with_suffix(".json")
-    with (
-        atomic_write(beside) as part_beside,
-        atomic_write(path) as part,
-    ):  # the arrays get their name first
+    # The arrays get their name first.
+    with atomic_write(beside) as part_beside, atomic_write(path) as part:
         with part.open("wb") as file:
             np.savez_compressed(file, **arrays)
         part_beside.write_text(text, encoding="utf-8")
 
 
 def published(name):
-    """Numbers that others published, to set ours beside.
+    """Load numbers that others published, to set ours beside.
 
     Parameters
     ----------
@@ -132,24 +166,50 @@ def published(name):
     ------
     ValueError
         For another name.
+
+    Examples
+    --------
+    >>> from mcunc import recorded
+    >>> list(recorded.published("uci"))
+    ['paper', 'pbp', 'rerun', 'short']
     """
-    check_choice("name", name, sorted(path.stem for path in PUBLISHED.glob("*.json")))
-    return json.loads((PUBLISHED / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def file_name(run, seed):
-    """Name of the .npz file of a run: seed 0 has none of its own."""
-    return f"{run}.npz" if seed == 0 else f"{run}-seed{seed}.npz"
+    folder = FOLDER / "published"
+    check_choice("name", name, sorted(path.stem for path in folder.glob("*.json")))
+    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def destination(run, seed, folder):
-    """The seed of a run, checked, and the path of its .npz file."""
+    """Return the seed of a run, checked, and the path of its .npz file.
+
+    Parameters
+    ----------
+    run : str
+    seed : int, from 0
+    folder : path
+
+    Returns
+    -------
+    seed : int
+    path : Path; seed 0 adds nothing to the name of the run
+
+    Raises
+    ------
+    ValueError
+        For a negative seed, or a folder that is no path.
+
+    Examples
+    --------
+    >>> from mcunc import recorded
+    >>> recorded.destination("trucks", 1, ".")[1].name
+    'trucks-seed1.npz'
+    """
     seed = check_count("seed", seed, minimum=0)
-    return seed, Path(check_folder(folder)) / file_name(run, seed)
+    name = f"{run}-seed{seed}.npz" if seed else f"{run}.npz"
+    return seed, Path(check_folder(folder)) / name
 
 
 def provenance(command, seed):
-    """Where a run comes from, for its record.
+    """Describe where a run comes from, for its record.
 
     Parameters
     ----------
@@ -159,6 +219,12 @@ def provenance(command, seed):
     Returns
     -------
     dict: command, seed, git revision, versions of Python and of the libraries, number of cores
+
+    Examples
+    --------
+    >>> from mcunc import recorded
+    >>> sorted(recorded.provenance("python -m mcunc run trucks", seed=0))
+    ['command', 'cpu_cores', 'git_revision', 'python', 'seed', 'versions']
     """
     return {
         "command": command,
@@ -176,15 +242,11 @@ def _revision():
     if not (root / ".git").exists():  # installed; a repository further up is somebody else's
         return None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
+    with suppress(OSError):  # no git
         git = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    except OSError:  # no git
-        return None
-    return git.stdout.strip() or None
+        return git.stdout.strip() or None
 
 
 def _version(name):
-    try:
+    with suppress(PackageNotFoundError):  # a source tree that was never installed
         return version(name)
-    except PackageNotFoundError:  # a source tree that was never installed
-        return None
