@@ -474,7 +474,7 @@ def _batches(network, x, classes, batch_size):
     _check_network(network)
     x = as_pictures(x)
     if classes is not None:
-        value = np.full(len(x), classes) if np.ndim(classes) == 0 else classes
+        value = np.full(len(x), classes) if isinstance(classes, int | np.integer) else classes
         classes = torch.from_numpy(as_classes("classes", value, len(x), 2**31).astype(np.int64))
     device = device_of(network)
     for start, batch in batches(x, batch_size, network):
