@@ -33,7 +33,7 @@ from mcunc._internal.inference import (
     forward,
     logits_in,
 )
-from mcunc.dropout import _DROPOUTS, _check_draws, _Masks, sample_outputs
+from mcunc.dropout import DROPOUTS, Masks, check_draws, sample_outputs
 from mcunc.networks import standardised
 
 
@@ -151,7 +151,7 @@ def sample_maps(
     ValueError
         As `class_activation_maps` and `dropout.sample_logits`.
     """
-    numbers, seed = _check_draws(draws, scope, seed, first)
+    numbers, seed = check_draws(draws, scope, seed, first)
     _check_network(network)
     before_head = not _active(network.features)
     if before_head:
@@ -325,7 +325,7 @@ def pointing_hits(maps, masks):
 
 def _head_masks(network, features, numbers, scope, seed, first_case):
     """(T, N or 1, C) masks of the averages of the channels: those that the whole network draws."""
-    masks = _Masks(seed, scope, first_case, len(features))
+    masks = Masks(seed, scope, first_case, len(features))
     pooled = features[:, :, 0, 0]
     dropouts = [dropout for dropout in _head_dropouts(network) if dropout.p > 0]
     found = []
@@ -370,7 +370,7 @@ def _head_dropouts(network):
 
 
 def _active(network):
-    return any(isinstance(m, _DROPOUTS) and m.p > 0 for m in network.modules())
+    return any(isinstance(m, DROPOUTS) and m.p > 0 for m in network.modules())
 
 
 def _only_before_head(network):
@@ -400,11 +400,11 @@ def _check_network(network):
     head = list(network.head) if isinstance(network.head, nn.Sequential) else [network.head]
     if not (head and isinstance(head[-1], nn.Linear)):
         raise ValueError("network: its head must end in one linear layer; see grad_cam")
-    if not all(isinstance(layer, _DROPOUTS) for layer in head[:-1]):
+    if not all(isinstance(layer, DROPOUTS) for layer in head[:-1]):
         raise ValueError(
             "network: its head has more than dropout and one linear layer; see grad_cam"
         )
-    if any(isinstance(module, _DROPOUTS) for module in network.pooling.modules()):
+    if any(isinstance(module, DROPOUTS) for module in network.pooling.modules()):
         raise ValueError("network: has dropout in its pooling; put it at the start of the head")
 
 
