@@ -172,8 +172,9 @@ def sample_logits(network, x, draws=50, scope="network", seed=0, batch_size=None
     -----
     Modules that come before the first dropout run once.  Masks depend on the seed, the number of
     the draw, the place in the network and, in scope "case", the number of the case, but not on the
-    size of the batches or the device.  Other noise of the network's own mode is drawn anew in every
-    pass; it repeats with the seed, but depends on the batches.
+    size of the batches or the device.  Other noise of the network's own mode, from the global
+    generators of torch, Python or numpy, is drawn anew in every pass.  Torch's repeats with the
+    seed, but depends on the batches.
 
     A further pass over two or three copies of one case, in training mode, finds out what is random
     and whether the cases come first wherever dropout acts.  Do not sample one network in two
@@ -392,7 +393,7 @@ class _Passes(MaskedDropout):
             self.drawing.add(self.network)
             self.kept = {}
         if self.survey is None and torch.is_tensor(output) and output.ndim > 1:
-            self._check_rows(output, "its output is")
+            self._check_rows(output)
         self.first = False
         return output
 
@@ -447,15 +448,20 @@ class _Passes(MaskedDropout):
             p = self.survey.acting.get(place, 0) if self.survey else 0
         self.random |= p > 0
         if p > 0 and self.survey is None:
-            self._check_rows(input, f"dropout in {_titles(self.network, [self.inside])} acts on")
+            self._check_rows(input, self.inside)
             self.acting[place] = p
         return super()._dropout(func, input, p, True, inplace)
 
-    def _check_rows(self, tensor, what):
+    def _check_rows(self, tensor, caller=None):
         """Refuse a first axis that is not the cases; in a survey all cases are the same."""
         rows = tensor[None] if len(tensor) % len(self.x) else tensor.reshape(len(self.x), -1)
         apart = (rows - rows[0]).abs() > 1e-3 * rows.abs().max()
         if len(rows) < len(self.x) or (apart.any() and not self.drawing):
+            what = (
+                f"dropout in {_titles(self.network, [caller])} acts on"
+                if caller is not None
+                else "it returns"
+            )
             raise Refusal(
                 f"network: {what} {tuple(tensor.shape)} for {len(self.x)} cases, whose rows are "
                 "not those of one case after the other; put the cases first everywhere inside it, "
@@ -686,9 +692,9 @@ class Masks:
         if threads == 1:
             _draw(kept, p, self.seed, counters)
         else:
+            parts = [slice(i, None, threads) for i in range(threads)]
             with ThreadPoolExecutor(threads) as pool:
-                for i in range(threads):
-                    pool.submit(_draw, kept[i::threads], p, self.seed, counters[i::threads])
+                list(pool.map(lambda i: _draw(kept[i], p, self.seed, counters[i]), parts))
         offset = start - blocks[0] * together
         kept = kept.view(np.uint8).reshape(-1, *shape)[offset : offset + stop - start]
         return kept.reshape(-1, *shape[1:])
