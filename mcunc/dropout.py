@@ -117,9 +117,9 @@ def with_dropout(network, p, layers=None, mask_type="channel"):
         if _masked(module) or (isinstance(before, nn.modules.dropout._DropoutNd) and before.p > 0):
             continue
         if hasattr(module, "dropout"):
+            kind = type(module).__name__
             raise ValueError(
-                f"network: a {type(module).__name__} in it has a `dropout` of its own; name "
-                "the parts to treat in `layers`"
+                f"network: a {kind} in it has a `dropout` of its own; name others in layers"
             )
         whole_channels = mask_type == "channel" and isinstance(module, _CONVOLUTION)
         kind = f"Dropout{len(module.kernel_size)}d" if whole_channels else "Dropout"
@@ -457,11 +457,9 @@ class _Passes(MaskedDropout):
         rows = tensor[None] if len(tensor) % len(self.x) else tensor.reshape(len(self.x), -1)
         apart = (rows - rows[0]).abs() > 1e-3 * rows.abs().max()
         if len(rows) < len(self.x) or (apart.any() and not self.drawing):
-            what = (
-                f"dropout in {_titles(self.network, [caller])} acts on"
-                if caller is not None
-                else "it returns"
-            )
+            what = "it returns"
+            if caller is not None:
+                what = f"dropout in {_titles(self.network, [caller])} acts on"
             raise Refusal(
                 f"network: {what} {tuple(tensor.shape)} for {len(self.x)} cases, whose rows are "
                 "not those of one case after the other; put the cases first everywhere inside it, "
