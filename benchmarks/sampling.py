@@ -146,9 +146,9 @@ def head_dropout():
 def dropout_everywhere():
     """Dropout before every weight layer: the cost of a stochastic pass, in runs of 5 draws."""
     rows = []
-    for name, masks in product(("GoogLeNet", "ResNet18"), ("channel", "element")):
+    for name, mask_type in product(("GoogLeNet", "ResNet18"), ("channel", "element")):
         network, x = published(name.lower()), pictures()
-        treated = with_dropout(network, 0.1, masks=masks)
+        treated = with_dropout(network, 0.1, mask_type=mask_type)
         alone, scopes = acting(treated), ("network", "case")
 
         def ours(scope, treated=treated, x=x):
@@ -163,8 +163,8 @@ def dropout_everywhere():
             at_most=AT_MOST,
         )
         shared, own, once, plain = (each / PASSES for each in seconds)
-        what = f"{name}, {EIGHT}, dropout everywhere, {masks} masks, each pass, scope"
-        peer, most = "a pass without dropout", 1.1 if masks == "channel" else 1.4
+        what = f"{name}, {EIGHT}, dropout everywhere, {mask_type} masks, each pass, scope"
+        peer, most = "a pass without dropout", 1.1 if mask_type == "channel" else 1.4
         rows += [
             row(f"{what} network", shared, peer, once, most=1.1),
             row(f"{what} case", own, peer, once, most=most),

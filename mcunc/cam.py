@@ -30,7 +30,7 @@ from mcunc._internal.inference import (
     evaluating,
     forward,
 )
-from mcunc.dropout import _DROPOUTS, _check_draws, _Masks, sample_outputs
+from mcunc.dropout import DROPOUTS, Masks, check_draws, sample_outputs
 from mcunc.networks import standardised
 
 __all__ = [
@@ -197,7 +197,7 @@ def sample_maps(
     >>> cam.sample_maps(network, x, "all", draws=4).shape
     (4, 3, 8, 8, 8)
     """
-    numbers, seed = _check_draws(draws, scope, seed, first)
+    numbers, seed = check_draws(draws, scope, seed, first)
     every = isinstance(classes, str) and classes == "all"
     _check_network(network)
     before_head = not _active(network.features)
@@ -347,7 +347,7 @@ def last_layer(network):
 
 def _head_masks(network, features, numbers, scope, seed, first_case):
     """T masks (N or 1, C) of the averages of the channels: those that the whole network draws."""
-    masks = _Masks(seed, scope, first_case, len(features))
+    masks = Masks(seed, scope, first_case, len(features))
     pooled = features[:, :, 0, 0]
     dropouts = [dropout for dropout in _head_dropouts(network) if dropout.p > 0]
     products = []
@@ -388,7 +388,7 @@ def _head_dropouts(network):
 
 
 def _active(network):
-    return any(isinstance(m, _DROPOUTS) and m.p > 0 for m in network.modules())
+    return any(isinstance(m, DROPOUTS) and m.p > 0 for m in network.modules())
 
 
 def _only_before_head(network):
@@ -413,9 +413,9 @@ def _check_network(network):
     head = list(network.head) if isinstance(network.head, nn.Sequential) else [network.head]
     if not (head and isinstance(head[-1], nn.Linear)):
         raise ValueError(f"network: its head must end in one linear layer; {OTHERWISE}")
-    if not all(isinstance(layer, _DROPOUTS) for layer in head[:-1]):
+    if not all(isinstance(layer, DROPOUTS) for layer in head[:-1]):
         raise ValueError(f"network: its head has more than dropout and a linear layer; {OTHERWISE}")
-    if any(isinstance(module, _DROPOUTS) for module in network.pooling.modules()):
+    if any(isinstance(module, DROPOUTS) for module in network.pooling.modules()):
         raise ValueError("network: has dropout in its pooling; put it at the start of the head")
 
 

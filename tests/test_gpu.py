@@ -38,10 +38,10 @@ def pair(p=0.3, **how):
     return network, copy.deepcopy(network).cuda()
 
 
-@pytest.mark.parametrize("masks", ["channel", "element"])
+@pytest.mark.parametrize("mask_type", ["channel", "element"])
 @pytest.mark.parametrize("scope", ["network", "case"])
-def test_passes_and_their_masks_are_those_of_the_cpu(scope, masks):
-    here, there = pair(masks=masks)
+def test_passes_and_their_masks_are_those_of_the_cpu(scope, mask_type):
+    here, there = pair(mask_type=mask_type)
     x = pictures()
     for mine, theirs in zip(
         pass_masks(here, x, 3, scope, 7), pass_masks(there, x, 3, scope, 7), strict=True

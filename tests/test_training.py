@@ -979,7 +979,7 @@ def test_logits_are_found_in_what_a_network_returns(wrap):
     ("wrap", "found"),
     [
         (lambda z: (z, z), "tuple"),
-        (lambda z: {"a": z, "b": z}, "dict of a, b"),
+        (lambda z: {"a": z, "b": z}, "dict"),
         (lambda z: None, "NoneType"),
         (lambda z: z[:5], r"\(5, 4\)"),
         (lambda z: z.argmax(dim=1), r"\(37,\)"),

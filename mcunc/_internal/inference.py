@@ -1,4 +1,4 @@
-"""What functions that run a network do with its inputs and its mode."""
+"""How every function of the package runs a network: its inputs, its modes, its outputs."""
 
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -12,8 +12,12 @@ from mcunc._internal.checks import check_count
 _NUMBERS = {"cpu": 2**21, "cuda": 2**24}  # in a batch, where the caller names no size
 
 
+class Refusal(ValueError):
+    """An error from inside a network's pass whose message names its argument already."""
+
+
 def as_network(network, runs=True):
-    """Return `network` if it is a torch module, and if it `runs` has weights that can be."""
+    """Return `network` if it is a torch module and, if it is to run, its weights hold numbers."""
     if not isinstance(network, torch.nn.Module):
         cure = "; pass its module()" if hasattr(network, "module") else ""
         raise ValueError(f"network: expected a torch.nn.Module, got {type(network).__name__}{cure}")
@@ -71,8 +75,7 @@ def as_input(batch, network):
 
 def as_pictures(x, name="x"):
     """Return `x` as a tensor (N, C, H, W) of uint8 or finite floating-point numbers."""
-    x = as_cases(x, name)
-    cure = ""
+    x, cure = as_cases(x, name), ""
     if x.ndim == 3:
         cure = f"; grey pictures need an axis for their channel, {name}[:, None]"
     elif x.ndim == 4 and x.shape[3] in (1, 3, 4) and x.shape[1] > x.shape[3]:
@@ -84,16 +87,6 @@ def as_pictures(x, name="x"):
     raise ValueError(
         f"{name}: expected pictures (N, C, H, W), uint8 or floats in [0, 1], got "
         f"{tuple(x.shape)} {str(x.dtype)[6:]}{cure}"
-    )
-
-
-def not_taken(name, x, error):
-    """The error to raise where a network runs into one of torch's on its input."""
-    cure = "" if x.is_floating_point() else "; convert it to floats, or to int64 for an embedding"
-    if x.is_floating_point() and "'indices'" in str(error):
-        cure = "; convert it to int64, which embeddings take"
-    return ValueError(
-        f"{name}: the network does not take {tuple(x.shape)} {str(x.dtype)[6:]} ({error}){cure}"
     )
 
 
@@ -111,7 +104,7 @@ def differentiating():
 
 
 def forward(network, x, name="x", convert=False):
-    """The network's output for an input, and the memory format of pictures that it bears.
+    """The network's output for an input, and the memory format of pictures that it takes.
 
     Channels last halves the time of a convolution on a CPU, but ``view`` fails on what comes of it.
 
@@ -121,6 +114,11 @@ def forward(network, x, name="x", convert=False):
     x : tensor (B, ...)
     name : str, of the argument that `x` comes from
     convert : bool, to bring the network's weights into the format too
+
+    Raises
+    ------
+    ValueError
+        Naming the argument, for whatever the network raises; a `Refusal` comes through as it is.
     """
     formats = (torch.channels_last, torch.contiguous_format)
     for layout in formats if x.ndim == 4 else formats[1:]:
@@ -128,11 +126,15 @@ def forward(network, x, name="x", convert=False):
             network.to(memory_format=layout)
         try:
             return network(x.contiguous(memory_format=layout)), layout
-        except torch.cuda.OutOfMemoryError:
+        except (torch.cuda.OutOfMemoryError, Refusal):
             raise
         except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as error:
             cause = error
-    raise not_taken(name, x, cause) from cause
+    cure = "" if x.is_floating_point() else "; convert it to floats, or to int64 for an embedding"
+    if x.is_floating_point() and "'indices'" in str(cause):
+        cure = "; convert it to int64, which embeddings take"
+    kind = f"{tuple(x.shape)} {str(x.dtype)[6:]}"
+    raise ValueError(f"{name}: the network does not take {kind} ({cause}){cure}") from cause
 
 
 def logits_in(output, cases):
@@ -142,22 +144,20 @@ def logits_in(output, cases):
     tuple or a dictionary.  One logit for each case may come as (B,), and the logits of a single
     case as (K,).
     """
-    named = getattr(output, "logits", None)
+    parts = list(output) if isinstance(output, (tuple, list)) else [output]
     if isinstance(output, Mapping):
-        named, parts = output.get("logits", named), list(output.values())
-    else:
-        parts = list(output) if isinstance(output, (tuple, list)) else [output]
-    parts = [part for part in (parts if named is None else [named]) if torch.is_tensor(part)]
+        parts = [output["logits"]] if "logits" in output else list(output.values())
+    elif hasattr(output, "logits"):
+        parts = [output.logits]
+    parts = [part for part in parts if torch.is_tensor(part)]
     if len(parts) == 1 and (cases == 1 or parts[0].numel() == cases) and parts[0].ndim < 2:
         parts = [parts[0].reshape(cases, -1)]
     rows = [p.flatten(1) for p in parts if p.ndim >= 2 and p.shape[2:].numel() == 1]
     rows = [p for p in rows if len(p) == cases and p.numel() and p.is_floating_point()]
     if len(rows) != 1:
-        found = tuple(output.shape) if torch.is_tensor(output) else type(output).__name__
-        if isinstance(output, Mapping):
-            found = f"{found} of {', '.join(map(str, output))}"
-        raise ValueError(
-            f"network: must return logits (B, K), one row per case, not {found}; wrap it in a "
+        kind = tuple(output.shape) if torch.is_tensor(output) else type(output).__name__
+        raise Refusal(
+            f"network: must return logits (B, K), one row per case, not {kind}; wrap it in a "
             "module that does"
         )
     return rows[0]
@@ -166,13 +166,13 @@ def logits_in(output, cases):
 def check_finite(network, x, logits, name="x"):
     """Refuse logits that are not numbers, and name the cause; -inf may mask some of the classes."""
     if not x.isfinite().all():
-        raise ValueError(f"{name}: contains NaN or infinity")
+        raise Refusal(f"{name}: contains NaN or infinity")
     if logits.amax(dim=1).isfinite().all():
         return
     state = network.state_dict().items()
     bad = [key for key, value in state if torch.is_tensor(value) and not value.isfinite().all()]
     cause = f"; so does its {', '.join(bad[:3])}" if bad else " from finite weights and inputs"
-    raise ValueError(f"network: returns NaN or infinity{cause}")
+    raise Refusal(f"network: returns NaN or infinity{cause}")
 
 
 def device_of(network):
@@ -193,6 +193,11 @@ def evaluating(network):
     finally:
         for module in training:
             module.training = True
+
+
+def own_noise(device):
+    """Torch's global generators are afterwards as they were."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def seed_noise(seed, device):
