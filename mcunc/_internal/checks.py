@@ -192,9 +192,10 @@ def check_folder(value):
 
 
 def check_finite_result(name, *arrays):
-    """Refuse results that overflowed: the scale of the named argument is the cause."""
+    """Return results, unless they overflowed: the scale of the named argument is the cause."""
     if not all(np.isfinite(array).all() for array in arrays):
         raise ValueError(f"{name}: values are too large or too small for float64; rescale them")
+    return arrays
 
 
 @contextmanager
@@ -270,8 +271,8 @@ def _range_cure(name, array, classes):
     return f"; if they count from 1, pass {name} - 1" if from_one else ""
 
 
-def as_logits(name, value, at_least=1):
-    """Return `value` as (N, K) float64 logits, K at least 2; -inf is a class masked out.
+def as_logits(name, value, at_least=1, masks=True):
+    """Return `value` as (N, K) float64 logits, K at least 2; with `masks` -inf masks a class out.
 
     NaN, +inf, rows without a finite logit and other shapes are refused, and so are rows that look
     like probabilities where there are `at_least` so many of them.
@@ -287,6 +288,11 @@ def as_logits(name, value, at_least=1):
         sound = np.isfinite(array.sum())
     if not sound:
         _refuse_unless(name, array < np.inf, "NaN or infinity")  # NaN is not less than it
+        if not masks and np.isneginf(array).any():
+            raise ValueError(
+                f"{name}: hold -inf (classes masked out), which only TemperatureScaling takes; leave "
+                "out those columns"
+            )
         masked_out = (array == -np.inf).all(axis=1)
         if masked_out.any():
             raise ValueError(
@@ -344,9 +350,9 @@ def refuse_probabilities(name, array, at_least=1):
                 )
 
 
-def as_labelled_logits(logits, labels):
+def as_labelled_logits(logits, labels, masks=True):
     """(N, K) float64 logits and (N,) labels; none may be a class that its row masks out."""
-    logits = as_logits("logits", logits)
+    logits = as_logits("logits", logits, masks=masks)
     labels = as_classes("labels", labels, *logits.shape).astype(np.intp, copy=False)
     lost = np.flatnonzero(logits[np.arange(len(labels)), labels] == -np.inf)
     if len(lost):
@@ -356,15 +362,6 @@ def as_labelled_logits(logits, labels):
             "logarithms of probabilities, pass np.log(np.maximum(probs, 1e-12))"
         )
     return logits, labels
-
-
-def check_unmasked(logits):
-    """Refuse masked classes where they have no use."""
-    if np.isneginf(logits).any():
-        raise ValueError(
-            "logits: hold -inf (classes masked out), to which no weight can be fitted; use "
-            "TemperatureScaling, or leave out the columns of those classes"
-        )
 
 
 def as_groups(name, value, length):
