@@ -45,7 +45,7 @@ CELLS = 1024  # runs of neighbours, of which it draws the sums where there are m
 class BrierDecomposition(NamedTuple):
     r"""The parts of a binary Brier score, :math:`\frac1N\sum_i (c_i - o_i)^2`.
 
-    With the notation of the module, :math:`\bar o` the overall frequency and sums over the cases
+    In the notation of the module, with :math:`\bar o` the overall frequency and sums over the cases
     i of bin b:
 
     ======================  ================================================================
@@ -59,8 +59,17 @@ class BrierDecomposition(NamedTuple):
     The last two vanish where all confidences in a bin are equal, which is Murphy's (1973) case;
     the covariance carries its factor 2 as in the source.
 
+    Notes
+    -----
     Source: Stephenson, Coelho & Jolliffe (2008), *Weather and Forecasting* 23, 752-757,
     doi:10.1175/2007WAF2006116.1.
+
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> parts = calibration.bin_table([0.2, 0.8, 0.8], [0, 1, 0], bins=5).brier_decomposition()
+    >>> round(parts.brier, 2), round(parts.uncertainty, 3)
+    (0.24, 0.222)
     """
 
     reliability: float
@@ -94,6 +103,17 @@ class BinTable:
     variance_sum : (M,) array, :math:`\sum c_i (1 - c_i)`, the variance that `outcome_sum` has if
         the confidences are right
     squared_sum : (M,) array, :math:`\sum (o_i - c_i)^2`
+
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> table = calibration.bin_table([0.25, 0.25, 0.55, 0.75, 0.75], [0, 0, 1, 1, 1], bins=2)
+    >>> table.count, table.frequency
+    (array([2, 3]), array([0., 1.]))
+    >>> round(table.ece, 2), round(table.mce, 4)
+    (0.29, 0.3167)
+    >>> (table + table).count
+    array([4, 6])
     """
 
     edges: np.ndarray
@@ -177,6 +197,8 @@ class BinTable:
         ValueError
             Where no bin holds two cases.
 
+        Notes
+        -----
         Source: Ferro & Fricker (2012), *Q. J. R. Meteorol. Soc.* 138, 1954-1960; Kumar, Liang &
         Ma (2019), *Verified uncertainty calibration*, section 5.
         """
@@ -214,6 +236,13 @@ class CalibrationNull:
     count : (M,) integers, cases per bin
     confidence_sum : (M,) array
     outcome_sum : (T, M) integers, how many came true, one row per draw
+
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> null = calibration.calibration_null([0.0, 1.0, 1.0], bins=4, draws=50)
+    >>> null.mean, null.interval(0.9), null.p_value(0.1)  # certain cases always come true
+    (0.0, (0.0, 0.0), 0.0196078431372549)
     """
 
     edges: np.ndarray
@@ -296,7 +325,13 @@ def top_label(probs, labels):
         For shapes that differ, NaN, negative numbers, rows that do not sum to 1 (logits, mostly)
         and labels out of range.
 
-
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> probs, labels = [[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.1, 0.9]], [0, 0, 1, 1]
+    >>> confidence, outcome = calibration.top_label(probs, labels)
+    >>> confidence, outcome
+    (array([0.9, 0.6, 0.6, 0.9]), array([ True,  True,  True,  True]))
     """
     pairs = [_top(*block) for block in _blocks(_as_rows(probs), labels)]
     confidence, outcome = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
@@ -327,7 +362,13 @@ def bin_edges(confidence, bins=15, spacing="width"):
     ValueError
         For values outside [0, 1], NaN, and counts of bins that are not positive integers.
 
-
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> calibration.bin_edges([0.2, 0.6, 0.9], bins=4)
+    array([0.  , 0.25, 0.5 , 0.75, 1.  ])
+    >>> calibration.bin_edges([0.2, 0.6, 0.9], bins=3, spacing="mass")
+    array([0. , 0.2, 0.6, 1. ])
     """
     return _edges(_as_confidence(confidence), bins, spacing)
 
@@ -350,7 +391,11 @@ def bin_index(confidence, edges):
     ValueError
         For values outside [0, 1], NaN, and edges that do not rise from 0 to 1.
 
-
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> calibration.bin_index([0.0, 0.5, 0.6, 1.0], [0, 0.5, 1])
+    array([0, 0, 1, 1])
     """
     confidence = _as_confidence(confidence)
     edges = checks.as_floats("edges", edges, ndim=1)
@@ -382,7 +427,12 @@ def bin_table(confidence, outcome, bins=15, spacing="width"):
     ValueError
         As `bin_edges`; for outcomes other than 0 and 1, and lengths that differ.
 
-
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> table = calibration.bin_table([0.95, 1.0], [1, 0], bins=10)
+    >>> round(table.ece, 3)  # both cases share the last bin
+    0.475
     """
     confidence = _as_confidence(confidence)
     outcome = checks.as_labels("outcome", outcome, len(confidence))
@@ -410,7 +460,12 @@ def top_label_table(probs, labels, bins=15):
     ValueError
         As `top_label` and `bin_edges`.
 
-
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> probs, labels = [[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.1, 0.9]], [0, 0, 1, 1]
+    >>> calibration.top_label_table(probs, labels, bins=5).count
+    array([0, 0, 2, 0, 2])
     """
     probs = _as_rows(probs)
     edges = _edges(probs[0], bins, "width")
@@ -439,7 +494,12 @@ def expected_calibration_error(probs, labels, bins=15, spacing="width"):
     ValueError
         As `top_label` and `bin_edges`.
 
-
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> probs, labels = [[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.1, 0.9]], [0, 0, 1, 1]
+    >>> round(calibration.expected_calibration_error(probs, labels), 2)
+    0.25
     """
     if checks.check_choice("spacing", spacing, ("width", "mass")) == "width":
         return top_label_table(probs, labels, bins).ece
@@ -465,7 +525,12 @@ def classwise_tables(probs, labels, bins=15, spacing="width"):
     ValueError
         As `top_label` and `bin_edges`.
 
-
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> probs, labels = [[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.1, 0.9]], [0, 0, 1, 1]
+    >>> [table.count.tolist() for table in calibration.classwise_tables(probs, labels, bins=2)]
+    [[2, 2], [2, 2]]
     """
     probs = _as_rows(probs)
     labels = checks.as_classes("labels", labels, *probs.shape)
@@ -484,8 +549,17 @@ def classwise_calibration_error(probs, labels, bins=15, spacing="width"):
     -------
     float in [0, 1]
 
+    Notes
+    -----
     Source: Kull et al. (2019), *Beyond temperature scaling*, classwise-ECE; Nixon et al. (2019),
     *Measuring calibration in deep learning*, static calibration error.
+
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> probs, labels = [[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.1, 0.9]], [0, 0, 1, 1]
+    >>> round(calibration.classwise_calibration_error(probs, labels, bins=2), 2)
+    0.25
     """
     return float(np.mean([table.ece for table in classwise_tables(probs, labels, bins, spacing)]))
 
@@ -516,10 +590,20 @@ def calibration_null(confidence, bins=15, spacing="width", draws=1000, seed=0):
     ValueError
         As `bin_edges`; for counts of draws and seeds that are not whole numbers.
 
+    Notes
+    -----
     Source: Bröcker & Smith (2007), *Weather and Forecasting* 22, 651-661, "consistency
     resampling" (there the forecasts are resampled too, here they stay); for ECE, Vaicenavicius et
-    al. (2019), *Evaluating model calibration in classification*.  Introduced in chapter 1 of the
-    book.
+    al. (2019), *Evaluating model calibration in classification*.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc import calibration
+    >>> confidence = np.random.default_rng(0).beta(5, 1.5, 604)
+    >>> null = calibration.calibration_null(confidence, bins=15)
+    >>> bool(0.03 < null.mean < 0.05 < null.quantile(0.95) < 0.07)  # the ECE of a calibrated model
+    True
     """
     confidence = np.sort(_as_confidence(confidence))  # so that a bin is a run of neighbours
     draws = checks.check_count("draws", draws)
@@ -571,7 +655,12 @@ def classwise_null(probs, bins=15, spacing="width", draws=1000, seed=0):
     ValueError
         As `classwise_tables`; for counts of draws and seeds that are not whole numbers.
 
-
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> probs, labels = [[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.1, 0.9]], [0, 0, 1, 1]
+    >>> calibration.classwise_null(probs, bins=2, draws=100).shape
+    (100,)
     """
     probs = _as_rows(probs)
     draws = checks.check_count("draws", draws)
@@ -617,7 +706,16 @@ def log_loss(probs, labels):
     ValueError
         As `top_label`.
 
+    Notes
+    -----
     Source: Good (1952), *Rational decisions*.
+
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> probs, labels = [[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.1, 0.9]], [0, 0, 1, 1]
+    >>> round(calibration.log_loss(probs, labels), 4)
+    0.3081
     """
     probs, total = _as_rows(probs), 0.0
     for block, label in _blocks(probs, labels):
@@ -645,7 +743,11 @@ def log_loss_from_logits(logits, labels):
         For shapes that differ, NaN or +inf, labels out of range or masked out, rows that look like
         probabilities, and logits so far apart that their difference leaves the range of float64.
 
-
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> calibration.log_loss_from_logits([[0.0, 1000.0]], [0])
+    1000.0
     """
     logits, labels = checks.as_labelled_logits(logits, labels)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -674,7 +776,16 @@ def brier_score(probs, labels):
     ValueError
         As `top_label`.
 
+    Notes
+    -----
     Source: Brier (1950), *Monthly Weather Review* 78, 1-3, equation 2.
+
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> probs, labels = [[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.1, 0.9]], [0, 0, 1, 1]
+    >>> round(calibration.brier_score(probs, labels), 2)
+    0.17
     """
     probs, total = _as_rows(probs), 0.0
     for block, label in _blocks(probs, labels):
@@ -833,5 +944,12 @@ def excess_loss(log_probs, posterior):
     Returns
     -------
     (..., N) array
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc import calibration
+    >>> calibration.excess_loss(np.log([[0.5, 0.5]]), np.array([[0.9, 0.1]])).round(3)
+    array([0.368])
     """
     return -entr(posterior).sum(axis=-1) - (posterior * log_probs).sum(axis=-1)

@@ -554,7 +554,10 @@ def _row_sums(array):
 def _renormalised(probs):
     """Rows divided by their sums; a row of zeros becomes uniform."""
     total = _row_sums(probs)
-    return np.where(total > 0, probs / total, 1.0 / probs.shape[1])
+    if not total.all():
+        probs[total[:, 0] == 0] = 1.0
+        total = _row_sums(probs)
+    return probs / total
 
 
 def _best_temperature(gaps, labels):

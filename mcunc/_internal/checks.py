@@ -290,8 +290,8 @@ def as_logits(name, value, at_least=1, masks=True):
         _refuse_unless(name, array < np.inf, "NaN or infinity")  # NaN is not less than it
         if not masks and np.isneginf(array).any():
             raise ValueError(
-                f"{name}: hold -inf (classes masked out), which only TemperatureScaling takes; leave "
-                "out those columns"
+                f"{name}: hold -inf (classes masked out), which only TemperatureScaling takes; "
+                "leave out those columns"
             )
         masked_out = (array == -np.inf).all(axis=1)
         if masked_out.any():
