@@ -668,13 +668,9 @@ def classwise_null(probs, bins=15, spacing="width", draws=1000, seed=0):
     tables = classwise_tables(probs, np.zeros(len(probs), dtype=np.intp), bins, spacing)
     starts = np.cumsum([0, *(len(table.count) for table in tables)])
     columns = np.clip(probs, 0, 1).T
-    cell = np.stack(
-        [
-            start + _index(column, table.edges, spacing)
-            for start, column, table in zip(starts, columns, tables, strict=False)
-        ],
-        axis=1,
-    )
+    cell = np.empty(probs.shape, dtype=np.intp)
+    for k, table in enumerate(tables):
+        cell[:, k] = starts[k] + _index(columns[k], table.edges, spacing)
     expected = np.concatenate([table.confidence_sum for table in tables])
     upper, case = np.cumsum(columns.T, axis=1, dtype=np.float64), np.arange(len(probs))
     upper /= upper[:, -1:]

@@ -411,8 +411,8 @@ class PlattScaling(_Calibrator):
 
     def _fit(self, logits, labels):
         fits = _per_class(_fit_sigmoid, _log_odds(logits), labels, lambda a, b: (a, -b))
-        slopes_and_intercepts = checks.check_finite_result("logits", *np.transpose(fits))
-        self.slopes_, self.intercepts_ = slopes_and_intercepts
+        fits = checks.check_finite_result("logits", *np.transpose(fits))
+        self.slopes_, self.intercepts_ = fits
 
     def _probabilities(self, logits):
         return _renormalised(expit(_log_odds(logits) * self.slopes_ + self.intercepts_))
