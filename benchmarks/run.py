@@ -156,8 +156,7 @@ def main():
         (
             *(repeated_least_squares, logistic, birds),
             *calibrating.BENCHMARKS,
-            importing,
-            *(ensembles.many_networks, judging.million, judging.reports),
+            *(importing, ensembles.many_networks, *judging.BENCHMARKS),
             *sampling.BENCHMARKS,
         )
     )
