@@ -184,9 +184,8 @@ def share_of(share, n):
 
 def count_at(name, share, n):
     """`share_of` n cases, for a user's share above 0 and at most 1."""
-    if not (_is_real(share) and 0 < share <= 1):
-        raise ValueError(f"{name}: must be above 0 and at most 1, got {share!r}")
-    return share_of(share, n)
+    wanted = "be above 0 and at most 1"
+    return share_of(_checked_number(name, share, lambda v: 0 < v <= 1, wanted), n)
 
 
 def check_folder(value):
