@@ -16,27 +16,22 @@ int64 or float64 whatever the input (float32 counts stop growing at 2²⁴).
 
 Source: Guo, Pleiss, Sun & Weinberger (2017), *On calibration of modern neural networks*,
 equations 1-5; the null after Bröcker & Smith (2007), *Weather and Forecasting* 22, 651-661.
-Introduced in chapter 1 of the book.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import entr, log_softmax
 
-from mcunc._internal.checks import (
-    as_array,
-    as_classes,
-    as_floats,
-    as_labelled_logits,
-    as_labels,
-    check_choice,
-    check_count,
-    check_finite_result,
-    check_fraction,
-    shape_cure,
-)
+from mcunc._internal import checks
+
+__all__ = [
+    *("BinTable", "BrierDecomposition", "CalibrationNull", "bin_edges", "bin_index", "bin_table"),
+    *("brier_score", "calibration_null", "classwise_calibration_error", "classwise_null"),
+    *("classwise_tables", "excess_loss", "expected_calibration_error", "log_loss"),
+    *("log_loss_from_logits", "top_label", "top_label_table"),
+]
 
 TOLERANCE = {"float16": 2e-3, "float32": 1e-4, "float64": 1e-5}  # of the sum of a row
 HAIR = 8  # units in the last place of 1 by which rounding may leave [0, 1]
@@ -45,13 +40,12 @@ BLOCK = 2**16  # values worked on at a time, so that they stay in the processor'
 FEW_CLASSES = 24
 ONE_BY_ONE = 2**17  # cases up to which `calibration_null` draws each outcome of its own
 CELLS = 1024  # runs of neighbours, of which it draws the sums where there are more
-MOST_COUNTS = 2**22  # kept by `classwise_null` at a time
 
 
 class BrierDecomposition(NamedTuple):
     r"""The parts of a binary Brier score, :math:`\frac1N\sum_i (c_i - o_i)^2`.
 
-    With the notation of the module, :math:`\bar o` the overall frequency and sums over the cases
+    In the notation of the module, with :math:`\bar o` the overall frequency and sums over the cases
     i of bin b:
 
     ======================  ================================================================
@@ -65,8 +59,17 @@ class BrierDecomposition(NamedTuple):
     The last two vanish where all confidences in a bin are equal, which is Murphy's (1973) case;
     the covariance carries its factor 2 as in the source.
 
+    Notes
+    -----
     Source: Stephenson, Coelho & Jolliffe (2008), *Weather and Forecasting* 23, 752-757,
-    doi:10.1175/2007WAF2006116.1.  Introduced in chapter 1 of the book.
+    doi:10.1175/2007WAF2006116.1.
+
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> parts = calibration.bin_table([0.2, 0.8, 0.8], [0, 1, 0], bins=5).brier_decomposition()
+    >>> round(parts.brier, 2), round(parts.uncertainty, 3)
+    (0.24, 0.222)
     """
 
     reliability: float
@@ -89,7 +92,7 @@ class BinTable:
     ``table_a + table_b`` and ``sum(tables)`` are the table of all cases together: counts exactly,
     sums to the rounding of float64.  Tables with other edges, or the same ones in another dtype,
     are refused with a ValueError.  Made by `bin_table`, `top_label_table`, `classwise_tables`.
-    Introduced in chapter 1 of the book.
+
 
     Attributes
     ----------
@@ -100,6 +103,17 @@ class BinTable:
     variance_sum : (M,) array, :math:`\sum c_i (1 - c_i)`, the variance that `outcome_sum` has if
         the confidences are right
     squared_sum : (M,) array, :math:`\sum (o_i - c_i)^2`
+
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> table = calibration.bin_table([0.25, 0.25, 0.55, 0.75, 0.75], [0, 0, 1, 1, 1], bins=2)
+    >>> table.count, table.frequency
+    (array([2, 3]), array([0., 1.]))
+    >>> round(table.ece, 2), round(table.mce, 4)
+    (0.29, 0.3167)
+    >>> (table + table).count
+    array([4, 6])
     """
 
     edges: np.ndarray
@@ -112,8 +126,7 @@ class BinTable:
     def __add__(self, other):
         if not isinstance(other, BinTable):
             return NotImplemented
-        same = self.edges.dtype == other.edges.dtype and np.array_equal(self.edges, other.edges)
-        if not same:
+        if self.edges.dtype != other.edges.dtype or not np.array_equal(self.edges, other.edges):
             raise ValueError("edges: the tables have different bins; make both with the same edges")
         pairs = zip(self._sums(), other._sums(), strict=True)
         return BinTable(self.edges, *(mine + theirs for mine, theirs in pairs))
@@ -123,8 +136,7 @@ class BinTable:
         return self if isinstance(other, int) and other == 0 else NotImplemented
 
     def _sums(self):
-        sums = self.count, self.outcome_sum, self.confidence_sum
-        return *sums, self.variance_sum, self.squared_sum
+        return [getattr(self, field.name) for field in fields(self)[1:]]
 
     @property
     def confidence(self):
@@ -185,6 +197,8 @@ class BinTable:
         ValueError
             Where no bin holds two cases.
 
+        Notes
+        -----
         Source: Ferro & Fricker (2012), *Q. J. R. Meteorol. Soc.* 138, 1954-1960; Kumar, Liang &
         Ma (2019), *Verified uncertainty calibration*, section 5.
         """
@@ -199,8 +213,7 @@ class BinTable:
     def brier_decomposition(self):
         """The binary Brier score in its five parts, as a `BrierDecomposition`."""
         n, o, c, variance, squared = (s[self.count > 0].astype(float) for s in self._sums())
-        total, base = n.sum(), o.sum() / n.sum()
-        c_squared = c - variance
+        total, base, c_squared = n.sum(), o.sum() / n.sum(), c - variance
         products = (o + c_squared - squared) / 2  # Σ oc, since Σ(o - c)² = Σo - 2Σoc + Σc²
         return BrierDecomposition(
             reliability=float((n * ((c - o) / n) ** 2).sum() / total),
@@ -215,7 +228,7 @@ class BinTable:
 class CalibrationNull:
     """What given confidences show if they are right: T redraws of their outcomes.
 
-    Made by `calibration_null`.  Introduced in chapter 1 of the book.
+    Made by `calibration_null`.
 
     Attributes
     ----------
@@ -223,6 +236,13 @@ class CalibrationNull:
     count : (M,) integers, cases per bin
     confidence_sum : (M,) array
     outcome_sum : (T, M) integers, how many came true, one row per draw
+
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> null = calibration.calibration_null([0.0, 1.0, 1.0], bins=4, draws=50)
+    >>> null.mean, null.interval(0.9), null.p_value(0.1)  # certain cases always come true
+    (0.0, (0.0, 0.0), 0.0196078431372549)
     """
 
     edges: np.ndarray
@@ -241,12 +261,6 @@ class CalibrationNull:
         return np.abs(self.outcome_sum - self.confidence_sum).sum(axis=1) / self.count.sum()
 
     @property
-    def mce(self):
-        """(T,) maximum calibration errors."""
-        gaps = _ratio(self.outcome_sum - self.confidence_sum, self.count)
-        return np.nanmax(np.abs(gaps), axis=1)
-
-    @property
     def mean(self):
         """The expected calibration error that a calibrated model shows on average."""
         return float(self.ece.mean())
@@ -254,7 +268,7 @@ class CalibrationNull:
     def quantile(self, level):
         """The ECE that a calibrated model stays below with probability `level`."""
         # A value drawn, so that p_value is at most 1 - level where, and only where, it is passed.
-        return float(np.quantile(self.ece, check_fraction("level", level), method="higher"))
+        return float(np.quantile(self.ece, checks.check_fraction("level", level), method="higher"))
 
     def interval(self, level=0.95):
         """(lower, upper): the central interval of a calibrated model's ECE.
@@ -262,7 +276,7 @@ class CalibrationNull:
         It says where the ECE of *calibrated* predictions falls.  It is no confidence interval for
         the calibration error of a model that is not calibrated.
         """
-        tail = (1 - check_fraction("level", level)) / 2
+        tail = (1 - checks.check_fraction("level", level)) / 2
         return self.quantile(tail), self.quantile(1 - tail)
 
     def band(self, level=0.95):
@@ -271,7 +285,7 @@ class CalibrationNull:
         The band is POINTWISE: each bin of a calibrated model lies inside it with probability of
         about `level` or more (frequencies are discrete), all of them together with less.
         """
-        tail = (1 - check_fraction("level", level)) / 2
+        tail = (1 - checks.check_fraction("level", level)) / 2
         # Quantiles that are values drawn, so that a bin on the end of its band is inside.
         lower, upper = np.quantile(self.frequency, [tail, 1 - tail], axis=0, method="inverted_cdf")
         return lower, upper
@@ -283,7 +297,7 @@ class CalibrationNull:
         hand count as one of the draws (Phipson & Smyth 2010, *Stat. Appl. Genet. Mol. Biol.* 9,
         article 39).  Values equal up to rounding count as equal.
         """
-        ece = as_array("ece", ece, ndim=0)
+        ece = checks.as_array("ece", ece, ndim=0)
         return float((1 + (self.ece >= ece - 1e-12).sum()) / (1 + len(self.outcome_sum)))
 
 
@@ -311,7 +325,13 @@ def top_label(probs, labels):
         For shapes that differ, NaN, negative numbers, rows that do not sum to 1 (logits, mostly)
         and labels out of range.
 
-    Introduced in chapter 1 of the book.
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> probs, labels = [[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.1, 0.9]], [0, 0, 1, 1]
+    >>> confidence, outcome = calibration.top_label(probs, labels)
+    >>> confidence, outcome
+    (array([0.9, 0.6, 0.6, 0.9]), array([ True,  True,  True,  True]))
     """
     pairs = [_top(*block) for block in _blocks(_as_rows(probs), labels)]
     confidence, outcome = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
@@ -342,7 +362,13 @@ def bin_edges(confidence, bins=15, spacing="width"):
     ValueError
         For values outside [0, 1], NaN, and counts of bins that are not positive integers.
 
-    Introduced in chapter 1 of the book.
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> calibration.bin_edges([0.2, 0.6, 0.9], bins=4)
+    array([0.  , 0.25, 0.5 , 0.75, 1.  ])
+    >>> calibration.bin_edges([0.2, 0.6, 0.9], bins=3, spacing="mass")
+    array([0. , 0.2, 0.6, 1. ])
     """
     return _edges(_as_confidence(confidence), bins, spacing)
 
@@ -365,10 +391,14 @@ def bin_index(confidence, edges):
     ValueError
         For values outside [0, 1], NaN, and edges that do not rise from 0 to 1.
 
-    Introduced in chapter 1 of the book.
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> calibration.bin_index([0.0, 0.5, 0.6, 1.0], [0, 0.5, 1])
+    array([0, 0, 1, 1])
     """
     confidence = _as_confidence(confidence)
-    edges = as_floats("edges", edges, ndim=1)
+    edges = checks.as_floats("edges", edges, ndim=1)
     if len(edges) < 2 or edges[0] != 0 or edges[-1] != 1 or (edges[1:] < edges[:-1]).any():
         raise ValueError("edges: must rise from 0 to 1; take those of bin_edges")
     dtype = min(confidence.dtype, edges.dtype, key=lambda kind: kind.itemsize)
@@ -397,10 +427,15 @@ def bin_table(confidence, outcome, bins=15, spacing="width"):
     ValueError
         As `bin_edges`; for outcomes other than 0 and 1, and lengths that differ.
 
-    Introduced in chapter 1 of the book.
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> table = calibration.bin_table([0.95, 1.0], [1, 0], bins=10)
+    >>> round(table.ece, 3)  # both cases share the last bin
+    0.475
     """
     confidence = _as_confidence(confidence)
-    outcome = as_labels("outcome", outcome, len(confidence))
+    outcome = checks.as_labels("outcome", outcome, len(confidence))
     return _binned(confidence, outcome, bins, spacing)
 
 
@@ -425,7 +460,12 @@ def top_label_table(probs, labels, bins=15):
     ValueError
         As `top_label` and `bin_edges`.
 
-    Introduced in chapter 1 of the book.
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> probs, labels = [[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.1, 0.9]], [0, 0, 1, 1]
+    >>> calibration.top_label_table(probs, labels, bins=5).count
+    array([0, 0, 2, 0, 2])
     """
     probs = _as_rows(probs)
     edges = _edges(probs[0], bins, "width")
@@ -454,9 +494,14 @@ def expected_calibration_error(probs, labels, bins=15, spacing="width"):
     ValueError
         As `top_label` and `bin_edges`.
 
-    Introduced in chapter 1 of the book.
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> probs, labels = [[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.1, 0.9]], [0, 0, 1, 1]
+    >>> round(calibration.expected_calibration_error(probs, labels), 2)
+    0.25
     """
-    if check_choice("spacing", spacing, ("width", "mass")) == "width":
+    if checks.check_choice("spacing", spacing, ("width", "mass")) == "width":
         return top_label_table(probs, labels, bins).ece
     return _binned(*top_label(probs, labels), bins, spacing).ece
 
@@ -480,12 +525,17 @@ def classwise_tables(probs, labels, bins=15, spacing="width"):
     ValueError
         As `top_label` and `bin_edges`.
 
-    Introduced in chapter 1 of the book.
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> probs, labels = [[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.1, 0.9]], [0, 0, 1, 1]
+    >>> [table.count.tolist() for table in calibration.classwise_tables(probs, labels, bins=2)]
+    [[2, 2], [2, 2]]
     """
     probs = _as_rows(probs)
-    labels = as_classes("labels", labels, *probs.shape)
+    labels = checks.as_classes("labels", labels, *probs.shape)
     _check_rows(probs)
-    columns = (np.clip(column, 0, 1) for column in probs.T)
+    columns = np.clip(probs, 0, 1).T
     return [_binned(column, labels == k, bins, spacing) for k, column in enumerate(columns)]
 
 
@@ -499,26 +549,19 @@ def classwise_calibration_error(probs, labels, bins=15, spacing="width"):
     -------
     float in [0, 1]
 
+    Notes
+    -----
     Source: Kull et al. (2019), *Beyond temperature scaling*, classwise-ECE; Nixon et al. (2019),
-    *Measuring calibration in deep learning*, static calibration error.  Introduced in chapter 1
-    of the book.
+    *Measuring calibration in deep learning*, static calibration error.
+
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> probs, labels = [[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.1, 0.9]], [0, 0, 1, 1]
+    >>> round(calibration.classwise_calibration_error(probs, labels, bins=2), 2)
+    0.25
     """
     return float(np.mean([table.ece for table in classwise_tables(probs, labels, bins, spacing)]))
-
-
-def squared_calibration_error(confidence, outcome, bins=15, spacing="width"):
-    """Unbiased estimate of the squared calibration error; it may be negative.
-
-    Parameters and errors are those of `bin_table`; formula, source and the treatment of bins with
-    one case are those of `BinTable.squared_error`.
-
-    Returns
-    -------
-    float
-
-    Introduced in chapter 1 of the book.
-    """
-    return bin_table(confidence, outcome, bins, spacing).squared_error
 
 
 def calibration_null(confidence, bins=15, spacing="width", draws=1000, seed=0):
@@ -547,38 +590,48 @@ def calibration_null(confidence, bins=15, spacing="width", draws=1000, seed=0):
     ValueError
         As `bin_edges`; for counts of draws and seeds that are not whole numbers.
 
+    Notes
+    -----
     Source: Bröcker & Smith (2007), *Weather and Forecasting* 22, 651-661, "consistency
     resampling" (there the forecasts are resampled too, here they stay); for ECE, Vaicenavicius et
-    al. (2019), *Evaluating model calibration in classification*.  Introduced in chapter 1 of the
-    book.
+    al. (2019), *Evaluating model calibration in classification*.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc import calibration
+    >>> confidence = np.random.default_rng(0).beta(5, 1.5, 604)
+    >>> null = calibration.calibration_null(confidence, bins=15)
+    >>> bool(0.03 < null.mean < 0.05 < null.quantile(0.95) < 0.07)  # the ECE of a calibrated model
+    True
     """
     confidence = np.sort(_as_confidence(confidence))  # so that a bin is a run of neighbours
-    draws = check_count("draws", draws)
-    rng = np.random.default_rng(check_count("seed", seed, minimum=0))
+    draws = checks.check_count("draws", draws)
+    rng = np.random.default_rng(checks.check_count("seed", seed, minimum=0))
     table = _binned(confidence, np.zeros(len(confidence)), bins, spacing)
     index = _index(confidence, table.edges, spacing)
-    confidence = confidence.astype(np.float64)
     outcome_sum = np.zeros((draws, len(table.count)), dtype=np.int64)
+    for bins_, hits in _redrawn(confidence.astype(np.float64), index, draws, rng):
+        first = np.flatnonzero(np.diff(bins_, prepend=-1))  # where a bin begins
+        sums = np.add.reduceat(hits, first, axis=0, dtype=hits.dtype)
+        outcome_sum[:, bins_[first]] += sums.T
+    return CalibrationNull(table.edges, table.count, table.confidence_sum, outcome_sum)
+
+
+def _redrawn(confidence, index, draws, rng):
+    """Yield the bins of neighbours, and how many of each come true in each draw: (n, draws)."""
     if len(confidence) > ONE_BY_ONE:
-        first = np.union1d(
-            np.linspace(0, len(confidence), CELLS, endpoint=False, dtype=np.intp),
-            np.flatnonzero(np.diff(index, prepend=-1)),
-        )
-        count = np.diff(first, append=len(confidence))
-        chance = np.clip(np.add.reduceat(confidence, first) / count, 0, 1)
-        hits = rng.binomial(count[:, None], chance[:, None], size=(len(first), draws))
-        start = np.flatnonzero(np.diff(index[first], prepend=-1))
-        outcome_sum[:, index[first[start]]] = np.add.reduceat(hits, start, axis=0).T
-        return CalibrationNull(table.edges, table.count, table.confidence_sum, outcome_sum)
+        runs = np.linspace(0, len(confidence), CELLS, endpoint=False, dtype=np.intp)
+        first = np.union1d(runs, np.flatnonzero(np.diff(index, prepend=-1)))
+        count = np.diff(first, append=len(confidence))[:, None]
+        chance = np.clip(np.add.reduceat(confidence, first)[:, None] / count, 0, 1)
+        yield index[first], rng.binomial(count, chance, size=(len(first), draws))
+        return
     step = min(max(BLOCK // draws, 1), 255)  # so that the hits of a bin fit into a byte
     for start in range(0, len(confidence), step):
-        part = slice(start, start + step)
-        said, bin_ = confidence[part], index[part]
-        hits = rng.random((len(said), draws)) < said[:, None]
-        first = np.flatnonzero(np.diff(bin_, prepend=-1))  # where a bin begins
-        sums = np.add.reduceat(hits.view(np.uint8), first, axis=0, dtype=np.uint8)
-        outcome_sum[:, bin_[first]] += sums.T
-    return CalibrationNull(table.edges, table.count, table.confidence_sum, outcome_sum)
+        part = confidence[start : start + step, None]
+        hits = rng.random((len(part), draws)) < part
+        yield index[start : start + step], hits.view(np.uint8)
 
 
 def classwise_null(probs, bins=15, spacing="width", draws=1000, seed=0):
@@ -602,26 +655,32 @@ def classwise_null(probs, bins=15, spacing="width", draws=1000, seed=0):
     ValueError
         As `classwise_tables`; for counts of draws and seeds that are not whole numbers.
 
-    Introduced in chapter 1 of the book.
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> probs, labels = [[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.1, 0.9]], [0, 0, 1, 1]
+    >>> calibration.classwise_null(probs, bins=2, draws=100).shape
+    (100,)
     """
     probs = _as_rows(probs)
-    draws = check_count("draws", draws)
-    rng = np.random.default_rng(check_count("seed", seed, minimum=0))
-    nobody = np.zeros(len(probs), dtype=np.intp)  # labels do not matter to edges and confidences
-    tables = classwise_tables(probs, nobody, bins, spacing)
-    width = max(len(table.count) for table in tables)
-    cells = len(tables) * width
-    expected = np.concatenate([_padded(table.confidence_sum, width) for table in tables])
+    draws = checks.check_count("draws", draws)
+    rng = np.random.default_rng(checks.check_count("seed", seed, minimum=0))
+    tables = classwise_tables(probs, np.zeros(len(probs), dtype=np.intp), bins, spacing)
+    starts = np.cumsum([0, *(len(table.count) for table in tables)])
+    columns = np.clip(probs, 0, 1).T
+    cell = np.empty(probs.shape, dtype=np.intp)
+    for k, table in enumerate(tables):
+        cell[:, k] = starts[k] + _index(columns[k], table.edges, spacing)
+    expected = np.concatenate([table.confidence_sum for table in tables])
+    upper, case = np.cumsum(columns.T, axis=1, dtype=np.float64), np.arange(len(probs))
+    upper /= upper[:, -1:]
+    upper[:, -1] = 2
     errors = np.zeros(draws)
-    most = max(MOST_COUNTS // cells, 1)  # draws at a time, one row of counts for each
-    for start in range(0, draws, most):
-        rows = min(most, draws - start)
-        counts = np.zeros((rows, cells), dtype=np.int64)
-        for block, _ in _blocks(probs, nobody):
-            cell = _cells(block, tables, width, spacing)
-            _redraw(block, cell, counts, rng)
-        errors[start : start + rows] = np.abs(counts - expected).sum(axis=1)
-    return errors / probs.size
+    for draw in range(draws):
+        labels = np.argmax(upper > rng.random((len(probs), 1)), axis=1)
+        count = np.bincount(cell[case, labels], minlength=starts[-1])
+        errors[draw] = np.abs(count - expected).sum() / probs.size
+    return errors
 
 
 def log_loss(probs, labels):
@@ -643,10 +702,18 @@ def log_loss(probs, labels):
     ValueError
         As `top_label`.
 
-    Source: Good (1952), *Rational decisions*.  Introduced in chapter 1 of the book.
+    Notes
+    -----
+    Source: Good (1952), *Rational decisions*.
+
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> probs, labels = [[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.1, 0.9]], [0, 0, 1, 1]
+    >>> round(calibration.log_loss(probs, labels), 4)
+    0.3081
     """
-    probs = _as_rows(probs)
-    total = 0.0
+    probs, total = _as_rows(probs), 0.0
     for block, label in _blocks(probs, labels):
         with np.errstate(divide="ignore"):
             total -= np.log(block[np.arange(len(block)), label], dtype=np.float64).sum()
@@ -672,12 +739,16 @@ def log_loss_from_logits(logits, labels):
         For shapes that differ, NaN or +inf, labels out of range or masked out, rows that look like
         probabilities, and logits so far apart that their difference leaves the range of float64.
 
-    Introduced in chapter 1 of the book.
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> calibration.log_loss_from_logits([[0.0, 1000.0]], [0])
+    1000.0
     """
-    logits, labels = as_labelled_logits(logits, labels)
+    logits, labels = checks.as_labelled_logits(logits, labels)
     with np.errstate(over="ignore", invalid="ignore"):
         loss = -log_softmax(logits, axis=1)[np.arange(len(logits)), labels].mean()
-    check_finite_result("logits", loss)
+    checks.check_finite_result("logits", loss)
     return float(loss)
 
 
@@ -701,11 +772,18 @@ def brier_score(probs, labels):
     ValueError
         As `top_label`.
 
-    Source: Brier (1950), *Monthly Weather Review* 78, 1-3, equation 2.  Introduced in chapter 1
-    of the book.
+    Notes
+    -----
+    Source: Brier (1950), *Monthly Weather Review* 78, 1-3, equation 2.
+
+    Examples
+    --------
+    >>> from mcunc import calibration
+    >>> probs, labels = [[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.1, 0.9]], [0, 0, 1, 1]
+    >>> round(calibration.brier_score(probs, labels), 2)
+    0.17
     """
-    probs = _as_rows(probs)
-    total = 0.0
+    probs, total = _as_rows(probs), 0.0
     for block, label in _blocks(probs, labels):
         error = block.astype(np.float64)
         error[np.arange(len(block)), label] -= 1
@@ -715,10 +793,8 @@ def brier_score(probs, labels):
 
 def _as_confidence(value):
     """(N,) probabilities in their own dtype; what rounding left outside [0, 1] is cut off."""
-    array = as_floats("confidence", value, ndim=1)
+    array = checks.as_floats("confidence", value, ndim=1)
     low, high = array.min(), array.max()
-    if low >= 0 and high <= 1:
-        return array
     if low < -_slack(array) or high > 1 + _slack(array):
         raise ValueError(
             f"confidence: runs from {low:.9g} to {high:.9g}; pass probabilities in [0, 1]"
@@ -734,14 +810,11 @@ def _slack(array):
 def _as_rows(probs):
     """(N, K) numbers in their own dtype; `_blocks` checks the rows while they are in cache."""
     ready = type(probs) is np.ndarray and probs.dtype.name in TOLERANCE and probs.size
-    array = probs if ready else as_floats("probs", probs, ndim=range(65))
-    if array.ndim == 1:
-        raise ValueError(
-            f"probs: expected shape (N, K), got {array.shape}; for a binary forecast use "
-            "bin_table(confidence, outcome).ece"
-        )
+    array = probs if ready else checks.as_floats("probs", probs, ndim=range(65))
     if array.ndim != 2:
-        cure = shape_cure("probs", array)
+        cure = checks.shape_cure("probs", array)
+        if array.ndim == 1:
+            cure = "; for a binary forecast use bin_table(confidence, outcome).ece"
         raise ValueError(f"probs: expected 2 axes (N, K), got shape {array.shape}{cure}")
     _check_classes("probs", array)
     return array
@@ -755,13 +828,12 @@ def _check_classes(name, array):
 
 def _check_rows(probs):
     """Refuse rows that are no distributions, up to rounding."""
-    for _ in _blocks(probs, np.zeros(len(probs), dtype=np.intp)):
-        pass
+    all(True for _ in _blocks(probs, np.zeros(len(probs), dtype=np.intp)))
 
 
 def _blocks(probs, labels):
     """Yield (rows, labels) of some thousand cases each, checked."""
-    labels = as_classes("labels", labels, *probs.shape)
+    labels = checks.as_classes("labels", labels, *probs.shape)
     step = min(max(BLOCK // probs.shape[1], 1024), 8192)
     ones = np.ones(probs.shape[1], dtype=np.result_type(probs.dtype, np.float32))
     tolerance, slack = TOLERANCE[probs.dtype.name], _slack(probs)
@@ -781,17 +853,17 @@ def _refuse(block, tolerance, start):
     if not np.isfinite(block).all():
         raise ValueError("probs: contains NaN or infinity; remove or impute those rows first")
     with np.errstate(all="ignore"):
-        sums = block.sum(axis=1, dtype=np.float64)
-    lowest = block.min(axis=1)
+        sums, lowest = block.sum(axis=1, dtype=np.float64), block.min(axis=1)
     wrong = np.flatnonzero((lowest < -_slack(block)) | (np.abs(sums - 1) > tolerance))
     if len(wrong):
-        total, cure = sums[wrong[0]], "are these logits? Then pass their softmax"
-        what = f"is negative ({lowest[wrong[0]]:g})"
-        if lowest[wrong[0]] >= 0:
-            what = f"sums to {total:.6g}, not 1"
-            cure = (
-                "if rounding did that, divide each row by its sum" if 0.95 < total < 1.05 else cure
-            )
+        low, total, cure = (
+            lowest[wrong[0]],
+            sums[wrong[0]],
+            "are these logits? Then pass their softmax",
+        )
+        what = f"is negative ({low:g})" if low < 0 else f"sums to {total:.6g}, not 1"
+        if low >= 0 and 0.95 < total < 1.05:
+            cure = "if rounding did that, divide each row by its sum"
         raise ValueError(f"probs: row {start + wrong[0]} {what}; {cure}")
 
 
@@ -812,8 +884,8 @@ def _top(block, labels):
 
 def _edges(confidence, bins, spacing):
     """`bin_edges` of checked confidences."""
-    bins = check_count("bins", bins, maximum=MOST_BINS)
-    if check_choice("spacing", spacing, ("width", "mass")) == "width":
+    bins = checks.check_count("bins", bins, maximum=MOST_BINS)
+    if checks.check_choice("spacing", spacing, ("width", "mass")) == "width":
         return (np.arange(bins + 1) / bins).astype(confidence.dtype)
     rank = (np.arange(1, bins) * len(confidence) + bins - 1) // bins  # ⌈iN/M⌉, from 1
     ends = np.array([0, 1], dtype=confidence.dtype)
@@ -855,29 +927,6 @@ def _ratio(sums, count):
     return sums / np.where(count > 0, count, np.nan)
 
 
-def _padded(values, length):
-    """`values` with zeros up to a length."""
-    return np.concatenate([values, np.zeros(length - len(values))])
-
-
-def _cells(block, tables, width, spacing):
-    """(n, K) place of each probability among K rows of `width` bins."""
-    columns = np.minimum(block, 1).T  # a block is at least 0
-    index = [_index(c, t.edges, spacing) for c, t in zip(columns, tables, strict=True)]
-    return np.stack(index, axis=1) + width * np.arange(len(tables))
-
-
-def _redraw(block, cell, counts, rng):
-    """Draw a label per case and draw from its row, and add the cell it falls into to counts."""
-    rows, cells = counts.shape
-    cumulative = block.cumsum(axis=1, dtype=np.float64)
-    cumulative /= cumulative[:, -1:]
-    offset = cells * np.arange(rows)
-    for ends, mine in zip(cumulative, cell, strict=True):
-        label = np.searchsorted(ends, rng.random(rows), side="right")
-        counts.ravel()[mine[label] + offset] += 1  # one cell per draw: none is hit twice
-
-
 def excess_loss(log_probs, posterior):
     r"""Expected log loss above that of the truth, in nats: KL(posterior || prediction).
 
@@ -891,5 +940,12 @@ def excess_loss(log_probs, posterior):
     Returns
     -------
     (..., N) array
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc import calibration
+    >>> calibration.excess_loss(np.log([[0.5, 0.5]]), np.array([[0.9, 0.1]])).round(3)
+    array([0.368])
     """
     return -entr(posterior).sum(axis=-1) - (posterior * log_probs).sum(axis=-1)

@@ -9,33 +9,25 @@ import numpy as np
 
 _NO_ID = ("", "nan", "None", "NaT", "<NA>")  # how missing ids print
 _CLASS_NAMES = (
-    "pass the column of each label, [names.index(label) for label in labels], names being the "
-    "classes in the order of the columns; of digits, np.asarray(labels).astype(int)"
+    "of names pass [names.index(label) for label in labels], names being in the order of the "
+    "columns; of digits, np.asarray(labels).astype(int)"
 )
 
 
-def as_array(name, value, ndim):
-    """Return `value` as a non-empty finite float64 array with `ndim` axes (an int or a tuple).
+def as_array(name, value, ndim, finite=True):
+    """Return `value` as a non-empty float64 array with `ndim` axes (an int or a tuple), all finite.
 
     Where one axis is asked for, one column, (n, 1), will do.
     """
-    array = _float64(name, value, ndim)
-    with np.errstate(over="ignore", invalid="ignore"):
-        sound = np.isfinite(array.sum())  # one pass, no array; sums of finite values can overflow
-    if not sound:
-        _refuse_unless(name, np.isfinite(array), "NaN or infinity")
-    return array
-
-
-def _float64(name, value, ndim):
-    """`as_array` of what may hold NaN and infinity."""
     allowed = (ndim,) if isinstance(ndim, int) else tuple(ndim)
-    array = _column(_loaded(name, value)) if allowed == (1,) else _loaded(name, value)
+    array = _loaded(name, value)
     try:
         with np.errstate(over="ignore", invalid="ignore"):
             array = array.astype(np.float64, copy=False)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{name}: expected an array of numbers ({error})") from None
+    if allowed == (1,):
+        array = _column(array)
     if array.ndim not in allowed:
         wanted = " or ".join(map(str, allowed)) + (" axis" if allowed == (1,) else " axes")
         cure = ""
@@ -46,6 +38,9 @@ def _float64(name, value, ndim):
         raise ValueError(f"{name}: expected {wanted}, got shape {array.shape}{cure}")
     if array.size == 0:
         raise ValueError(f"{name}: is empty (shape {array.shape}); pass at least one value")
+    with np.errstate(over="ignore", invalid="ignore"):  # a sum is one pass, and can overflow
+        if finite and not np.isfinite(array.sum()):
+            _refuse_unless(name, np.isfinite(array), "NaN or infinity")
     return array
 
 
@@ -98,7 +93,7 @@ def _refuse_unless(name, sound, what):
 
 def as_scores(name, value):
     """Return `value` as a (n,) vector to be ranked: of numbers and infinities."""
-    array = _float64(name, _column(_loaded(name, value)), 1)
+    array = as_array(name, value, 1, finite=False)
     _refuse_unless(name, ~np.isnan(array), "NaN")
     return array
 
@@ -133,17 +128,22 @@ def as_columns(name, value, columns):
     """Return `value` as a finite design with exactly `columns` columns."""
     array = as_design(name, value)
     if array.shape[1] != columns:
-        raise ValueError(
-            f"{name}: has {array.shape[1]} columns, the fit has {columns}; build it the same way"
-        )
+        got = f"has {array.shape[1]} columns, the fit has {columns}"
+        raise ValueError(f"{name}: {got}; build it the same way")
     return array
+
+
+def _checked_number(name, value, sound, wanted):
+    """Return a real number that is sound: no bool, string, array or complex number."""
+    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not (real and sound(value)):
+        raise ValueError(f"{name}: must {wanted}, got {value!r}")
+    return float(value)
 
 
 def check_fraction(name, value):
     """Return a number strictly between 0 and 1."""
-    if not (_is_real(value) and 0.0 < value < 1.0):
-        raise ValueError(f"{name}: must lie strictly between 0 and 1, got {value!r}")
-    return float(value)
+    return _checked_number(name, value, lambda v: 0 < v < 1, "lie strictly between 0 and 1")
 
 
 def check_count(name, value, minimum=1, maximum=2**63 - 1):
@@ -157,16 +157,14 @@ def check_count(name, value, minimum=1, maximum=2**63 - 1):
 
 def check_positive(name, value):
     """Return a finite number greater than zero."""
-    if not (_is_real(value) and 0 < value <= float_info.max):
-        raise ValueError(f"{name}: must be a finite number greater than 0, got {value!r}")
-    return float(value)
+    wanted = "be a finite number greater than 0"
+    return _checked_number(name, value, lambda v: 0 < v <= float_info.max, wanted)
 
 
 def check_from_zero(name, value, below):
     """Return a number in [0, below)."""
-    if not (_is_real(value) and 0 <= value < below):
-        raise ValueError(f"{name}: must be a number from 0 to below {below:g}, got {value!r}")
-    return float(value)
+    wanted = f"be a number from 0 to below {below:g}"
+    return _checked_number(name, value, lambda v: 0 <= v < below, wanted)
 
 
 def check_choice(name, value, choices):
@@ -186,9 +184,8 @@ def share_of(share, n):
 
 def count_at(name, share, n):
     """`share_of` n cases, for a user's share above 0 and at most 1."""
-    if not (_is_real(share) and 0 < share <= 1):
-        raise ValueError(f"{name}: must be above 0 and at most 1, got {share!r}")
-    return share_of(share, n)
+    wanted = "be above 0 and at most 1"
+    return share_of(_checked_number(name, share, lambda v: 0 < v <= 1, wanted), n)
 
 
 def check_folder(value):
@@ -199,9 +196,10 @@ def check_folder(value):
 
 
 def check_finite_result(name, *arrays):
-    """Refuse results that overflowed: the scale of the named argument is the cause."""
+    """Return results, unless they overflowed: the scale of the named argument is the cause."""
     if not all(np.isfinite(array).all() for array in arrays):
         raise ValueError(f"{name}: values are too large or too small for float64; rescale them")
+    return arrays
 
 
 @contextmanager
@@ -212,11 +210,6 @@ def renamed(name):
     except ValueError as error:
         error.args = (re.sub("^X( or y)?", name, str(error)),)
         raise
-
-
-def _is_real(value):
-    """Whether value is one real number: not a bool, a string, an array or a complex number."""
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def as_classes(name, value, length, classes):
@@ -233,18 +226,17 @@ def as_classes(name, value, length, classes):
         raise ValueError(f"{name}: expected 1 axis, got {array.shape}; pass np.{cure}({name})")
     if array.ndim != 1 or array.dtype.kind not in "iu":
         loaded, array = array, as_array(name, array, 1)  # converts, or refuses with a reason
-        told = loaded.dtype.kind == "b" or (
+        boolean = loaded.dtype.kind == "b" or (
             loaded.dtype.kind == "O" and any(isinstance(v, (bool, np.bool_)) for v in loaded)
         )
-        if told and classes > 2:
+        if boolean and classes > 2:
             raise ValueError(f"{name}: are true or false; pass the class of each case, 0, 1, …")
         if (array != np.floor(array)).any():
             raise ValueError(f"{name}: must be whole numbers, the class of each case: 0, 1, …")
     if len(array) != length:
         cure = "; are those arrays transposed? Then pass their .T" if len(array) == classes else ""
-        raise ValueError(
-            f"{name}: has {len(array)} values for {length} cases; they must match{cure}"
-        )
+        sizes = f"has {len(array)} values for {length} cases"
+        raise ValueError(f"{name}: {sizes}; they must match{cure}")
     if length and not (array.min() >= 0 and array.max() < classes):
         raise ValueError(
             f"{name}: run from {array.min():g} to {array.max():g}; classes are 0 to {classes - 1}, "
@@ -277,8 +269,8 @@ def _range_cure(name, array, classes):
     return f"; if they count from 1, pass {name} - 1" if from_one else ""
 
 
-def as_logits(name, value, at_least=1):
-    """Return `value` as (N, K) float64 logits, K at least 2; -inf is a class masked out.
+def as_logits(name, value, at_least=1, masks=True):
+    """Return `value` as (N, K) float64 logits, K at least 2; with `masks` -inf masks a class out.
 
     NaN, +inf, rows without a finite logit and other shapes are refused, and so are rows that look
     like probabilities where there are `at_least` so many of them.
@@ -289,11 +281,16 @@ def as_logits(name, value, at_least=1):
             f"{name}: expected 2 axes, (N, K), a column per class, got shape {array.shape}"
             f"{shape_cure(name, array)}"
         )
-    array = _float64(name, array, 2)
+    array = as_array(name, array, 2, finite=False)
     with np.errstate(over="ignore", invalid="ignore"):
         sound = np.isfinite(array.sum())
     if not sound:
         _refuse_unless(name, array < np.inf, "NaN or infinity")  # NaN is not less than it
+        if not masks and np.isneginf(array).any():
+            raise ValueError(
+                f"{name}: hold -inf (classes masked out), which only TemperatureScaling takes; "
+                "leave out those columns"
+            )
         masked_out = (array == -np.inf).all(axis=1)
         if masked_out.any():
             raise ValueError(
@@ -307,28 +304,24 @@ def as_logits(name, value, at_least=1):
 def shape_cure(name, array):
     """How to put logits, or probabilities, of another shape into rows of classes."""
     if array.size and (array.ndim == 1 or array.shape[1:] == (1,)):
-        column = f"np.ravel({name})"
         if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:
-            return (
-                f"; for p = {column}, probabilities of class 1, pass "
-                "np.log(np.column_stack([1 - p, p]))"
-            )
-        return f"; for log odds z = {column} of class 1 pass np.column_stack([np.zeros(len(z)), z])"
+            pair = "np.log(np.column_stack([1 - p, p]))"
+            return f"; for p = np.ravel({name}), probabilities of class 1, pass {pair}"
+        pair = "np.column_stack([np.zeros(len(z)), z])"
+        return f"; for log odds z = np.ravel({name}) of class 1 pass {pair}"
     if array.ndim > 2 and sum(side > 1 for side in array.shape) == 2:
         return f"; pass np.squeeze({name})"
-    last = f"{name}.reshape(-1, {name}.shape[-1])[keep]"
-    second = f"np.moveaxis({name}, 1, -1).reshape(-1, {name}.shape[1])[keep]"
-    if array.ndim == 3:
-        return (
-            "; for positions of sequences, (N, L, K), keep = labels.ravel() >= 0 and pass "
-            f"{last} and labels.ravel()[keep]; for (N, K, L) pass {second}"
-        )
-    if array.ndim == 4:
-        return (
-            "; for pixels, (N, K, H, W), keep = labels.ravel() != 255 (the value to leave out) "
-            f"and pass {second} and labels.ravel()[keep]; for (N, H, W, K) pass {last}"
-        )
-    return ""
+    if array.ndim not in (3, 4):
+        return ""
+    what, second, last, mask = {
+        3: ("positions of sequences", "(N, K, L)", "(N, L, K)", ">= 0"),
+        4: ("pixels", "(N, K, H, W)", "(N, H, W, K)", "!= 255 (the value to leave out)"),
+    }[array.ndim]
+    return (
+        f"; for {what}, keep = labels.ravel() {mask}, and pass labels.ravel()[keep]; for {second} "
+        f"pass np.moveaxis({name}, 1, -1).reshape(-1, {name}.shape[1])[keep]; for {last} pass "
+        f"{name}.reshape(-1, {name}.shape[-1])[keep]"
+    )
 
 
 def refuse_probabilities(name, array, at_least=1):
@@ -351,9 +344,9 @@ def refuse_probabilities(name, array, at_least=1):
                 )
 
 
-def as_labelled_logits(logits, labels):
+def as_labelled_logits(logits, labels, masks=True):
     """(N, K) float64 logits and (N,) labels; none may be a class that its row masks out."""
-    logits = as_logits("logits", logits)
+    logits = as_logits("logits", logits, masks=masks)
     labels = as_classes("labels", labels, *logits.shape).astype(np.intp, copy=False)
     lost = np.flatnonzero(logits[np.arange(len(labels)), labels] == -np.inf)
     if len(lost):
@@ -365,24 +358,14 @@ def as_labelled_logits(logits, labels):
     return logits, labels
 
 
-def check_unmasked(logits):
-    """Refuse masked classes where they have no use."""
-    if np.isneginf(logits).any():
-        raise ValueError(
-            "logits: hold -inf (classes masked out), to which no weight can be fitted; use "
-            "TemperatureScaling, or leave out the columns of those classes"
-        )
-
-
 def as_groups(name, value, length):
     """(length,) whole numbers, one for each different id (whole numbers or strings), from 0."""
     if np.ma.is_masked(value):
         raise ValueError(f"{name}: has masked entries; give each case an id")
     ids = _column(np.asarray(_detached(value), dtype=object))
     if ids.ndim != 1:
-        cure = ""
-        if ids.ndim == 2 and len(ids) == length:
-            cure = f"; make one of the columns: np.unique({name}, axis=0, return_inverse=True)[1]"
+        unique = f"np.unique({name}, axis=0, return_inverse=True)[1]"
+        cure = f"; make one of the columns: {unique}" if ids.shape[:1] == (length,) else ""
         raise ValueError(f"{name}: expected one id for each case, got shape {ids.shape}{cure}")
     if len(ids) != length:
         raise ValueError(f"{name}: has {len(ids)} ids for {length} cases; they must match")
@@ -400,5 +383,5 @@ def as_groups(name, value, length):
 def as_floats(name, value, ndim, finite=True):
     """As `as_array`, but float16 and float32 stay what they are; may hold NaN if not `finite`."""
     value = _loaded(name, value)
-    array = (as_array if finite else _float64)(name, value, ndim)
+    array = as_array(name, value, ndim, finite)
     return value.reshape(array.shape) if value.dtype in (np.float16, np.float32) else array

@@ -15,7 +15,6 @@ from mcunc._internal.checks import (
     as_labels,
     as_logits,
     as_outcomes,
-    check_unmasked,
     refuse_probabilities,
 )
 from mcunc.linear import fit_least_squares
@@ -114,8 +113,8 @@ def test_masked_classes_are_taken():
     assert (labels == Y).all()
     one_left = np.where(np.arange(3) == Y[:, None], Z, -np.inf)
     assert (as_labelled_logits(one_left, Y)[0] == one_left).all()
-    refused(lambda: check_unmasked(logits), "^logits: .*-inf.*TemperatureScaling")
-    check_unmasked(Z)
+    refused(lambda: as_logits("logits", logits, masks=False), "^logits: .*-inf.*TemperatureScaling")
+    assert (as_logits("logits", Z, masks=False) == Z).all()
 
 
 def test_impossible_labels_are_refused():
