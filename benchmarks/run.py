@@ -15,35 +15,13 @@ from pathlib import Path
 import calibrating
 import ensembles
 import judging
-import numpy as np
 import regression
 import sampling
 import torch
 from measure import minimums, row
-<<<<<<< HEAD
-from netcal.metrics import ECE
-from netcal.scaling import TemperatureScaling as NetcalTemperature
-from scipy.special import softmax
-from sklearn.calibration import calibration_curve
-=======
-from sklearn.linear_model import LogisticRegression
->>>>>>> f41dbcaa9749b4033898bbeb294453c5c597bedd
 from threadpoolctl import threadpool_info
 
-<<<<<<< HEAD
 from mcunc import birdwatch
-from mcunc.calibration import (
-    calibration_null,
-    expected_calibration_error,
-    log_loss_from_logits,
-    top_label_table,
-)
-from mcunc.recalibration import TemperatureScaling
-=======
-from mcunc import birdwatch, data
-from mcunc.linear import fit_repeated
-from mcunc.logistic import fit_logistic
->>>>>>> f41dbcaa9749b4033898bbeb294453c5c597bedd
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
@@ -106,15 +84,8 @@ def table(benchmarks):
 def main():
     once = table(
         (
-<<<<<<< HEAD
-            *(*regression.BENCHMARKS, birds),
-            *(calibration_error, hundred_million, null, temperature, importing),
-            *(ensembles.many_networks, *judging.BENCHMARKS),
-=======
-            *(repeated_least_squares, logistic, birds),
-            *calibrating.BENCHMARKS,
+            *(*regression.BENCHMARKS, birds, *calibrating.BENCHMARKS),
             *(importing, ensembles.many_networks, *judging.BENCHMARKS),
->>>>>>> f41dbcaa9749b4033898bbeb294453c5c597bedd
             *sampling.BENCHMARKS,
         )
     )
