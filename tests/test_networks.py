@@ -863,9 +863,7 @@ def test_lite0_without_its_packages_says_how_to_install_them(package, monkeypatc
         efficientnet_lite0()
 
 
-@pytest.mark.parametrize(
-    "options", [{"classes": 1}, {"classes": 2.5}, {"pretrained": "no"}, {"seed": -1}]
-)
+@pytest.mark.parametrize("options", [{"classes": 1}, {"classes": 2.5}, {"seed": -1}])
 def test_lite0_refuses_what_it_cannot_build(options):
     with pytest.raises(ValueError, match=rf"^{next(iter(options))}: "):
         efficientnet_lite0(**options)

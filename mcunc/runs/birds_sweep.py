@@ -221,8 +221,9 @@ def _made(network, trial, inner, seed, folder, device, pictures=None, **small):
     if not there:
         run_birds(network, folder=folder, device=device, pictures=pictures, **given)
     made = recorded.load(path)
-    setting = asdict(run.recipe), run.setting.ramp, run.draws
-    if [made.record[key] for key in ("recipe", "ramp", "draws")] != json.loads(json.dumps(setting)):
+    recipe = training.Recipe.from_record(made.record["recipe"])
+    setting = recipe, made.record["ramp"], made.record["draws"]
+    if setting != (run.recipe, run.setting.ramp, run.draws):
         raise ValueError(f"folder: {path} is of another recipe; delete it")
     return made
 

@@ -59,7 +59,7 @@ def run_calibration(
     """
     check_choice("dataset", dataset, ("cifar10", "cifar100"))
     seed, path = recorded.destination(f"calibration-{dataset}", seed, folder)
-    training.check_device(device)
+    distributed.check_device(device)
     train, test = pictures or data.cifar(int(dataset.removeprefix("cifar")))
     name = f"calibration-{dataset}-seed{seed}"
     parts = fitted, held = data.stratified_split(train.labels, validation)

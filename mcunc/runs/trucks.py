@@ -17,7 +17,7 @@ HELD_OUT = "truck"
 DROP = 0.1  # not chosen by trials
 # Chapter 1's, for half the epochs.  Its weight decay was chosen on validation pictures of all ten
 # classes, the one way by which trucks have had a say.
-RECIPE = training.Recipe(epochs=30, learning_rate=0.1, weight_decay=5e-4, halved=0.4)
+RECIPE = training.Recipe(epochs=30, learning_rate=0.1, weight_decay=5e-4, half_resolution_fraction=0.4)
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def run_trucks(seed=0, folder="runs", device="cpu", how=BOOK, pictures=None):
         Where the data are neither here nor to be downloaded.
     """
     seed, path = recorded.destination("trucks", seed, folder)
-    training.check_device(device)
+    distributed.check_device(device)
     train, test = pictures or data.cifar(10)
     parts = [apart(train, of)[0] for of in data.stratified_split(train.labels, how.validation)]
     asking, labels, some = shown(test, how)
