@@ -1,16 +1,12 @@
 """The command line: what it prints and writes, and one line for every kind of bad file."""
 
 import csv
-import inspect
-import json
 import os
 import pickle
 import re
 import subprocess
 import sys
-import types
 import zipfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib as mpl
@@ -20,13 +16,9 @@ import pytest
 mpl.use("Agg")
 
 import mcunc
-from mcunc import recorded
-from mcunc.__main__ import RUNS, main
-from mcunc._internal import distributed, tables
+from mcunc.__main__ import main
+from mcunc._internal import tables
 from mcunc._internal.tables import read_table
-from mcunc.runs import birds as birds_run
-from mcunc.runs import birds_sweep
-from mcunc.runs import uci as uci_run
 
 RNG = np.random.default_rng(0)
 LOGITS = 2 * RNG.normal(size=(80, 3))
@@ -59,7 +51,7 @@ def rows(place=None, index=False):
 @pytest.fixture
 def undrawn(monkeypatch):
     """The page is not drawn, which takes longer than all the rest."""
-    monkeypatch.setattr(mcunc.__main__, "_write", lambda found, target: None)
+    monkeypatch.setattr(mcunc.__main__, "_write", lambda report, target: None)
 
 
 def run(*arguments):
@@ -337,60 +329,6 @@ def test_a_page_that_breaks_off_leaves_the_older_one_whole(monkeypatch, capsys):
     assert sorted(os.listdir()) == ["a.npz", "page.png"]
 
 
-# Runs -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def calls(monkeypatch):
-    """Calls of a stand-in for the long run; it raises what `calls.error` is."""
-    record = types.SimpleNamespace(made=[], error=None)
-
-    def run_calibration(dataset="cifar10", seed=0, folder="runs", device="cpu"):
-        record.made.append((dataset, seed, folder, device))
-        if record.error is not None:
-            raise record.error
-        return Path(folder) / f"calibration-{dataset}-seed{seed}.npz"
-
-    stand_in = types.SimpleNamespace(run_calibration=run_calibration)
-    monkeypatch.setattr(mcunc, "experiments", stand_in, raising=False)
-    return record
-
-
-def test_run_makes_each_seed_and_prints_where(calls, capsys):
-    options = ["--data", "cifar100", "--seed", 0, 2, "--folder", "f", "--device", "cuda"]
-    assert run("run", "calibration", *options) == 0
-    assert calls.made == [("cifar100", 0, "f", "cuda"), ("cifar100", 2, "f", "cuda")]
-    paths = [Path("f") / f"calibration-cifar100-seed{seed}.npz" for seed in (0, 2)]
-    assert capsys.readouterr().out.split() == [str(path) for path in paths]
-
-
-def test_run_has_defaults(calls):
-    assert run("run", "calibration") == 0
-    assert calls.made == [("cifar10", 0, "runs", "cpu")]
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "message"),
-    [
-        (KeyboardInterrupt(), 130, "mcunc: interrupted; the same command goes on from there"),
-        (FileNotFoundError("no data;\nset MCUNC_DATA"), 2, "mcunc: no data; set MCUNC_DATA"),
-        (ValueError("seed: must lie between"), 2, "mcunc: seed: must lie between"),
-    ],
-)
-def test_run_stops_with_one_line(calls, capsys, error, status, message):
-    calls.error = error
-    assert run("run", "calibration", "--seed", 0, 1) == status
-    out, err = capsys.readouterr()
-    assert (out, err) == ("", f"{message}\n")
-    assert len(calls.made) == 1
-
-
-def test_an_error_of_the_program_is_not_hidden(calls):
-    calls.error = TypeError("a bug")
-    with pytest.raises(TypeError, match="a bug"):
-        run("run", "calibration")
-
-
 # The parser -----------------------------------------------------------------------------------
 
 
@@ -448,16 +386,7 @@ def test_version(capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        ("report",),
-        ("run",),
-        ("run", "nonsense"),
-        ("run", "calibration", "--data", "mnist"),
-        ("run", "calibration", "--seed", "x"),
-        ("report", "a.npz", "--bins", "many"),
-        ("nonsense",),
-    ],
+    "arguments", [("report",), ("report", "a.npz", "--bins", "many"), ("nonsense",)]
 )
 def test_wrong_usage_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -471,7 +400,7 @@ def test_as_a_program_it_loads_no_torch():
     np.savez("a.npz", logits=LOGITS, labels=LABELS)
     code = (
         "import runpy, sys\n"
-        "for arguments in (['run', 'birds', '--help'], ['report', 'a.npz']):\n"
+        "for arguments in (['--help'], ['report', 'a.npz']):\n"
         "    sys.argv = ['mcunc', *arguments]\n"
         "    try: runpy.run_module('mcunc', run_name='__main__')\n"
         "    except SystemExit as stop: print('status', stop.code, 'torch' in sys.modules)"
@@ -482,173 +411,8 @@ def test_as_a_program_it_loads_no_torch():
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
     )
     usage, report = result.stdout.split("status 0 False\n", 1)
-    assert usage.startswith("usage: python -m mcunc run birds [-h]")
+    assert usage.startswith("usage: python -m mcunc [-h]")
     assert report.startswith(mcunc.report(LOGITS, LABELS).headline)
     assert report.endswith("Written to a-report.png\nstatus 0 False\n")
     assert result.stderr == ""
     assert Path("a-report.png").stat().st_size > 10_000
-
-
-@pytest.fixture
-def said(monkeypatch):
-    """Calls (function, arguments) of stand-ins for all runs; each prints a path."""
-    made = []
-
-    def stand_in(name):
-        def run_it(**given_):
-            made.append((name, given_))
-            return "x.npz"
-
-        return run_it
-
-    functions = {function: stand_in(function) for function, _ in RUNS.values()}
-    monkeypatch.setattr(mcunc, "experiments", types.SimpleNamespace(**functions), raising=False)
-    return made
-
-
-def test_every_run_is_given_seeds_and_folder(said, capsys):
-    for name, (function, options) in RUNS.items():
-        names = {"name": "yacht"} if name == "uci" else {}
-        device = {"device": "cpu"} if "device" in options else {}
-        sets = ["--set", "yacht"] if names else []
-        assert run("run", name, *sets, "--seed", 2, 5, "--folder", "f") == 0
-        expected = [(function, names | device | {"seed": s, "folder": "f"}) for s in (2, 5)]
-        assert said[-2:] == expected
-        assert capsys.readouterr().out == "x.npz\n" * 2
-
-
-def test_the_functions_take_what_the_options_say():
-    for function, options in RUNS.values():
-        known = inspect.signature(getattr(mcunc.experiments, function)).parameters
-        names = {settings.get("dest", option) for option, settings in options.items()}
-        assert {"seed", "folder", *(names - {"set"})} <= known.keys(), function
-        assert ("device" in known) == ("device" in options)
-
-
-def test_the_choices_are_those_that_the_runs_know():
-    """They are written out, so that --help needs no torch."""
-    for name, option, known in [
-        ("birds", "network", birds_run.SETTINGS), ("birds", "arm", birds_run.ARMS),
-        ("birds-tuning", "network", birds_sweep.TRIALS),
-        ("birds-repeated", "network", birds_sweep.CONTESTS), ("uci", "set", mcunc.data.UCI),
-        ("uci", "protocol", uci_run.PROTOCOLS),
-    ]:  # fmt: skip
-        assert sorted(RUNS[name][1][option]["choices"]) == sorted(known)
-
-
-def test_the_commands_in_the_records_are_understood(said):
-    """Each would make the run again under the name that its files have."""
-    paths = sorted(recorded.FOLDER.glob("*.json"))
-    assert len(paths) > 20
-    for path in paths:
-        command = json.loads(path.read_text(encoding="utf-8"))["command"]
-        arguments = command.removeprefix("python -m mcunc ").split()
-        assert main(arguments) == 0, command
-        function, given_ = said[-1]
-        assert RUNS[arguments[1]][0] == function
-        for option, value in zip(arguments[2::2], arguments[3::2], strict=True):
-            names = {"--data": "dataset", "--set": "name"}
-            assert str(given_[names.get(option, option[2:])]) in (value, str(float(value)) if (
-                value.replace(".", "", 1).isdigit()) else value)  # fmt: skip
-
-
-OPTIONS = {
-    "data": "cifar10", "network": "googlenet", "arm": "last", "drop": "0.5", "epochs": "3",
-    "size": "96", "rate": "0.1", "decay": "0.1", "inner": None, "split": "1", "splits": "2",
-    "set": "yacht", "protocol": "paper", "device": "cuda", "epoch": "3",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", RUNS)
-def test_options_of_other_runs_are_errors(name, said, capsys):
-    for option in OPTIONS.keys() - RUNS[name][1].keys() - {"epoch"}:
-        if any(own.startswith(option) for own in RUNS[name][1]):
-            continue  # argparse takes an unambiguous beginning for the whole
-        value = [OPTIONS[option]] if OPTIONS[option] else []
-        with pytest.raises(SystemExit) as stop:
-            run("run", name, f"--{option}", *value)
-        assert stop.value.code == 2
-        err = capsys.readouterr().err
-        assert err.startswith(f"usage: python -m mcunc run {name} [-h]")
-        assert f"unrecognized arguments: --{option}" in err
-    assert said == []
-
-
-@pytest.mark.parametrize(
-    ("command", "message"),
-    [
-        ("birds --arm lst", "argument --arm: invalid choice: 'lst'"),
-        ("birds --drop 0.5", "--drop: the standard network has no dropout; name another --arm"),
-        ("birds --arm standard --drop 0.5", "--drop: the standard network has no dropout"),
-        ("birds --network googlenet-96", "argument --network: invalid choice: 'googlenet-96'"),
-        ("birds-tuning --network googlenet_imagenet", "argument --network: invalid choice"),
-        ("uci --set boston", "argument --set: invalid choice: 'boston'"),
-        ("uci --protocol papers", "argument --protocol: invalid choice: 'papers'"),
-        ("trucks --device gpu", "argument --device: invalid choice: 'gpu'"),
-        ("calibration --epochs 2", "unrecognized arguments: --epochs 2"),
-    ],
-)
-def test_choices_are_checked_before_anything_runs(command, message, said, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["run", *command.split()])
-    assert stop.value.code == 2
-    err = capsys.readouterr().err
-    assert err.startswith(f"usage: python -m mcunc run {command.split()[0]} ")
-    assert message in err
-    assert said == []
-
-
-def test_all_sets_are_run_unless_some_are_named(said):
-    assert main(["run", "uci", "--folder", "x"]) == 0
-    assert {given_["name"] for _, given_ in said} == mcunc.data.UCI.keys()
-    said.clear()
-    assert run("run", "uci", "--set", "yacht", "energy", "--protocol", "rerun", "--seed", 3) == 0
-    assert [given_ for _, given_ in said] == [
-        {"name": name, "protocol": "rerun", "seed": 3} for name in ("yacht", "energy")
-    ]
-
-
-def test_the_run_on_birds_is_given_all_that_was_said(said):
-    command = (
-        "run birds --network googlenet --arm last --drop 0.1 --epochs 3 --size 96 --rate 0.02 "
-        "--decay 0.003 --inner --seed 4 --split 7 --folder x --device cuda"
-    )
-    assert main(command.split()) == 0
-    expected = {
-        "network": "googlenet", "arm": "last", "drop": 0.1, "epochs": 3, "size": 96, "rate": 0.02,
-        "decay": 0.003, "inner": True, "seed": 4, "split": 7, "folder": "x", "device": "cuda",
-    }  # fmt: skip
-    assert said == [("run_birds", expected)]
-
-
-@pytest.mark.parametrize("name", ["calibration", "uci", "posterior"])
-def test_what_one_process_makes_is_not_made_by_several(name, monkeypatch, capsys):
-    """Each would write the same file, and begin from the same weights for nothing."""
-    monkeypatch.setattr(distributed, "place", lambda: (1, 2))
-    assert main(["run", name]) == 2
-    expected = f"mcunc: {name}: is made by one process; run it without torchrun\n"
-    assert capsys.readouterr().err == expected
-
-
-def test_processes_of_torchrun_meet_once_for_all_seeds(said, monkeypatch):
-    met = []
-
-    @contextmanager
-    def joined(device):
-        met.append(device)
-        yield f"{device}:1"
-
-    monkeypatch.setattr(distributed, "joined", joined)
-    assert main(["run", "birds", "--seed", "0", "1", "2", "--device", "cuda"]) == 0
-    assert met == ["cuda"]
-    assert [(g["seed"], g["device"]) for _, g in said] == [(seed, "cuda:1") for seed in range(3)]
-
-
-def test_a_package_that_is_missing_is_named(monkeypatch, capsys):
-    def missing(**given_):
-        raise ImportError("it is in an extra")
-
-    stand_in = types.SimpleNamespace(run_tuning=missing)
-    monkeypatch.setattr(mcunc, "experiments", stand_in, raising=False)
-    assert main(["run", "birds-tuning"]) == 2
-    assert capsys.readouterr().err == "mcunc: it is in an extra\n"

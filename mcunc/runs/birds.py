@@ -2,7 +2,6 @@
 
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -11,14 +10,20 @@ import torch
 from scipy.special import log_softmax
 from torch import nn
 
-from mcunc import data, networks, predictive, recorded, training
+from mcunc import data, predictive, recorded, training
 from mcunc._internal import distributed
+from mcunc._internal.checks import (
+    check_choice,
+    check_count,
+    check_folder,
+    check_fraction,
+    check_positive,
+)
 from mcunc._internal.weight_deltas import changes
-from mcunc._internal.checks import check_choice, check_count, check_folder, check_fraction, check_positive
-from mcunc.runs.common import as_half, fit, scores, provenance
-from mcunc.runs.birds_probes import Standardiser, fit_heads
 from mcunc.dropout import keyed_masks, sample_logits
-from mcunc.pretrained import CLASSES, SETTINGS, Setting, photograph_network, zero_head
+from mcunc.pretrained import SETTINGS, Setting, photograph_network, zero_head
+from mcunc.runs.birds_probes import Standardiser, fit_heads
+from mcunc.runs.common import DEVICE, as_half, command, fit, option, provenance, scores
 
 DRAWS = 50
 PROBE_DECAY = 6e-4  # among the best of `birds_probes.DECAYS` on inner splits
@@ -45,8 +50,22 @@ def learn_head(network, images, labels, seed):
         head.bias.copy_(torch.from_numpy(weight[-1] - standardise.mean @ slopes))
 
 
+@command(
+    "birds",
+    option("--network", choices=[*SETTINGS], help="(default: efficientnet_lite0)"),
+    option("--arm", choices=ARMS, help="where dropout is (default: standard, nowhere)"),
+    option("--drop", type=float, help="probability of dropout (default: 0.2)"),
+    option("--epochs", type=int, help="(default: those of the network)"),
+    option("--size", type=int, help="pixels of a side (default: that of the network)"),
+    option("--rate", type=float, help="learning rate (default: that of the network)"),
+    option("--decay", type=float, help="weight decay (default: that of the network)"),
+    option("--inner", action="store_true", help="judge on part of the training cases"),
+    option("--split", type=int, help="seed of the split alone (default: the seed)"),
+    DEVICE,
+    together=True,
+)
 def run_birds(
-    network="efficientnet_lite0", arm="standard", drop=0.2, epochs=None, size=None, rate=None,
+    network="efficientnet_lite0", arm="standard", drop=None, epochs=None, size=None, rate=None,
     decay=None, inner=False, seed=0, folder="runs", device="cpu", split=None, *,
     settings=SETTINGS, draws=DRAWS, pictures=None,
 ):  # fmt: skip
@@ -59,7 +78,7 @@ def run_birds(
     ----------
     network : str, one of `SETTINGS`
     arm : {"standard", "head", "last", "everywhere"}, where dropout is
-    drop : float in (0, 1), its probability
+    drop : float in (0, 1), optional, its probability, 0.2; "standard" takes none
     epochs, size : int, optional, instead of those of the setting
     rate, decay : float, optional, learning rate and weight decay instead of those of the setting
     inner : bool
@@ -121,7 +140,10 @@ def run_of(
     """The run of these arguments of `run_birds`, checked."""
     check_choice("network", network, tuple(settings))
     check_choice("arm", arm, ARMS)
-    drop, seed = check_fraction("drop", drop), check_count("seed", seed, minimum=0)
+    if arm == "standard" and drop is not None:
+        raise ValueError("drop: the standard network has no dropout; choose another variant")
+    drop = 0.0 if arm == "standard" else check_fraction("drop", 0.2 if drop is None else drop)
+    seed = check_count("seed", seed, minimum=0)
     setting = settings[network]
     given = {
         "epochs": epochs,
@@ -130,7 +152,7 @@ def run_of(
     }
     given = {key: value for key, value in given.items() if value is not None}
     return Run(
-        network, arm, 0.0 if arm == "standard" else drop,
+        network, arm, drop,
         check_count("size", setting.size if size is None else size, minimum=32),
         replace(setting.recipe, **given), inner, seed,
         seed if split is None else check_count("split", split, minimum=0), setting, draws,
@@ -264,6 +286,7 @@ def _asked(network, run, images, labels):
 PASSES = 5
 
 
+@command("birds-pretrained")
 def run_pretrained(
     seed=0, folder="runs", *, drops=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
     setting=SETTINGS["efficientnet_lite0"], pictures=None,

@@ -27,6 +27,7 @@ from torch import nn
 from mcunc import data, networks, recorded, training
 from mcunc._internal.files import atomic_write
 from mcunc.recalibration import TemperatureScaling
+from mcunc.runs.common import command
 
 METHODS = ("one head", "dropout, passes", "dropout, off", "Laplace", "ensemble")
 
@@ -305,6 +306,7 @@ def log_loss(log_probs, labels):
 # The run --------------------------------------------------------------------------------------
 
 
+@command("birds-heads")
 def run_heads(seed=0, folder="runs", how=BOOK, pictures=None):
     """Heads on frozen features of CUB-200, 2010, over many splits: chapter 6.
 

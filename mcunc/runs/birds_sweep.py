@@ -11,9 +11,10 @@ from scipy.stats import entropy
 
 from mcunc import recorded
 from mcunc._internal import distributed
-from mcunc.runs.birds import HISTORY, run_birds, run_of
 from mcunc._internal.checks import check_choice, check_count
 from mcunc.recalibration import TemperatureScaling, cross_fitted
+from mcunc.runs.birds import HISTORY, run_birds, run_of
+from mcunc.runs.common import DEVICE, command, option
 
 
 class Trial(NamedTuple):
@@ -91,6 +92,12 @@ PLACE = ("git_revision", "python", "versions", "cpu_cores", "gpu")  # of a run's
 WAYS = ("standard", "off", "passes")
 
 
+@command(
+    "birds-tuning",
+    option("--network", choices=[*TRIALS], help="(default: efficientnet_lite0)"),
+    DEVICE,
+    together=True,
+)
 def run_tuning(
     network="efficientnet_lite0", seed=0, folder="runs", device="cpu", *, trials=TRIALS, **small
 ):
@@ -132,6 +139,13 @@ def run_tuning(
     return path
 
 
+@command(
+    "birds-repeated",
+    option("--network", choices=[*CONTESTS], help="(default: efficientnet_lite0)"),
+    option("--splits", type=int, help="how many (default: as many as the book has)"),
+    DEVICE,
+    together=True,
+)
 def run_repeated(
     network="efficientnet_lite0", splits=None, seed=0, folder="runs", device="cpu", *,
     contests=CONTESTS, **small,
@@ -214,6 +228,8 @@ def best_of_arms(trials, loss):
 def _made(network, trial, inner, seed, folder, device, pictures=None, **small):
     """One run, made now or before."""
     given = {"inner": inner, "seed": seed} | trial._asdict() | small
+    if trial.arm == "standard":
+        given["drop"] = None
     run = run_of(network, **given)
     path = Path(folder) / f"{run.name}.npz"
     there = path.with_suffix(".json").exists()  # which is written after the other

@@ -7,10 +7,10 @@ from itertools import product
 import numpy as np
 from scipy.special import log_softmax
 
-from mcunc import birdwatch, calibration, networks, predictive, recorded, training
-from mcunc.runs.common import scores
+from mcunc import birdwatch, calibration, predictive, recorded, training
 from mcunc.dropout import sample_logits
 from mcunc.pretrained import ARMS, DROP, WITHOUT_DROPOUT, drawn_network
+from mcunc.runs.common import command, scores
 
 HISTORY = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # kept of every epoch
 HUES = np.linspace(-2.5, 2.5, 21)  # of the slider, in standard deviations from the middle
@@ -105,6 +105,7 @@ def predicted(network, arm, pictures, draws):
     }
 
 
+@command("birdwatch-dropout")
 def run_birdwatch(seed=0, folder="runs", sizes=BOOK):
     """Train networks of four kinds on three amounts of drawn birds, five seeds each.
 

@@ -7,10 +7,9 @@ import numpy as np
 from scipy.special import softmax
 
 from mcunc import calibration, data, networks, recorded, training
-from mcunc._internal import distributed
 from mcunc._internal.checks import check_choice
-from mcunc.runs.common import channels, fit, half, told, provenance
 from mcunc.data.corruption import STRENGTHS, corrupt
+from mcunc.runs.common import DEVICE, channels, command, fit, half, option, provenance, told
 
 # That of He et al. (2016) shortened in proportion: stochastic gradient descent, the rate divided by
 # ten after half and three quarters of the epochs, pictures shifted and mirrored.  Without batch
@@ -23,6 +22,11 @@ RECIPES = {
 _BUILD = {"lenet5": networks.lenet5, "resnet20": networks.cifar_resnet}
 
 
+@command(
+    "calibration",
+    option("--data", dest="dataset", choices=["cifar10", "cifar100"], help="(default: cifar10)"),
+    DEVICE,
+)
 def run_calibration(
     dataset="cifar10", seed=0, folder="runs", device="cpu", *, recipes=RECIPES, build=_BUILD,
     validation=5_000, corrupted=2_000, pictures=None,

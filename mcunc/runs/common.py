@@ -1,11 +1,42 @@
 """Training on pictures, and what is kept of it: shared by several runs."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from scipy.special import softmax
 
 from mcunc import calibration, recorded, training
 from mcunc._internal import distributed
+
+
+class Command(NamedTuple):
+    """A run on the command line: its function, options, and whether processes may share it."""
+
+    function: object
+    options: tuple
+    together: bool
+
+
+COMMANDS = {}  # by name; filled by the modules of the runs
+
+
+def command(name, *options, together=False):
+    """Declare the decorated function as the run `name` of ``python -m mcunc run``."""
+
+    def declare(function):
+        COMMANDS[name] = Command(function, options, together)
+        return function
+
+    return declare
+
+
+def option(*flags, **settings):
+    """An option of a run: what `argparse` is told of it."""
+    return flags, settings
+
+
+DEVICE = option("--device", choices=["cpu", "cuda"], help="where to train (default: cpu)")
 
 
 def channels(images):

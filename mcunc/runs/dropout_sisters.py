@@ -15,6 +15,7 @@ from torch.nn.utils import parameters_to_vector
 
 from mcunc import birdwatch, networks, recorded, training
 from mcunc.dropout import with_dropout
+from mcunc.runs.common import command
 
 CASES, SETS = (60, 250, 1000, 10_000), (1, 2, 3, 4, 5)
 SIZES, DROP, DECAY, STEPS, RATE = (1, 50, 50, 1), 0.2, 1e-4, 800, 0.01
@@ -41,6 +42,7 @@ def train(hue, golden, layers=BOTH, steps=STEPS, seed=0):
     return network.eval()
 
 
+@command("dropout-sisters")
 def run_sisters(seed=0, folder="runs", cases=CASES, sets=SETS, steps=STEPS):
     """Train a network on each of several data sets of several sizes.
 

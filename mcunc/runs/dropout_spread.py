@@ -14,6 +14,7 @@ from mcunc import recorded
 from mcunc.dropout import sample_logits
 from mcunc.networks import DropoutMLP
 from mcunc.predictive import log_predictive_density
+from mcunc.runs.common import command
 
 CASES = (25, 100, 400, 1600, 6400)
 WIDTHS = (25, 100, 400)
@@ -77,6 +78,7 @@ def gaussian_process(x, y, at):
     return cross @ solved[:, 0], np.sqrt(variance)
 
 
+@command("dropout-spread")
 def run_spread(
     seed=0, folder="runs", *, cases=CASES, widths=WIDTHS, probabilities=PROBABILITIES,
     repeats=REPEATS, steps=STEPS, draws=DRAWS,
@@ -133,7 +135,8 @@ def run_spread(
                 ).mean()
     command = f"python -m mcunc run dropout-spread --seed {seed}"
     record = recorded.provenance(command, seed) | {
-        "data": "drawn by mcunc.runs.dropout_spread.draw_curve", "hours": round((time() - begin) / 3600, 3),
+        "data": "drawn by mcunc.runs.dropout_spread.draw_curve",
+        "hours": round((time() - begin) / 3600, 3),
         "cases": cases, "widths": widths, "probabilities": probabilities, "repeats": repeats,
         "noise": NOISE, "length_scale": LENGTH_SCALE, "steps": steps, "batch": BATCH,
         "learning_rate": RATE, "draws": draws,

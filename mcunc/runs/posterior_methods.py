@@ -29,6 +29,7 @@ from mcunc.posterior import (
     sample_hmc,
     train_networks,
 )
+from mcunc.runs.common import command
 
 NOISE = 0.1
 INNER, OUTER = 0.7, 2.0  # inputs lie between these, on either side of 0
@@ -103,6 +104,7 @@ PROBLEMS = {
 }
 
 
+@command("posterior")
 def run_posterior(seed=0, folder="runs", sizes=None):
     """Draw curves, fit them in ten ways, and compare each way's spread with the posterior.
 

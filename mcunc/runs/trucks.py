@@ -7,11 +7,10 @@ import numpy as np
 from torch import nn
 
 from mcunc import calibration, data, networks, predictive, recorded, training
-from mcunc._internal import distributed
-from mcunc.runs.common import channels, fit, half, told, provenance
 from mcunc.data.corruption import corrupt
 from mcunc.dropout import keyed_masks, sample_logits, with_dropout
 from mcunc.ood import Mahalanobis
+from mcunc.runs.common import DEVICE, channels, command, fit, half, provenance, told
 
 HELD_OUT = "truck"
 DROP = 0.1  # not chosen by trials
@@ -131,6 +130,7 @@ def distances(network, train, fitted, pictures):
     }
 
 
+@command("trucks", DEVICE)
 def run_trucks(seed=0, folder="runs", device="cpu", how=BOOK, pictures=None):
     """Train networks on CIFAR-10 without its trucks, and ask them about trucks.
 

@@ -20,6 +20,7 @@ from mcunc._internal import checkpoint as checkpoints
 from mcunc._internal.checks import check_choice
 from mcunc._internal.seeds import derive_seed
 from mcunc.networks import DropoutMLP
+from mcunc.runs.common import command, option
 
 LENGTH_SCALE = 0.01  # l of the prior
 RATE = 0.001  # Adam's
@@ -223,6 +224,14 @@ def score(networks, x, y, scale, precisions, draws, generator):
     return {name: np.stack(column) for name, column in columns}
 
 
+@command(
+    "uci",
+    option(
+        "--set", dest="name", nargs="+", choices=[*data.UCI], default=[*data.UCI],
+        help="(default: all six)",
+    ),
+    option("--protocol", choices=[*PROTOCOLS], help="(default: paper)"),
+)  # fmt: skip
 def run_uci(
     name="yacht", protocol="paper", seed=0, folder="runs", *, how=None, passes=BOOK, fixed=None,
     table=None,

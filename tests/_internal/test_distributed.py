@@ -9,7 +9,6 @@ import torch
 from small_training import train
 
 from mcunc._internal import distributed
-from mcunc.runs import common
 
 PROCESSES = 3
 
@@ -75,7 +74,8 @@ def test_parts_are_a_partition(monkeypatch):
         for count in (0, 1, 5, 14):
             cases = []
             for rank in range(processes):
-                monkeypatch.setattr(distributed, "place", lambda rank=rank, n=processes: (rank, n))
+                here = rank, processes
+                monkeypatch.setattr(distributed, "rank_and_world_size", lambda here=here: here)
                 part = list(range(count))[distributed.shard(count)]
                 assert count // processes <= len(part) <= -(-count // processes)
                 cases += part
@@ -91,14 +91,3 @@ def test_alone_nothing_is_joined_and_nothing_waits(monkeypatch):
         distributed.sum_over_processes([tensor])
         distributed.barrier()
         assert tensor.tolist() == [1, 1]
-
-
-def test_a_record_names_device_and_gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
-    plain = common.provenance("trucks --seed 2", 2, "cpu")
-    assert plain["command"] == "python -m mcunc run trucks --seed 2"
-    assert plain["seed"] == 2
-    assert "gpu" not in plain
-    there = common.provenance("trucks --seed 2", 2, "cuda:3")
-    assert there["command"] == "python -m mcunc run trucks --seed 2 --device cuda"
-    assert there["gpu"] == "GPU 3"

@@ -12,10 +12,12 @@ from small_birds import FEW, RECIPE, SMALL, TINY
 
 from mcunc import data, networks, predictive, recorded, training
 from mcunc._internal import weight_deltas
-from mcunc.runs import birds as birds_run, birds_probes
-from mcunc.pretrained import SETTINGS, photograph_network as network_of
-from mcunc.runs.birds import ARMS, run_birds
 from mcunc.dropout import keyed_masks, sample_logits
+from mcunc.pretrained import SETTINGS, fine_tuned
+from mcunc.pretrained import photograph_network as network_of
+from mcunc.runs import birds as birds_run
+from mcunc.runs import birds_probes
+from mcunc.runs.birds import ARMS, run_birds
 
 
 @cache
@@ -58,7 +60,8 @@ def test_settings_are_sound():
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_the_run_from_end_to_end(arm, tmp_path):
-    path = run_birds("tiny", arm, 0.3, seed=2, folder=tmp_path, **SMALL)
+    drop = None if arm == "standard" else 0.3
+    path = run_birds("tiny", arm, drop, seed=2, folder=tmp_path, **SMALL)
     run = recorded.load(path)
     _, test = data.cub200_split(FEW.labels, 2)
     np.testing.assert_array_equal(run["cases"], test)
@@ -93,7 +96,7 @@ def test_the_command_tells_processes_and_device(monkeypatch):
     """BatchNorm that learns sees in each process its own part of a batch."""
     run = birds_run.Run("tiny", "standard", 0.0, 32, RECIPE, False, 1, 1, TINY)
     assert " run birds --network tiny " in birds_run._record(run, [], "cpu")["command"]
-    monkeypatch.setattr(birds_run._parallel, "place", lambda: (0, 3))
+    monkeypatch.setattr(birds_run.distributed, "rank_and_world_size", lambda: (0, 3))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
     record = birds_run._record(run, [], "cuda:1")
     assert record["gpu"] == "GPU 1"
@@ -138,10 +141,9 @@ def test_members_of_an_ensemble_share_the_split_and_nothing_else(tmp_path):
 
 
 def test_a_standard_run_has_no_probability_to_drop(tmp_path):
-    """Whatever is given: the checkpoint of one call is that of the other."""
-    first = run_birds("tiny", drop=0.1, folder=tmp_path, **SMALL)
-    assert run_birds("tiny", drop=0.4, folder=tmp_path, **SMALL) == first
-    assert recorded.load(first).record["drop"] == 0
+    assert recorded.load(run_birds("tiny", folder=tmp_path, **SMALL)).record["drop"] == 0
+    with pytest.raises(ValueError, match=r"^drop: the standard network has no dropout; choose"):
+        run_birds("tiny", drop=0.1, folder=tmp_path, **SMALL)
 
 
 def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path, monkeypatch):
@@ -170,7 +172,8 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize(
     ("given_", "name"),
-    [({"network": "vgg"}, "network"), ({"arm": "half"}, "arm"), ({"drop": 1.5}, "drop"),
+    [({"network": "vgg"}, "network"), ({"arm": "half"}, "arm"),
+     ({"arm": "head", "drop": 1.5}, "drop"),
      ({"seed": -1}, "seed"), ({"size": 3}, "size"), ({"epochs": 0}, "epochs"),
      ({"rate": -1}, "rate"), ({"decay": 0}, "decay"),
      ({"device": "gpu"}, "device"),
@@ -186,7 +189,7 @@ def test_a_recorded_network_says_what_the_trained_one_said(tmp_path, monkeypatch
     settings = {"tiny": replace(TINY, probe=True)}
     monkeypatch.setattr(birds_run, "learn_head", lambda *given_: None)  # whatever it begins from
     path = run_birds("tiny", "last", 0.3, folder=tmp_path, **SMALL | {"settings": settings})
-    network = birds_run.fine_tuned(tmp_path / path.stem, settings, classes=5)
+    network = fine_tuned(tmp_path / path.stem, settings, classes=5)
     assert places(network) == places(network_of(TINY, "last", 0.3, 5))
     run = recorded.load(path)
     logits = training.predict_logits(network, FEW.images[run["cases"]])

@@ -9,6 +9,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
 from mcunc import data, recorded
+from mcunc.recalibration import TemperatureScaling
 from mcunc.runs import birds_probes
 from mcunc.runs.birds_probes import (
     KroneckerLaplace,
@@ -21,7 +22,6 @@ from mcunc.runs.birds_probes import (
     measured,
     run_heads,
 )
-from mcunc.recalibration import TemperatureScaling
 
 pytestmark = pytest.mark.filterwarnings("ignore:TemperatureScaling")  # twelve may bear no T
 

@@ -10,11 +10,11 @@ from numpy.testing import assert_allclose
 from small_birds import FEW, RECIPE, SMALL, TINY
 
 from mcunc import data, recorded, training
-from mcunc.runs import birds as birds_run, birds_sweep
-from mcunc.__main__ import main
 from mcunc.pretrained import SETTINGS
-from mcunc.runs.birds_sweep import CONTESTS, Contest, Trial, run_repeated, run_tuning
 from mcunc.recalibration import TemperatureScaling, cross_fitted
+from mcunc.runs import birds as birds_run
+from mcunc.runs import birds_sweep
+from mcunc.runs.birds_sweep import CONTESTS, Contest, Trial, run_repeated, run_tuning
 
 
 def test_trials_are_compared_by_what_they_said_of_the_inner_split(tmp_path, monkeypatch):
@@ -66,9 +66,9 @@ def test_one_process_of_several_writes_the_tuning(tmp_path, monkeypatch):
     first = run_tuning("tiny", folder=tmp_path / "first", **given_)
     made = recorded.load(next(first.parent.glob("*inner*.npz")))
     monkeypatch.setattr(birds_sweep, "_made", lambda *_, **__: made)
-    monkeypatch.setattr(birds_sweep._parallel, "place", lambda: (1, 2))
+    monkeypatch.setattr(birds_sweep.distributed, "rank_and_world_size", lambda: (1, 2))
     waited = []
-    monkeypatch.setattr(birds_sweep._parallel, "wait", lambda: waited.append(True))
+    monkeypatch.setattr(birds_sweep.distributed, "barrier", lambda: waited.append(True))
     assert not run_tuning("tiny", folder=tmp_path / "second", **given_).exists()
     assert waited
 
@@ -141,6 +141,7 @@ def test_the_best_of_either_arm_is_judged_on_every_split(finished):
         label = FEW.labels[test]
         for i, way in enumerate(("standard", "off")):
             given_ = chosen[i]._asdict() | {"inner": False, "seed": 4 + split}
+            given_["drop"] = given_["drop"] if i else None
             name = birds_run.run_of("tiny", **given_, settings=SMALL["settings"]).name
             one = recorded.load(finished / f"{name}.npz")
             probs = np.exp(one["off_log_probs"])
@@ -232,15 +233,15 @@ def test_runs_of_other_libraries_are_not_set_side_by_side(folder):
 @toy
 def test_one_process_of_several_writes_the_repeated_runs(folder, monkeypatch):
     (folder / "birds-repeated-tiny-seed4.npz").unlink()
-    monkeypatch.setattr(birds_sweep._parallel, "place", lambda: (1, 2))
+    monkeypatch.setattr(birds_sweep.distributed, "rank_and_world_size", lambda: (1, 2))
     waited = []
-    monkeypatch.setattr(birds_sweep._parallel, "wait", lambda: waited.append(True))
+    monkeypatch.setattr(birds_sweep.distributed, "barrier", lambda: waited.append(True))
     assert not run_repeated("tiny", seed=4, folder=folder, **GIVEN).exists()
     assert waited
 
 
 @pytest.mark.parametrize("network", CONTESTS)
-def test_the_recorded_splits_agree_with_what_the_training_watched(network, monkeypatch):
+def test_the_recorded_splits_agree_with_what_the_training_watched(network):
     """Losses and accuracies come twice: of each photograph, and from the end of each history."""
     run = recorded.load(f"birds-repeated-{network}")
     splits = len(run["cases"])
@@ -257,11 +258,8 @@ def test_the_recorded_splits_agree_with_what_the_training_watched(network, monke
         assert tuple(tried) == CONTESTS[network].trials
         pair = birds_sweep.best_of_arms(tried, run["tried_loss"])
         assert run.record["chosen"] == [trial._asdict() for trial in pair]
-    made = []
-    monkeypatch.setattr(birds_sweep, "run_repeated", lambda **given_: made.append(given_))
-    assert main(run.record["command"].split()[3:]) == 0
-    device = "cuda" if "gpu" in run.record else "cpu"
-    assert made == [{"network": network, "splits": splits, "seed": 0, "device": device}]
+    command = f"python -m mcunc run birds-repeated --splits {splits} --network {network} --seed 0"
+    assert run.record["command"] == command + " --device cuda" * ("gpu" in run.record)
 
 
 def test_both_records_of_googlenet_have_the_same_standard_network():

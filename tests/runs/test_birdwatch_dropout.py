@@ -10,18 +10,13 @@ from numpy.testing import assert_allclose
 from scipy.special import kl_div, log_softmax
 
 from mcunc import birdwatch, predictive, recorded
-from mcunc.runs import birdwatch_dropout as birdwatch_run
-from mcunc.runs.birdwatch_dropout import (
-    Sizes,
-    held_out,
-    run_birdwatch,
-    validation,
-)
 from mcunc.birdwatch import as_bytes
 from mcunc.calibration import excess_loss
 from mcunc.dropout import sample_logits
 from mcunc.pretrained import drawn_network as network_of
 from mcunc.pretrained import load_network
+from mcunc.runs import birdwatch_dropout as birdwatch_run
+from mcunc.runs.birdwatch_dropout import Sizes, held_out, run_birdwatch, validation
 
 SHORT = Sizes(
     {24: (1, 2), 32: (1, 2)}, ("standard", "shared", "spared"), members=2, draws=3, test=20,

@@ -11,7 +11,14 @@ from scipy import integrate, stats
 from torch import nn
 
 from mcunc import recorded
-from mcunc.runs.dropout_spread import DropoutMLP, draw_curve, gaussian_process, run_spread, train, truth
+from mcunc.runs.dropout_spread import (
+    DropoutMLP,
+    draw_curve,
+    gaussian_process,
+    run_spread,
+    train,
+    truth,
+)
 
 
 def test_members_are_the_networks_they_are_rebuilt_as():

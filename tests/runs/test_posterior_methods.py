@@ -8,8 +8,8 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from mcunc import recorded
-from mcunc.runs.posterior_methods import GRID, PROBLEMS, WAYS, Problem, Sizes, judged, run_posterior
 from mcunc.posterior import RegressionModel, exact_linear
+from mcunc.runs.posterior_methods import GRID, PROBLEMS, WAYS, Problem, Sizes, judged, run_posterior
 
 SHORT = Sizes(
     sets=2, members=4, iterations=3, steps=3, chains=2, draws=12, warm_up=5, leapfrog=2, thin=2

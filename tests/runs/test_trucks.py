@@ -9,12 +9,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logsumexp, softmax
 
 from mcunc import recorded, training
-from mcunc.runs import trucks as trucks_run
-from mcunc.runs.trucks import Settings, run_trucks
-from mcunc.data.corruption import corrupt
 from mcunc.data import Pictures
+from mcunc.data.corruption import corrupt
 from mcunc.dropout import sample_logits
 from mcunc.predictive import summarise_classes
+from mcunc.runs import trucks as trucks_run
+from mcunc.runs.trucks import Settings, run_trucks
 
 NAMES = [*(f"class {i}" for i in range(9)), "truck"]
 BOOK = Settings().recipe

@@ -10,8 +10,8 @@ from torch import nn
 
 from mcunc import data, predictive, recorded
 from mcunc._internal import checkpoint as checkpoints
+from mcunc.data import RegressionSet
 from mcunc.runs import uci as uci_run
-from mcunc.data.regression import RegressionSet
 from mcunc.runs.uci import (
     PROTOCOLS,
     Fixed,
