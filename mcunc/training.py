@@ -254,11 +254,12 @@ def fit_minibatches(
 
     Examples
     --------
-    >>> from mcunc import birdwatch, networks, training
-    >>> birds = birdwatch.sample_birds(16, seed=0)
-    >>> network = networks.small_inception(classes=8)
+    >>> import numpy as np
+    >>> from mcunc import networks, training
+    >>> images = np.random.default_rng(0).integers(0, 256, (16, 3, 32, 32), dtype=np.uint8)
+    >>> labels, network = np.arange(16) % 2, networks.lenet5(classes=2)
     >>> recipe = training.Recipe(epochs=2, batch_size=8, learning_rate=0.01)
-    >>> history = training.fit_minibatches(network, birdwatch.render(birds), birds.labels, recipe)
+    >>> history = training.fit_minibatches(network, images, labels, recipe)
     >>> list(history[1])
     ['epoch', 'train_loss', 'train_accuracy', 'seconds']
     """

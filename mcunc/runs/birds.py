@@ -223,7 +223,8 @@ def _fit(network, pictures, parts, run, checkpoint, device):
     }  # fmt: skip
     return fit(
         network, run.recipe, pictures, parts, checkpoint, run.seed, device,
-        ramped(network, keyed_masks(run.seed), rise), about, training.random_resized_crop, batch_size=100,
+        ramped(network, keyed_masks(run.seed), rise), about,
+        training.random_resized_crop, batch_size=100,
     )  # fmt: skip
 
 

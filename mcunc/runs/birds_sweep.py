@@ -1,7 +1,5 @@
 """Settings of training on birds, tried on an inner split, and the best of them on many splits."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +7,7 @@ import numpy as np
 from scipy.special import log_softmax
 from scipy.stats import entropy
 
-from mcunc import recorded
+from mcunc import recorded, training
 from mcunc._internal import distributed
 from mcunc._internal.checks import check_choice, check_count
 from mcunc.recalibration import TemperatureScaling, cross_fitted

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import softmax
 
 from mcunc import calibration, data, networks, recorded, training
+from mcunc._internal import distributed
 from mcunc._internal.checks import check_choice
 from mcunc.data.corruption import STRENGTHS, corrupt
 from mcunc.runs.common import DEVICE, channels, command, fit, half, option, provenance, told

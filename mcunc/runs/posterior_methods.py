@@ -23,8 +23,8 @@ from mcunc.posterior import (
     draw_masks,
     effective_sample_size,
     exact_linear,
-    fit_laplace,
     find_map_estimates,
+    fit_laplace,
     r_hat,
     sample_hmc,
     train_networks,
@@ -246,7 +246,9 @@ def _refits(problem, x, y, seed, sizes, *, resampled=False, restarted=True, anch
     if anchored:
         y, anchors = y + NOISE * rng.normal(size=y.shape), start
     iterations = sizes.iterations
-    z = find_map_estimates(model, x, y, start, weights=weights, anchors=anchors, iterations=iterations)
+    z = find_map_estimates(
+        model, x, y, start, weights=weights, anchors=anchors, iterations=iterations
+    )
     z = z.reshape(sizes.sets, members, -1).transpose(0, 1)
     return judged(_at_grid(problem, z), iterations * members, members)
 
