@@ -74,8 +74,8 @@ def fit_full_batch(network, loss, steps=500, learning_rate=0.01, optimiser="adam
     _check_callables(evaluate=evaluate)
     steps = checks.check_count("steps", steps)
     learning_rate = checks.check_positive("learning_rate", learning_rate)
-    checks.check_choice("optimiser", optimiser, tuple(_OPTIMISERS))
-    update = _OPTIMISERS[optimiser](parameters, lr=learning_rate)
+    kind = _OPTIMISERS[checks.check_choice("optimiser", optimiser, tuple(_OPTIMISERS))]
+    update = kind(parameters, lr=learning_rate)
 
     def closure():
         update.zero_grad()
@@ -89,12 +89,12 @@ def fit_full_batch(network, loss, steps=500, learning_rate=0.01, optimiser="adam
 
     history = []
     for _ in range(steps):
-        state = network.state_dict()
-        state = deepcopy(state) if optimiser == "lbfgs" else state
+        # A line search moves the parameters before it evaluates the loss.
+        before = deepcopy(network.state_dict()) if optimiser == "lbfgs" else {}
         try:
             value = update.step(closure)
-        except ValueError:  # a line search moves the parameters before it evaluates the loss
-            network.load_state_dict(state)
+        except ValueError:
+            network.load_state_dict(before, strict=False)
             raise
         with torch.no_grad():
             history.append(float(value if evaluate is None else evaluate(network)))
