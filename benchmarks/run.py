@@ -17,96 +17,27 @@ from pathlib import Path
 import ensembles
 import judging
 import numpy as np
+import regression
 import sampling
-import statsmodels.api as sm
 import torch
 from measure import minimums, row
 from netcal.metrics import ECE
 from netcal.scaling import TemperatureScaling as NetcalTemperature
 from scipy.special import softmax
 from sklearn.calibration import calibration_curve
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from mcunc import birdwatch, data
+from mcunc import birdwatch
 from mcunc.calibration import (
     calibration_null,
     expected_calibration_error,
     log_loss_from_logits,
     top_label_table,
 )
-from mcunc.linear import fit_repeated
-from mcunc.logistic import fit_logistic
 from mcunc.recalibration import TemperatureScaling
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-SETS, ROWS, SAMPLE = 100_000, 20, 1_000  # the peer loops over SAMPLE sets, scaled up to SETS
-
-
-def repeated_least_squares():
-    """Fits with t intervals for 100,000 data sets: one design, and a new design each time."""
-    rng = np.random.default_rng(0)
-    Y = rng.normal(size=(SETS, ROWS))
-    new = np.stack([np.ones((SETS, ROWS)), rng.normal(size=(SETS, ROWS))], axis=-1)
-
-    def peer(X):
-        for i in range(SAMPLE):
-            yield sm.OLS(Y[i], X if X.ndim == 2 else X[i]).fit().conf_int()
-
-    rows = []
-    for name, X, goal in (("one design", new[0], 0.3), ("a new design each", new, 1.5)):
-        ends = fit_repeated(X, Y).interval()
-        np.testing.assert_allclose(ends[:SAMPLE], list(peer(X)), rtol=1e-8, atol=1e-10)
-        ours, theirs = minimums(
-            lambda X=X: fit_repeated(X, Y).interval(), lambda X=X: list(peer(X))
-        )
-        what = f"{SETS:,} data sets, n = {ROWS}, k = 2, t intervals: {name}"
-        scaled = theirs * SETS / SAMPLE
-        rows.append(row(what, ours, f"statsmodels OLS in a loop ({SAMPLE:,} × 100)", scaled, goal))
-    return rows
-
-
-def logistic():
-    """IRLS to convergence, covariance included (scikit-learn gives none)."""
-    cancer = data.breast_cancer()
-    standard = (cancer.X - cancer.X.mean(axis=0)) / cancer.X.std(axis=0)
-    rng = np.random.default_rng(0)
-    simulated = rng.normal(size=(10_000, 20))
-    chance = 1 / (1 + np.exp(-simulated @ rng.normal(scale=0.3, size=20)))
-    rows = []
-    for name, X, y in (
-        ("breast cancer, 569 × (10 + 1)", np.c_[np.ones(len(standard)), standard], cancer.y),
-        ("simulated, 10,000 × 20", simulated, (rng.random(10_000) < chance).astype(float)),
-    ):
-
-        def ours(X=X, y=y):
-            return fit_logistic(X, y).coefficients
-
-        peers = {
-            "statsmodels Logit, Newton": lambda X=X, y=y: (
-                sm.Logit(y, X).fit(method="newton", tol=1e-10, maxiter=100, disp=0).params
-            ),
-            # lbfgs is scikit-learn's default solver, newton-cholesky its nearest to IRLS.
-            **{
-                f"scikit-learn, {solver}": lambda X=X, y=y, solver=solver: (
-                    LogisticRegression(
-                        C=np.inf, solver=solver, tol=1e-10, max_iter=10_000, fit_intercept=False
-                    )
-                    .fit(X, y)
-                    .coef_[0]
-                )
-                for solver in ("lbfgs", "newton-cholesky")
-            },
-        }
-        for peer in peers.values():  # lbfgs ends at about six digits however small its tol
-            np.testing.assert_allclose(peer(), ours(), rtol=0, atol=1e-5 * np.abs(ours()).max())
-        best, *others = minimums(ours, *peers.values())
-        rows += [
-            row(f"logistic regression: {name}", best, peer, seconds)
-            for peer, seconds in zip(peers, others, strict=True)
-        ]
-    return rows
 
 
 def predictions(n, k, dtype, seed=0):
@@ -274,9 +205,9 @@ def table(benchmarks):
 def main():
     once = table(
         (
-            *(repeated_least_squares, logistic, birds),
+            *(*regression.BENCHMARKS, birds),
             *(calibration_error, hundred_million, null, temperature, importing),
-            *(ensembles.many_networks, judging.million, judging.reports),
+            *(ensembles.many_networks, *judging.BENCHMARKS),
             *sampling.BENCHMARKS,
         )
     )

@@ -1,4 +1,4 @@
-"""Rows for dropout, maps and summaries of draws, most with pictures of 224 × 224."""
+"""Rows for dropout and maps, most with pictures of 224 × 224."""
 
 import copy
 import importlib.util
@@ -12,14 +12,12 @@ import cv2
 import numpy as np
 import torch
 from measure import megabytes, minimums, row
-from scipy.special import entr, softmax
 from torch import nn
 from torchvision import models
 
 from mcunc.cam import class_activation_maps, normalise, sample_maps
 from mcunc.dropout import sample_logits, with_dropout
 from mcunc.networks import ImageClassifier
-from mcunc.predictive import summarise_classes
 
 BATCH, DRAWS, PASSES = 8, 50, 5  # peers that make whole passes make PASSES, scaled up to DRAWS
 AT_MOST = 25.0  # seconds for one row
@@ -287,30 +285,5 @@ def small_network():
     return [row(f"{what} {scope}", seconds, "plain loop", plain) for scope, seconds in pairs]
 
 
-def summaries():
-    """Mean, entropies and mutual information of 50 draws."""
-    logits = np.random.default_rng(0).normal(size=(50, 10_000, 10), scale=2).astype(np.float32)
-
-    def ours():
-        summary = summarise_classes(logits=logits)
-        entropies = summary.predictive_entropy, summary.expected_entropy
-        return summary.mean, *entropies, summary.mutual_information
-
-    def direct(dtype):
-        probs = softmax(logits.astype(dtype, copy=False), axis=-1)
-        mean, expected = probs.mean(axis=0), entr(probs).sum(axis=-1).mean(axis=0)
-        total = entr(mean).sum(axis=-1)
-        return mean, total, expected, total - expected
-
-    peers = {np.float64: 1e-10, np.float32: 1e-4}
-    for dtype, tolerance in peers.items():
-        for one, other in zip(ours(), direct(dtype), strict=True):
-            np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
-    best, *others = minimums(ours, *(lambda dtype=dtype: direct(dtype) for dtype in peers))
-    what = "summary of classes, 50 × 10,000 × 10 float32 logits"
-    pairs = zip(peers, others, strict=True)
-    return [row(what, best, f"numpy, {np.dtype(d).name}", seconds) for d, seconds in pairs]
-
-
 PASSES_AND_MAPS = [head_dropout, dropout_everywhere, maps_of_many, maps_of_samples]
-BENCHMARKS = [*PASSES_AND_MAPS, memory, small_network, summaries]
+BENCHMARKS = [*PASSES_AND_MAPS, memory, small_network]

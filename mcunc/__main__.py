@@ -88,21 +88,12 @@ def _add_report(commands):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     report.add_argument("file", help=".npz, .csv or .tsv with logits and labels, see below")
-    for name, kind in (
-        ("label", "labels"),
-        ("groups", "ids, the same for cases that belong together"),
-    ):
-        report.add_argument(f"--{name}", metavar="NAME", help=f"column or array of {kind}")
+    report.add_argument("--label", metavar="NAME", help="column or array of labels")
+    report.add_argument("--groups", metavar="NAME", help="ids of cases that belong together")
     report.add_argument("--logits", metavar="NAME", nargs="+", help="columns or array of logits")
-    report.add_argument(
-        "--bins", type=int, default=15, help="bins of the ECE, of equal width (default: 15)"
-    )
-    report.add_argument(
-        "--seed", type=int, default=0, help="seed of the folds and the redraws (default: 0)"
-    )
-    report.add_argument(
-        "--output", help="file for the page, .png, .pdf or .svg (default: FILE-report.png)"
-    )
+    report.add_argument("--bins", type=int, default=15, help="bins of the ECE (default: 15)")
+    report.add_argument("--seed", type=int, default=0, help="of folds and redraws (default: 0)")
+    report.add_argument("--output", help=".png, .pdf or .svg file (default: FILE-report.png)")
     report.set_defaults(parser=report, function=_report)
 
 

@@ -1,7 +1,4 @@
-r"""Two methods on the same cases, or on the same splits: a mean difference with its interval.
-
-Introduced in chapter 6, continued.
-"""
+"""Two methods on the same cases, or on the same splits: a mean difference with its interval."""
 
 from typing import NamedTuple
 
@@ -10,9 +7,22 @@ from scipy import stats
 
 from mcunc._internal.checks import as_array, check_fraction
 
+__all__ = ["MeanDifference", "mean_difference"]
+
 
 class MeanDifference(NamedTuple):
-    """A mean difference and the ends of its interval."""
+    """A mean difference and the ends of its interval.
+
+    Attributes
+    ----------
+    mean, low, high : float, in the unit of the differences
+
+    Examples
+    --------
+    >>> from mcunc import comparison
+    >>> print(comparison.MeanDifference(mean=0.02, low=-0.01, high=0.05))
+    +0.020 [-0.010, +0.050]
+    """
 
     mean: float
     low: float
@@ -26,14 +36,14 @@ def mean_difference(differences, shared=0.0, level=0.95):
     r"""Mean of paired differences, and a Student interval.
 
     :math:`\bar d \pm t_{J-1}\, s \sqrt{1/J + \rho}` for J differences with standard deviation s.
-    With :math:`\rho = 0` they are taken for independent, as those of different cases are.
-    Differences of repeated random splits are not, since any two splits share most of the cases to
-    learn from; there :math:`\rho = n_\text{test} / n_\text{train}`.
+    With :math:`\rho = 0` the differences count as independent, like those of separate cases.
+    Any two random splits share most of their training cases, so differences of repeated splits are
+    correlated; there :math:`\rho = n_\text{test} / n_\text{train}`.
 
     Parameters
     ----------
-    differences : (J,) array, two or more, of one method less the other: one for each case, or the
-        mean over the cases of each split
+    differences : (J,) array, two or more
+        One method minus the other, for each case or, as the mean over its cases, for each split.
     shared : float, :math:`\rho`, 0 or more
     level : float, of confidence
 
@@ -44,10 +54,21 @@ def mean_difference(differences, shared=0.0, level=0.95):
     Raises
     ------
     ValueError
-        For fewer differences, NaN, or a level outside of (0, 1).
+        For fewer than two differences, NaN, a negative `shared`, or a level outside (0, 1).
 
+    Notes
+    -----
     Source: Nadeau & Bengio (2003), *Inference for the generalization error*, Machine Learning 52,
     239-281, for splits.
+
+    Examples
+    --------
+    >>> from mcunc import comparison
+    >>> gains = [0.02, 0.01, 0.03, 0.00, 0.02]  # accuracy of one method minus the other, 5 splits
+    >>> print(comparison.mean_difference(gains))
+    +0.016 [+0.002, +0.030]
+    >>> print(comparison.mean_difference(gains, shared=0.25))  # one fifth of the cases judges
+    +0.016 [-0.005, +0.037]
     """
     d = as_array("differences", differences, ndim=1)
     if len(d) < 2:

@@ -8,7 +8,7 @@ least :math:`1 - \alpha`.  That is a mean over calibration sets and new cases.  
 for a single class (unless each class has its own limit), a single input, or a shifted input.
 
 Sources: Vovk, Gammerman & Shafer (2005), *Algorithmic Learning in a Random World*; Angelopoulos &
-Bates (2023), *Conformal prediction: a gentle introduction*.  Introduced in chapter 7.
+Bates (2023), *Conformal prediction: a gentle introduction*.
 """
 
 from dataclasses import dataclass
@@ -16,16 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from mcunc._internal.checks import (
-    as_array,
-    as_classes,
-    check_choice,
-    check_count,
-    check_fraction,
-    share_of,
-)
+from mcunc._internal import checks
 from mcunc._internal.seeds import derive_seed
 from mcunc.calibration import _as_rows, _check_rows
+
+__all__ = ["SetPredictor", "calibrate", "coverage_distribution", "covered"]
 
 SCORES = ("plain", "adaptive")
 
@@ -41,6 +36,14 @@ class SetPredictor:
         Infinite where the calibration cases are too few for `alpha`: then every set holds the
         class.
     classes : int, K
+
+    Examples
+    --------
+    >>> from mcunc import conformal
+    >>> rule = conformal.SetPredictor("plain", limit=0.7, classes=3)
+    >>> rule.predict([[0.6, 0.35, 0.05], [0.9, 0.08, 0.02]])  # every class of 0.3 or more
+    array([[ True,  True, False],
+           [ True, False, False]])
     """
 
     score: str
@@ -114,6 +117,7 @@ def calibrate(probs, labels, alpha=0.1, score="plain", per_class=False, seed=0):
 
     Examples
     --------
+    >>> from mcunc.conformal import calibrate
     >>> probs = [[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.25, 0.75]]
     >>> fit = calibrate(probs, labels=[0, 0, 1, 1], alpha=0.4)  # scores 0.1, 0.2, 0.6, 0.25
     >>> fit.limit  # the third smallest: k = 5 · 0.6
@@ -123,14 +127,14 @@ def calibrate(probs, labels, alpha=0.1, score="plain", per_class=False, seed=0):
            [False, False]])
     """
     probs = _as_probs(probs)
-    labels = as_classes("labels", labels, *probs.shape).astype(np.intp)
-    alpha = check_fraction("alpha", alpha)
-    check_choice("score", score, SCORES)
+    labels = checks.as_classes("labels", labels, *probs.shape).astype(np.intp)
+    alpha = checks.check_fraction("alpha", alpha)
+    checks.check_choice("score", score, SCORES)
     scores = _class_scores(probs, score, seed, "calibrate")[np.arange(len(labels)), labels]
-    if not per_class:
-        return SetPredictor(score, _limit(scores, alpha), probs.shape[1])
-    limits = [_limit(scores[labels == k], alpha) for k in range(probs.shape[1])]
-    return SetPredictor(score, np.array(limits), probs.shape[1])
+    limit = _limit(scores, alpha)
+    if per_class:
+        limit = np.array([_limit(scores[labels == k], alpha) for k in range(probs.shape[1])])
+    return SetPredictor(score, limit, probs.shape[1])
 
 
 def covered(sets, labels):
@@ -152,13 +156,14 @@ def covered(sets, labels):
 
     Examples
     --------
+    >>> from mcunc.conformal import covered
     >>> covered([[True, False], [True, True], [False, False]], labels=[0, 1, 1])
     array([ True,  True, False])
     """
-    sets = as_array("sets", sets, ndim=2)
+    sets = checks.as_array("sets", sets, ndim=2)
     if not np.isin(sets, (0, 1)).all():
         raise ValueError("sets: holds other values than True and False; pass what predict returns")
-    labels = as_classes("labels", labels, *sets.shape).astype(np.intp)
+    labels = checks.as_classes("labels", labels, *sets.shape).astype(np.intp)
     return sets[np.arange(len(labels)), labels] == 1
 
 
@@ -185,15 +190,18 @@ def coverage_distribution(n, alpha=0.1):
         For n < 1/alpha - 1, where the sets hold all classes and coverage is 1, and for arguments
         out of range.
 
+    Notes
+    -----
     Source: Vovk (2012), *Conditional validity of inductive conformal predictors*.
 
     Examples
     --------
+    >>> from mcunc.conformal import coverage_distribution
     >>> [round(float(end), 3) for end in coverage_distribution(1000, alpha=0.1).interval(0.95)]
     [0.881, 0.918]
     """
-    n, alpha = check_count("n", n), check_fraction("alpha", alpha)
-    k = _rank(n, alpha)
+    n, alpha = checks.check_count("n", n), checks.check_fraction("alpha", alpha)
+    k = checks.share_of(1 - alpha, n + 1)
     if k > n:
         raise ValueError(
             f"n: {n} cases are too few for alpha = {alpha:g}, so every set holds all classes and "
@@ -202,14 +210,9 @@ def coverage_distribution(n, alpha=0.1):
     return stats.beta(k, n + 1 - k)
 
 
-def _rank(n, alpha):
-    """k = ⌈(n + 1)(1 - α)⌉, free of the rounding of the product."""
-    return share_of(1 - alpha, n + 1)
-
-
 def _limit(scores, alpha):
     """The k-th smallest score, infinite where there are fewer."""
-    k = _rank(len(scores), alpha)
+    k = checks.share_of(1 - alpha, len(scores) + 1)
     return float(np.partition(scores, k - 1)[k - 1]) if k <= len(scores) else np.inf
 
 
@@ -227,7 +230,7 @@ def _as_probs(value):
 
 def _class_scores(probs, score, seed, purpose):
     """(N, K) scores; the random numbers of either purpose are independent."""
-    seed = check_count("seed", seed, minimum=0)
+    seed = checks.check_count("seed", seed, minimum=0)
     if score == "plain":
         return 1 - probs
     u = np.random.default_rng(derive_seed(seed, purpose)).random((len(probs), 1))

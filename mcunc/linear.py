@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
-from scipy.linalg import solve_triangular
 
 from mcunc._internal import checks
 
@@ -65,13 +64,11 @@ class Prediction:
 
     def mean_interval(self, level=0.95, quantile="t"):
         """Interval for the mean response, shape (..., M, 2): epistemic variance alone."""
-        error = np.sqrt(self.epistemic)
-        return symmetric_interval(self.mean, error, level, quantile, self.degrees_of_freedom)
+        return _interval(self.mean, self.epistemic, level, quantile, self.degrees_of_freedom)
 
     def observation_interval(self, level=0.95, quantile="t"):
         """Interval for one new observation, shape (..., M, 2): both variances."""
-        error = np.sqrt(self.variance)
-        return symmetric_interval(self.mean, error, level, quantile, self.degrees_of_freedom)
+        return _interval(self.mean, self.variance, level, quantile, self.degrees_of_freedom)
 
 
 class _Fits:
@@ -91,8 +88,8 @@ class _Fits:
         -------
         (..., k, 2) array of lower and upper ends, in the units of the coefficients.
         """
-        ends = self.coefficients, self.standard_errors, level, quantile, self.degrees_of_freedom
-        return symmetric_interval(*ends)
+        variance = np.square(self.standard_errors)
+        return _interval(self.coefficients, variance, level, quantile, self.degrees_of_freedom)
 
     def predict(self, X):
         r"""Predict at new rows: mean, epistemic and aleatoric variance.
@@ -111,8 +108,7 @@ class _Fits:
         X = checks.as_columns("X", X, self.coefficients.shape[-1])
         with np.errstate(over="ignore", invalid="ignore"):
             mean = self.coefficients @ X.T
-            aleatoric = np.empty_like(mean)
-            aleatoric[:] = np.expand_dims(self.noise_variance, -1)
+            aleatoric = np.full(mean.shape, np.expand_dims(self.noise_variance, -1))
             epistemic = aleatoric * np.square(X @ self._r_inverse).sum(axis=-1)
         checks.check_finite_result("X", mean, epistemic)
         return Prediction(mean, epistemic, aleatoric, self.degrees_of_freedom)
@@ -243,11 +239,11 @@ def fit_least_squares(X, y, noise_variance=None):
 
     Notes
     -----
-    R of the column-scaled design comes from a QR factorisation; XᵀX, whose condition number is the
-    square of X's, is never formed.  One step of iterative refinement follows.  Where the condition
-    number exceeds 1,000, :math:`Q^Ty` is computed from Q instead of :math:`R^{-T}X^Ty`, and the
-    residuals are accumulated in extended precision.
-    Source: Björck (1996), *Numerical Methods for Least Squares Problems*, section 6.6.5.
+    Where no variance inflation factor exceeds 10,000, :math:`(X^TX)^{-1}` comes from a Cholesky
+    factor.  Otherwise it comes from a QR factorisation of the column-scaled design, which does not
+    square the condition number, and residuals are accumulated in extended precision.  Either way
+    one step of iterative refinement follows.
+    Source: Björck (1996), *Numerical Methods for Least Squares Problems*, chapter 2.
 
     Examples
     --------
@@ -260,11 +256,13 @@ def fit_least_squares(X, y, noise_variance=None):
     X = checks.as_design("X", X)
     n, k = X.shape
     y = checks.as_outcomes("y", y, n)
-    _, R, scale = scaled_qr(X, noise_variance is None, with_q=False)
-    precise = not is_well_conditioned(R, scale)
+    _check_rows(X, k + (noise_variance is None))
+    with np.errstate(over="ignore", invalid="ignore"):
+        r_inverse = _inverse_root(X.T @ X, 1e4)
+    precise = r_inverse is None
     if precise:
         Q, R, scale = scaled_qr(X)
-    r_inverse = solve_triangular(R, np.eye(k)) / scale[:, None]
+        r_inverse = np.linalg.inv(R) / scale[:, None]
 
     def solve(v):
         return r_inverse @ (Q.T @ v if precise else r_inverse.T @ (X.T @ v))
@@ -315,7 +313,8 @@ def fit_repeated(X, Y, noise_variance=None):
     n, k = X.shape[-2:]
     if Y.shape[1] != n or (X.ndim == 3 and len(X) != len(Y)):
         raise ValueError(f"Y: has shape {Y.shape}, which does not fit X of shape {X.shape}")
-    Q, R, scale = scaled_qr(X, noise_variance is None)
+    _check_rows(X, k + (noise_variance is None))
+    Q, R, scale = scaled_qr(X)
     sets = "t" if X.ndim == 3 else ""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         r_inverse = np.linalg.inv(R) / scale[..., :, None]  # R is triangular and k × k
@@ -412,12 +411,11 @@ def covers(interval, value):
     if interval.shape[-1] != 2:
         raise ValueError(f"interval: expected (..., 2) lower and upper ends, got {interval.shape}")
     try:
-        np.broadcast_shapes(interval.shape[:-1], value.shape)
+        return (interval[..., 0] <= value) & (value <= interval[..., 1])
     except ValueError:
         raise ValueError(
             f"value: shape {value.shape} does not fit intervals of shape {interval.shape[:-1]}"
         ) from None
-    return (interval[..., 0] <= value) & (value <= interval[..., 1])
 
 
 def polynomial_features(x, degree):
@@ -430,7 +428,7 @@ def polynomial_features(x, degree):
     return features
 
 
-def scaled_qr(X, spare_rows=0, with_q=True):
+def scaled_qr(X):
     """QR factorisation after scaling each column to length one; refuses deficient rank.
 
     The rank is judged by the singular values of R, so that units do not matter.
@@ -438,13 +436,10 @@ def scaled_qr(X, spare_rows=0, with_q=True):
     Parameters
     ----------
     X : (..., n, k) array
-    spare_rows : int, by how many the rows must at least outnumber the columns
-    with_q : bool
-        False skips Q, which is several times faster for one long design.
 
     Returns
     -------
-    Q : (..., n, k) array of orthonormal columns, or None
+    Q : (..., n, k) array of orthonormal columns
     R : (..., k, k) upper triangle
     scale : (..., k) lengths of the columns, X = Q R diag(scale)
 
@@ -465,21 +460,14 @@ def scaled_qr(X, spare_rows=0, with_q=True):
     """
     X = checks.as_array("X", X, ndim=(2, 3))
     n, k = X.shape[-2:]
-    if n < k + spare_rows:
-        raise ValueError(
-            f"X: {n} rows are too few for {k} coefficients; at least {k + spare_rows} needed"
-        )
+    _check_rows(X, k)
     with np.errstate(all="ignore"):
         scale = np.sqrt(np.einsum("...ij,...ij->...j", X, X))
-        zero = scale == 0
-        if not np.isfinite(scale).all() or (zero.any() and (zero & X.any(axis=-2)).any()):
-            raise ValueError("X: values are too large or too small for float64; rescale them")
-        if zero.any():
+        lost = (scale == 0) & X.any(axis=-2)
+        checks.check_finite_result("X", np.where(lost, np.inf, scale))
+        if (scale == 0).any():
             raise RankError("X: a column is zero throughout; drop it")
-        if with_q:
-            Q, R = np.linalg.qr(X / scale[..., None, :])
-        else:
-            Q, R = None, triangular_factor(X) / scale
+        Q, R = np.linalg.qr(X / scale[..., None, :])
     singular = np.linalg.svd(R, compute_uv=False)
     if (singular[..., -1] <= n * np.finfo(float).eps * singular[..., 0]).any():
         raise RankError(
@@ -488,28 +476,33 @@ def scaled_qr(X, spare_rows=0, with_q=True):
     return Q, R, scale
 
 
-def triangular_factor(X):
-    """R of a QR factorisation of X (n, k), from blocks of rows that stay in the cache."""
-    k = X.shape[1]
-    rows = max(2048, 16 * k)
-    whole = len(X) // rows * rows
-    if not whole:
-        return np.linalg.qr(X, mode="r")
-    tops = np.linalg.qr(X[:whole].reshape(-1, rows, k), mode="r")
-    return np.linalg.qr(np.vstack([tops.reshape(-1, k), X[whole:]]), mode="r")
+def _inverse_root(gram, limit):
+    """C with C Cᵀ = gram⁻¹, or None where a variance inflation factor exceeds the limit.
+
+    The factor of column j is :math:`(X^TX)_{jj} (X^TX)^{-1}_{jj}`, whatever its unit.  The relative
+    error of C Cᵀ is about the largest times the rounding of float64.
+    """
+    try:
+        root = np.linalg.inv(np.linalg.cholesky(gram)).T
+    except np.linalg.LinAlgError:
+        return None
+    with np.errstate(over="ignore", invalid="ignore"):
+        inflation = np.diag(gram) * np.square(root).sum(axis=1)
+    return root if inflation.max() <= limit and np.diag(gram).min() > 1e-200 else None
 
 
-def is_well_conditioned(R, scale):
-    """Whether products with X itself, column lengths `scale`, lose at most a few digits."""
-    return np.linalg.cond(R) <= 1e3 and 1e-100 < scale.min() <= scale.max() < 1e100
-
-
-def symmetric_interval(centre, error, level, quantile="normal", dof=np.inf):
-    """centre ± quantile · error, stacked on a new last axis."""
+def _interval(centre, variance, level, quantile="normal", dof=np.inf):
+    """centre ± quantile · √variance, stacked on a new last axis."""
     tail = (1 - checks.check_fraction("level", level)) / 2
     checks.check_choice("quantile", quantile, ("t", "normal"))
-    factor = stats.t.isf(tail, dof) if quantile == "t" else stats.norm.isf(tail)
-    return np.stack([centre - factor * error, centre + factor * error], axis=-1)
+    half = (stats.t.isf(tail, dof) if quantile == "t" else stats.norm.isf(tail)) * np.sqrt(variance)
+    return np.stack([centre - half, centre + half], axis=-1)
+
+
+def _check_rows(X, needed):
+    n, k = X.shape[-2:]
+    if n < needed:
+        raise ValueError(f"X: {n} rows are too few for {k} coefficients; at least {needed} needed")
 
 
 def _noise(name, residuals, k, noise_variance):
@@ -531,8 +524,8 @@ def _gaussian_log_likelihood(residuals, log_variance):
 def _scoring_step(Z, residuals, gamma):
     """One Fisher-scoring step for the log variance, halved until the likelihood does not fall."""
     start = _gaussian_log_likelihood(residuals, Z @ gamma)
-    excess = np.square(residuals) * np.exp(-(Z @ gamma)) - 1.0
-    step = fit_least_squares(Z, excess, noise_variance=1.0).coefficients
+    relative_excess = np.square(residuals) * np.exp(-(Z @ gamma)) - 1.0
+    step = fit_least_squares(Z, relative_excess, noise_variance=1.0).coefficients
     for halving in range(50):
         proposal = gamma + step / 2**halving
         with np.errstate(over="ignore", invalid="ignore"):

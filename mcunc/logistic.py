@@ -9,23 +9,17 @@ Source: McCullagh & Nelder, *Generalized Linear Models*, sections 2.5 and 4.4; A
 (1984), *Biometrika* 71, 1-10, for separation; Konis (2007) for deciding it by a linear program.
 """
 
+from collections import namedtuple
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
-from scipy.linalg import solve_triangular
 from scipy.optimize import linprog
 from scipy.special import expit
 
 from mcunc._internal import checks
-from mcunc.linear import (
-    RankError,
-    is_well_conditioned,
-    scaled_qr,
-    symmetric_interval,
-    triangular_factor,
-)
+from mcunc.linear import RankError, _interval, _inverse_root, scaled_qr
 
 __all__ = [
     "BootstrapFits",
@@ -77,7 +71,7 @@ class LogisticFit:
     >>> X = linear.polynomial_features([1, 2, 3, 4, 5, 6], degree=1)
     >>> fit = logistic.fit_logistic(X, [0, 0, 1, 0, 1, 1])
     >>> fit.coefficients.round(2), fit.standard_errors.round(2)
-    (array([-3.92,  1.12]), array([3.23, 0.84]))
+    (array([-4.25,  1.21]), array([3.39, 0.91]))
     >>> fit.probability([[1, 3.5]]).round(2), fit.probability_interval([[1, 3.5]]).round(2)
     (array([0.5]), array([[0.1, 0.9]]))
     """
@@ -94,7 +88,7 @@ class LogisticFit:
 
     def interval(self, level=0.95):
         """(k, 2) Wald intervals: coefficient ± normal quantile times standard error."""
-        return symmetric_interval(self.coefficients, self.standard_errors, level)
+        return _interval(self.coefficients, np.diag(self.covariance), level)
 
     def log_odds(self, X):
         r"""Fitted log odds and their variance :math:`x\,\mathrm{var}(\hat\beta)\,x^T`.
@@ -121,7 +115,7 @@ class LogisticFit:
     def probability_interval(self, X, level=0.95):
         """(M, 2) interval for the probability of y = 1: Wald on the log odds, then sigmoid."""
         mean, variance = self.log_odds(X)
-        return expit(symmetric_interval(mean, np.sqrt(variance), level))
+        return expit(_interval(mean, variance, level))
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +175,7 @@ def fit_logistic(X, y, max_iterations=100):
     >>> X = linear.polynomial_features([1, 2, 3, 4, 5, 6], degree=1)
     >>> fit = logistic.fit_logistic(X, [0, 0, 1, 0, 1, 1])
     >>> fit.coefficients.round(2), round(fit.log_likelihood, 2)
-    (array([-3.92,  1.12]), -2.77)
+    (array([-4.25,  1.21]), -2.48)
     """
     max_iterations = checks.check_count("max_iterations", max_iterations)
     basis, end, kind = _maximise(X, y, max_iterations)
@@ -192,7 +186,7 @@ def fit_logistic(X, y, max_iterations=100):
             f"max_iterations: IRLS had not converged after {max_iterations} steps; raise it"
         )
     with np.errstate(over="ignore", invalid="ignore"):
-        root = basis.back @ solve_triangular(end.root, np.eye(len(end.theta)))
+        root = basis.back @ end.root
         coefficients, covariance = basis.back @ end.theta, root @ root.T
     checks.check_finite_result("X", coefficients, covariance)
     return LogisticFit(coefficients, covariance, end.value, end.iterations)
@@ -225,7 +219,7 @@ def separation(X, y):
     :math:`|y_i - p_i| > 0` is a certificate that the classes do not separate.  Where rounding
     leaves room for doubt, linear programs decide, which maximise the sum, then the least, of the
     margins with β in a box.  For large designs that are mostly zeros, as those of dummies, they are
-    sparse and take their turn after 15 steps, if their β proves the separation exactly.
+    sparse and take their turn after 8 steps, if their β proves the separation exactly.
 
     Examples
     --------
@@ -364,43 +358,33 @@ def calibration_slope(log_odds, y):
         return float(fit_logistic(X, y).coefficients[1])
 
 
-class _Basis(NamedTuple):
-    """A design in a basis in which its products keep their digits."""
+# A design in a basis in which its products keep their digits: rows (n, k); back (k, k), which gives
+# the coefficients of X from those of rows; size (k,), the root mean squares of the columns of rows;
+# rounding, the relative error of a margin.
+_Basis = namedtuple("_Basis", "rows back size rounding")
 
-    rows: np.ndarray  # (n, k)
-    back: np.ndarray  # (k, k), coefficients of X = back @ those of rows
-    size: np.ndarray  # (k,) root mean squares of the columns of rows
-    rounding: float  # relative error of a margin
-
-
-class _End(NamedTuple):
-    """Where the Newton iteration stands; the last four belong to theta before the last step."""
-
-    theta: np.ndarray
-    value: float  # log-likelihood
-    least: float  # smallest margin
-    score: np.ndarray
-    root: np.ndarray  # upper triangle, root.T @ root is the Fisher information
-    iterations: int = 0
-    converged: bool = False
+# Where the iteration stands: theta (k,); log-likelihood, least margin, score (k,) and a root (k, k)
+# of the inverse Fisher information, root @ root.T, which belong to theta before the last step.
+_End = namedtuple("_End", "theta value least score root iterations converged", defaults=(0, False))
 
 
 def _basis(X):
     """X itself or, where its columns nearly depend on one another, orthogonal ones."""
     n, k = X.shape
     rounding = n * np.finfo(float).eps
-    _, R, scale = scaled_qr(X, with_q=False)
-    if is_well_conditioned(R, scale):
-        return _Basis(X, np.eye(k), scale / np.sqrt(n), rounding)
+    with np.errstate(over="ignore", invalid="ignore"):
+        gram = X.T @ X
+    if _inverse_root(gram, 1e6) is not None:
+        return _Basis(X, np.eye(k), np.sqrt(np.diag(gram) / n), rounding)
     Q, R, scale = scaled_qr(X)
-    back = solve_triangular(R, np.eye(k)) / scale[:, None] * np.sqrt(n)
+    back = np.linalg.inv(R) / scale[:, None] * np.sqrt(n)
     return _Basis(Q * np.sqrt(n), back, np.ones(k), rounding * np.linalg.cond(R))
 
 
 def _newton_terms(rows, sign, theta):
     """`_End` at theta; sums run over blocks of rows that stay in the cache."""
     k = rows.shape[1]
-    block = max(512, 2**17 // k)
+    block = max(512, 2**17 // k)  # 1 MB
     value, least, score, information = 0.0, np.inf, np.zeros(k), np.zeros((k, k))
     for first in range(0, len(rows), block):
         part, s = rows[first : first + block], sign[first : first + block]
@@ -412,27 +396,24 @@ def _newton_terms(rows, sign, theta):
         score += (s * larger * np.where(margins > 0, odds, 1.0)) @ part
         weighted = part * (np.sqrt(odds) * larger)[:, None]
         information += weighted.T @ weighted
-    try:
-        root = np.linalg.cholesky(information).T
-        precise = (np.diag(root) ** 2 > 1e-6 * np.diag(information)).all()
-    except np.linalg.LinAlgError:
-        precise = False
-    if not precise:
+    root = _inverse_root(information, 1e6)
+    if root is None:
         odds = np.exp(-np.minimum(np.abs(rows @ theta), 230))
-        root = triangular_factor(rows * (np.sqrt(odds) / (1 + odds))[:, None])
+        weighted = rows * (np.sqrt(odds) / (1 + odds))[:, None]
+        root = np.linalg.inv(np.linalg.qr(weighted, mode="r"))
     return _End(theta, float(value), least, score, root)
 
 
-def _irls(basis, sign, theta, first, last):
+def _irls(basis, sign, theta, first, last, tolerance=1e-8):
     """Newton steps first … last from theta, until the classes are apart or the maximum is reached.
 
     The Newton decrement tells the maximum; it does not depend on the units or the basis.
     """
     now = _newton_terms(basis.rows, sign, theta)
     for iteration in range(first, last + 1):
-        newton = solve_triangular(now.root, now.score, trans="T")
-        step = solve_triangular(now.root, newton)
-        if np.linalg.norm(newton) <= 1e-8:  # and this step squares what is left
+        newton = now.root.T @ now.score
+        step = now.root @ newton
+        if np.linalg.norm(newton) <= tolerance:  # and this step squares what is left
             return now._replace(theta=now.theta + step, iterations=iteration, converged=True)
         for halving in range(50):
             new = _newton_terms(basis.rows, sign, now.theta + step / 2**halving)
@@ -447,15 +428,13 @@ def _irls(basis, sign, theta, first, last):
 def _start(basis, sign):
     """Zero or, for many cases, the fit to every sixteenth."""
     n, k = basis.rows.shape
-    zero = np.zeros(k)
-    if n < 400 * k:
-        return zero
-    part, signs = basis._replace(rows=basis.rows[::16].copy()), sign[::16]
-    try:
-        end = _irls(part, signs, _start(part, signs), 1, 15)
-    except np.linalg.LinAlgError:  # these cases have columns of zeros
-        return zero
-    return end.theta if end.converged else zero
+    theta = np.zeros(k)
+    if n >= 400 * k:
+        part, signs = basis._replace(rows=basis.rows[::16].copy()), sign[::16]
+        with suppress(np.linalg.LinAlgError):  # these cases may have columns of zeros
+            end = _irls(part, signs, _start(part, signs), 1, 15, tolerance=0.1)
+            theta = end.theta if end.converged else theta
+    return theta
 
 
 def _maximise(X, y, max_iterations):
@@ -463,24 +442,19 @@ def _maximise(X, y, max_iterations):
     X = checks.as_design("X", X)
     sign = 2 * checks.as_labels("y", y, len(X)) - 1
     basis = _basis(X)
-    patience = min(max_iterations, 15)
+    is_sparse = X.size > 10**6 and np.count_nonzero(X[::16]) < X[::16].size / 5
+    patience = min(max_iterations, 8) if is_sparse else max_iterations
     end = _irls(basis, sign, _start(basis, sign), 1, patience)
-    rows = basis.rows
-    if not (end.converged or _is_complete(basis, end)):
-        if X.size > 10**6 and np.count_nonzero(X) < X.size / 5:
-            rows = sparse.csr_array(X)
-            kind, proven = _separation_by_program(basis, rows, sign)
-            if proven:
-                return basis, end, kind
-        if max_iterations > patience:
-            end = _irls(basis, sign, end.theta, patience + 1, max_iterations)
+    if is_sparse and not end.converged:
+        kind, is_proven = _separation_by_program(basis, sign)
+        if is_proven:
+            return basis, end, kind
+        end = _irls(basis, sign, end.theta, patience + 1, max_iterations)
     if _maximum_is_certain(basis, sign, end):
-        kind = "none"
-    elif _is_complete(basis, end):
-        kind = "complete"
-    else:
-        kind, _ = _separation_by_program(basis, rows, sign)
-    return basis, end, kind
+        return basis, end, "none"
+    if _is_complete(basis, end):
+        return basis, end, "complete"
+    return basis, end, _separation_by_program(basis, sign)[0]
 
 
 def _is_complete(basis, end):
@@ -492,40 +466,34 @@ def _maximum_is_certain(basis, sign, end):
     """Whether weights w > 0 with Σ w_i s_i x_i = 0 exist (Stiemke: then nothing separates).
 
     The residuals |y_i - p_i| at theta are such weights up to a small score.  A Newton step c
-    removes the score by w_i ← w_i - p_i(1 - p_i) s_i x_i·c, positive where |x_i·c| < 1, for which
-    the least singular value gives a bound.  Where the bound does not do, a step is tried that
-    weighs rows by w_i and leaves those with weights below e^-40 as they are.
+    removes the score by w_i ← w_i - p_i(1 - p_i) s_i x_i·c, positive where |x_i·c| < 1, which
+    norms may show.  Where they do not, a step is tried that weighs rows by w_i and leaves those
+    with weights below e^-40 as they are.
     """
     (n, k), size = basis.rows.shape, basis.size
 
-    def is_short(root, score, mass, reach=None):
-        least = np.linalg.svd(root, compute_uv=False)[-1]
-        if least <= n * np.finfo(float).eps * np.linalg.norm(root, 2):
-            return False
-        doubt = basis.rounding * np.sqrt(k) * mass / least
-        reach = np.sqrt(n * k) / least if reach is None else reach
-        return reach * (np.linalg.norm(score) + doubt) < 0.5
+    def is_short(root, score, mass, reach):
+        doubt = basis.rounding * np.sqrt(k) * mass * np.linalg.norm(root)
+        return reach * (np.linalg.norm(root.T @ score) + doubt) < 0.5
 
-    score = solve_triangular(end.root, end.score, trans="T")
-    if is_short(end.root / size, score, n):
+    root = size[:, None] * end.root
+    if is_short(root, end.score / size, n, np.sqrt(n * k) * np.linalg.norm(root)):
         return True
     signed = sign[:, None] * basis.rows / size
     margins = sign * (basis.rows @ end.theta)
     weights, active = expit(-np.minimum(margins, 700)), margins < 40
     part = signed[active]
-    if len(part) < k:
+    R = np.linalg.qr(part * np.sqrt(weights[active])[:, None], mode="r")
+    if len(part) < k or np.linalg.cond(R) * n * np.finfo(float).eps >= 1:
         return False
-    root = triangular_factor(part * np.sqrt(weights[active])[:, None])
-    if not root.diagonal().all():
-        return False
-    score = solve_triangular(root, signed.T @ weights, trans="T")
-    reach = np.linalg.norm(solve_triangular(root, part.T, trans="T"), axis=0).max()
-    return is_short(root, score, weights.sum(), reach)
+    root = np.linalg.inv(R)
+    reach = np.linalg.norm(part @ root, axis=1).max()
+    return is_short(root, signed.T @ weights, weights.sum(), reach)
 
 
-def _separation_by_program(basis, rows, sign, tolerance=1e-7):
+def _separation_by_program(basis, sign, tolerance=1e-7):
     """Separation by linear programs in β with |β_j| ≤ 1; whether the first β proves it exactly."""
-    signed = sparse.csr_array(rows * (sign[:, None] / basis.size))
+    signed = sparse.csr_array(basis.rows * (sign[:, None] / basis.size))
     n, k = signed.shape
     total = linprog(-signed.mean(axis=0), A_ub=-signed, b_ub=np.zeros(n), bounds=[(-1, 1)] * k)
     if -total.fun <= tolerance:

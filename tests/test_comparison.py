@@ -17,14 +17,14 @@ several = arrays(float, st.integers(2, 30), elements=st.floats(-1e3, 1e3))
 def test_independent_differences_have_the_interval_of_a_t_test(level):
     d = np.random.default_rng(0).normal(1, 2, size=12)
     expected = stats.ttest_1samp(d, 0).confidence_interval(level)
-    found = mean_difference(d, level=level)
-    assert_allclose(found, [d.mean(), expected.low, expected.high], rtol=1e-12)
+    difference = mean_difference(d, level=level)
+    assert_allclose(difference, [d.mean(), expected.low, expected.high], rtol=1e-12)
 
 
 def test_by_hand():
     """d = 1, 3: mean 2, s² = 2; with rho = 1/2 the factor is sqrt(1/2 + 1/2), t_1 = 12.706."""
-    found = mean_difference([1, 3], shared=0.5)
-    assert_allclose(found, [2, 2 - 12.7062 * 2**0.5, 2 + 12.7062 * 2**0.5], rtol=1e-5)
+    difference = mean_difference([1, 3], shared=0.5)
+    assert_allclose(difference, [2, 2 - 12.7062 * 2**0.5, 2 + 12.7062 * 2**0.5], rtol=1e-5)
 
 
 def test_twenty_splits_with_a_tenth_to_judge_widen_it_by_1_8():
@@ -44,8 +44,8 @@ def test_it_covers_the_mean_that_splits_estimate():
         cases = rng.normal(size=60)
         means = [rng.permutation(cases)[:20].mean() for _ in range(15)]  # 20 judge, 40 learn
         for i, shared in enumerate((0, 20 / 40)):
-            found = mean_difference(means, shared)
-            hit[i] += found.low <= 0 <= found.high
+            interval = mean_difference(means, shared)
+            hit[i] += interval.low <= 0 <= interval.high
     assert hit[0] < 650
     assert hit[1] > 900
 

@@ -215,8 +215,8 @@ def test_published_sizes_of_the_calibration_set(slack, n):
     """
 
     def within(n):
-        found = coverage_distribution(n, 0.1)
-        return found.cdf(0.9 + slack) - found.cdf(0.9 - slack)
+        result = coverage_distribution(n, 0.1)
+        return result.cdf(0.9 + slack) - result.cdf(0.9 - slack)
 
     assert within(n) >= 0.9
     if slack < 0.1:
@@ -346,6 +346,6 @@ def test_covered_and_its_distribution_on_anything(one, other):
 
 
 def test_the_examples_of_the_docstrings():
-    found = doctest.testmod(conformal)
-    assert found.attempted >= 4
-    assert found.failed == 0
+    result = doctest.testmod(conformal)
+    assert result.attempted >= 4
+    assert result.failed == 0

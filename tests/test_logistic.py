@@ -85,6 +85,19 @@ def test_simulated_data_equal_statsmodels_and_sklearn(seed):
     assert_allclose(fit.probability(X), learner.predict_proba(X[:, 1:])[:, 1], atol=1e-5)
 
 
+@pytest.mark.parametrize("sorted_by_class", [False, True])
+def test_many_cases_equal_statsmodels(sorted_by_class):
+    """Where the iteration starts from a part of the cases."""
+    X, y = simulated(n=3000, k=4)
+    order = np.argsort(y) if sorted_by_class else np.arange(len(y))
+    fit, reference = fit_logistic(X[order], y[order]), sm.Logit(y, X).fit(disp=0, tol=1e-14)
+    assert_allclose(fit.coefficients, reference.params, rtol=1e-8)
+    assert_allclose(fit.covariance, reference.cov_params(), rtol=1e-8)
+    X[::16, 3] = 0  # the part alone has no full rank
+    reference = sm.Logit(y, X).fit(disp=0, tol=1e-14)
+    assert_allclose(fit_logistic(X, y).coefficients, reference.params, rtol=1e-8)
+
+
 def test_log_odds_variance_equals_statsmodels():
     X, y = simulated()
     new = np.random.default_rng(5).normal(size=(6, 3))
@@ -290,6 +303,19 @@ def test_breast_cancer(features, kind):
         reference = sm.Logit(table.y, Z).fit(disp=0, maxiter=100, tol=1e-14)
         assert_allclose(fit_logistic(Z, table.y).coefficients, reference.params, rtol=1e-6)
         assert_allclose(fit_logistic(X, table.y).log_likelihood, reference.llf, rtol=1e-9)
+
+
+@pytest.mark.parametrize("group", [None, 0, 7])
+def test_dummies_of_a_group_with_one_class(group):
+    """By construction: a group of one class separates, groups with both do not."""
+    rng = np.random.default_rng(0)
+    n, groups = 6000, 190
+    member, x = np.arange(n) % groups, rng.normal(size=n)
+    X = np.column_stack([np.ones(n), x, member[:, None] == np.arange(1, groups)])
+    y = (rng.random(n) < expit(x)).astype(float)
+    y[: 2 * groups] = np.arange(2 * groups) < groups  # a case of each class in every group
+    y[member == group] = 1
+    assert separation(X, y) == ("none" if group is None else "quasi-complete")
 
 
 @pytest.mark.parametrize("outlier", [1e8, 1e9, 1e12])

@@ -223,22 +223,22 @@ BAD = {
     "word.csv": (text("a,b,label\n1,2,0\n1,x,1\n"), "row 3 has 'x' in 'b', which is no number"),
     "mixed.csv": (
         text("1,x,0\n1,2,1\n"),
-        "no column called label; its first row, the header, has '1', 'x', '0'",
+        "no columns called label or alike; the first row, the header, has '1', 'x', '0'",
     ),
     "gap.csv": (text("1,2,0\n1,,1\n"), "row 2 has '' in 'column 2', which is no number"),
     "ragged.csv": (text("1,2,0\n\n1,2\n"), "row 3 has 2 cells, the first row has 3"),
-    "nan.csv": (text("nan,2,0\n" * 30), "row 1 has 'NaN' in 'column 1', which is no number"),
+    "nan.csv": (text("nan,2,0\n" * 30), "row 1 has 'nan' in 'column 1', which is no number"),
     "huge.csv": (text("logit_0,logit_1,y\n" + "1e999,2,0\n" * 30), "logits: "),
-    "fraction.csv": (text("1,2,0.5\n" * 30), "'column 3' holds '0.5'"),
+    "fraction.csv": (text("1,2,0.5\n" * 30), "row 1 has '0.5' in 'column 3'"),
     "few.csv": (text("logit_0,logit_1,y\n" + "1,2,0\n" * 3), "at least 20"),
-    "spaces.csv": (text("1 2 0\n"), "with commas, semicolons or tabs between"),
+    "spaces.csv": (text("1 2 0\n"), "by commas, semicolons or tabs"),
     "latin.csv": (text("é,b,label\n", "latin-1"), "no text in UTF-8"),
     "indexed.csv": (indexed, "index=False"),
     "unnamed.csv": (text(",a,b,label\n" + "0,1,2,0\n" * 30), "index=False"),
     "numbered.csv": (text("0,1,2\n1,2,0\n"), "call the column of the labels label"),
-    "species.csv": (text("a,b,species\n1,2,0\n"), "call it so, or name it with --label"),
+    "species.csv": (text("a,b,species\n1,2,0\n"), "call one so, or name it with --label"),
     "long.csv": (text("1,2,0\n1," + "x" * 1000 + ",0\n"), f"row 2 has '{'x' * 40}' in"),
-    "twice.csv": (text("label,a,b,labels\n0,1,2,0\n"), "2 columns that may be the label"),
+    "twice.csv": (text("label,a,b,labels\n0,1,2,0\n"), "2 columns called label"),
 }
 
 

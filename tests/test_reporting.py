@@ -362,7 +362,6 @@ def test_guesses_are_not_said_to_be_nearly_all_right_or_wrong():
         found = report(rng.normal(size=(60, 2)), rng.integers(0, 2, 60))
         if "without one fifth" in found.fit_status:
             assert 0.15 < found.accuracy < 0.85  # of 60 fair coins: 2e-8
-            assert "no better than guesses" in found.fit_status
             return
     pytest.fail("no such case")
 

@@ -41,15 +41,15 @@ def test_areas_of_a_curve_worked_out_by_hand(rule, expected):
     """Risks 0, 0, 0, 1/4, 2/5 at coverages 1/5 … 1."""
     curve = risk_coverage(CONFIDENCE, ERRORS)
     assert_allclose(curve.risk, [0, 0, 0, 1 / 4, 2 / 5], atol=1e-15)
-    assert curve.area(rule) == pytest.approx(expected, abs=1e-12)
-    assert curve.excess_area(rule) == pytest.approx(0, abs=1e-12)  # in the order of the errors
+    assert curve.aurc(rule) == pytest.approx(expected, abs=1e-12)
+    assert curve.eaurc(rule) == pytest.approx(0, abs=1e-12)  # in the order of the errors
 
 
 def test_the_trapezoid_is_that_of_scikit_learn():
     curve = risk_coverage(*random_answers())
     area = auc(curve.coverage, curve.risk)
-    assert curve.area("trapezoid") == pytest.approx(area, abs=1e-12)
-    assert curve.area("normalised") == pytest.approx(area / (1 - 1 / 400), abs=1e-12)
+    assert curve.aurc("trapezoid") == pytest.approx(area, abs=1e-12)
+    assert curve.aurc("normalised") == pytest.approx(area / (1 - 1 / 400), abs=1e-12)
 
 
 @pytest.mark.parametrize("levels", [None, 5])
@@ -58,14 +58,14 @@ def test_the_generalised_area_follows_from_error_and_auroc(levels):
     confidence, loss = random_answers(levels=levels)
     share, order = loss.mean(), roc_auc_score(1 - loss, confidence)
     expected = share * (1 - share) * (1 - order) + share**2 / 2
-    assert risk_coverage(confidence, loss).generalised_area() == pytest.approx(expected, abs=1e-12)
+    assert risk_coverage(confidence, loss).augrc() == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_oracle_approaches_the_known_integral():
     """r + (1 - r) ln(1 - r) for the share r of errors (Geifman, Uziel & El-Yaniv 2019)."""
     confidence, loss = random_answers(n=100_000)
     curve, r = risk_coverage(confidence, loss), loss.mean()
-    oracle = curve.area() - curve.excess_area()
+    oracle = curve.aurc() - curve.eaurc()
     assert oracle == pytest.approx(r + (1 - r) * np.log(1 - r), abs=1e-4)
 
 
@@ -74,7 +74,7 @@ def test_without_order_the_risk_is_the_same_everywhere():
     curve = risk_coverage(np.zeros(400), loss)
     assert_allclose(curve.risk, loss.mean(), rtol=1e-12)
     for rule in ("mean", "normalised"):
-        assert curve.area(rule) == pytest.approx(loss.mean(), rel=1e-12)
+        assert curve.aurc(rule) == pytest.approx(loss.mean(), rel=1e-12)
 
 
 # Ties -----------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def test_risk_is_the_mean_over_all_orders_of_equal_confidences(pair):
             risks.append(np.cumsum(loss[list(order)]) / np.arange(1, len(loss) + 1))
     curve = risk_coverage(confidence, loss)
     assert_allclose(curve.risk, np.mean(risks, axis=0), atol=1e-12)
-    assert curve.area() == pytest.approx(np.mean(risks), abs=1e-12)
+    assert curve.aurc() == pytest.approx(np.mean(risks), abs=1e-12)
 
 
 @given(answers(), st.randoms(use_true_random=False))
@@ -100,19 +100,18 @@ def test_the_order_of_the_cases_changes_nothing(pair, random):
     random.shuffle(order)
     one, other = risk_coverage(confidence, loss), risk_coverage(confidence[order], loss[order])
     assert_allclose(one.risk, other.risk, atol=1e-12)
-    assert_array_equal(one.reachable, other.reachable)
 
 
 @given(answers())
-def test_reachable_points_are_those_of_thresholds(pair):
+def test_where_ties_end_the_points_are_those_of_thresholds(pair):
     confidence, loss = pair
     curve = risk_coverage(confidence, loss)
     points = [
         (np.mean(confidence >= t), loss[confidence >= t].mean()) for t in np.unique(confidence)
     ][::-1]
-    found = np.column_stack([curve.coverage, curve.risk])[curve.reachable]
-    assert_allclose(found, points, atol=1e-12)
-    assert_array_equal(curve.confidence[curve.reachable], np.unique(confidence)[::-1])
+    ends = np.searchsorted(-curve.confidence, -np.unique(confidence)[::-1], side="right") - 1
+    assert_allclose(np.column_stack([curve.coverage, curve.risk])[ends], points, atol=1e-12)
+    assert_array_equal(curve.confidence, np.sort(confidence)[::-1])
 
 
 # Properties -----------------------------------------------------------------------------------
@@ -132,36 +131,15 @@ def test_no_order_beats_the_oracle_and_twice_the_loss_is_twice_the_area(pair):
     assert (curve.oracle_risk <= curve.risk + 1e-12).all()
     assert curve.risk[-1] == pytest.approx(pair[1].mean(), abs=1e-12)
     for rule in RULES if len(pair[1]) > 1 else RULES[:1]:
-        assert curve.excess_area(rule) >= -1e-12
-        assert double.area(rule) == pytest.approx(2 * curve.area(rule), abs=1e-12)
-    assert double.generalised_area() == pytest.approx(2 * curve.generalised_area(), abs=1e-12)
+        assert curve.eaurc(rule) >= -1e-12
+        assert double.aurc(rule) == pytest.approx(2 * curve.aurc(rule), abs=1e-12)
+    assert double.augrc() == pytest.approx(2 * curve.augrc(), abs=1e-12)
 
 
-@given(answers(), st.floats(0.01, 1))
-def test_coverage_and_threshold_belong_together(pair, share):
-    confidence, loss = pair
-    curve = risk_coverage(confidence, loss)
-    threshold = curve.threshold_at(share)
-    assert np.mean(confidence >= threshold) >= share - 1e-9
-    assert np.mean(confidence > threshold) < share
-    accepted = curve.coverage_at(curve.risk[-1])
-    assert accepted == 1  # all may be answered at the risk of answering all
-    for risk in (0.0, share):
-        within = [
-            np.mean(confidence >= t) for t in confidence if loss[confidence >= t].mean() <= risk
-        ]
-        assert curve.coverage_at(risk) == max(within, default=0)
-
-
-def test_coverage_at_a_risk_counts_whole_groups_of_ties():
+def test_the_risk_at_a_coverage_within_ties():
     """A threshold takes both cases of confidence 0.8: one right, one wrong."""
     curve = risk_coverage([0.9, 0.8, 0.8, 0.7], [0, 0, 1, 0])
     assert_allclose(curve.risk, [0, 1 / 4, 1 / 3, 1 / 4])
-    assert curve.coverage_at(0.2) == 0.25
-    assert curve.coverage_at(0.25) == 1  # the curve falls again: the largest coverage counts
-    assert curve.coverage_at(0.0) == 0.25
-    assert risk_coverage([0.9, 0.8], [1, 0]).coverage_at(0.1) == 0
-    assert curve.threshold_at(0.5) == 0.8
     assert curve.risk_at(0.5) == 0.25
 
 
@@ -171,35 +149,49 @@ def test_a_coverage_that_means_a_whole_number_is_not_rounded_up():
     assert curve.risk_at(0.07) == pytest.approx(1 / 7)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [("area", "aurc"), ("excess_area", "eaurc"), ("generalised_area", "augrc")]
+)
+def test_old_names_still_work(old, new):
+    curve = risk_coverage(*random_answers())
+    with pytest.warns(DeprecationWarning, match=f"RiskCoverage.{old} is now {new}"):
+        assert getattr(curve, old)() == getattr(curve, new)()
+
+
 # Accuracy against uncertainty -----------------------------------------------------------------
 
 
 def test_accuracy_against_uncertainty_counts_by_hand():
-    found = accuracy_versus_uncertainty([0.1, 0.2, 0.2, 0.9], [1, 0, 1, 0])
-    assert_array_equal(found.threshold, [0.1, 0.2, 0.9])
-    assert_array_equal(found.right_certain, [1, 2, 2])
-    assert_array_equal(found.right_uncertain, [1, 0, 0])
-    assert_array_equal(found.wrong_certain, [0, 1, 2])
-    assert_array_equal(found.wrong_uncertain, [2, 1, 0])
-    assert_allclose(found.agreement, [3 / 4, 3 / 4, 1 / 2])
-    assert_allclose(found.right_if_certain, [1, 2 / 3, 1 / 2])
-    assert_allclose(found.uncertain_if_wrong, [1, 1 / 2, 0])
+    result = accuracy_versus_uncertainty([0.1, 0.2, 0.2, 0.9], [1, 0, 1, 0])
+    assert_array_equal(result.threshold, [0.1, 0.2, 0.9])
+    assert_array_equal(result.right_certain, [1, 2, 2])
+    assert_array_equal(result.right_uncertain, [1, 0, 0])
+    assert_array_equal(result.wrong_certain, [0, 1, 2])
+    assert_array_equal(result.wrong_uncertain, [2, 1, 0])
+    assert_allclose(result.agreement, [3 / 4, 3 / 4, 1 / 2])
 
 
 @given(answers(), st.lists(st.sampled_from([-1.0, 0.0, 0.3, 0.5, 2.0]), min_size=1))
 def test_accuracy_against_uncertainty_counts_every_case_once(pair, thresholds):
     uncertainty, right = pair[0], pair[1] == 0
-    found = accuracy_versus_uncertainty(uncertainty, right, thresholds)
-    assert_array_equal(found.threshold, thresholds)  # in the order in which they were given
-    for i, threshold in enumerate(found.threshold):
+    result = accuracy_versus_uncertainty(uncertainty, right, thresholds)
+    assert_array_equal(result.threshold, thresholds)  # in the order in which they were given
+    for i, threshold in enumerate(result.threshold):
         certain = uncertainty <= threshold
-        assert found.right_certain[i] == (right & certain).sum()
-        assert found.right_uncertain[i] == (right & ~certain).sum()
-        assert found.wrong_certain[i] == (~right & certain).sum()
-        assert found.wrong_uncertain[i] == (~right & ~certain).sum()
-        assert found.agreement[i] == pytest.approx((right == certain).mean())
-    assert_array_equal(np.isnan(found.uncertain_if_wrong), right.all())
-    assert_array_equal(np.isnan(found.right_if_certain), found.threshold < uncertainty.min())
+        assert result.right_certain[i] == (right & certain).sum()
+        assert result.right_uncertain[i] == (right & ~certain).sum()
+        assert result.wrong_certain[i] == (~right & certain).sum()
+        assert result.wrong_uncertain[i] == (~right & ~certain).sum()
+        assert result.agreement[i] == pytest.approx((right == certain).mean())
+
+
+@given(st.lists(st.sampled_from([-0.0, 0.0, 5e-324, 0.5, np.nextafter(0.5, 1), 1.0, np.inf])))
+def test_errors_and_their_halves_give_the_same_curve(confidence):
+    """Zeros and ones are sorted together with the confidences, other losses are not."""
+    confidence, loss = [0.25, *confidence], np.arange(len(confidence) + 1) % 2
+    whole, half = risk_coverage(confidence, loss), risk_coverage(confidence, loss / 2)
+    assert_array_equal(whole.confidence, half.confidence)
+    assert_allclose(whole.risk, 2 * half.risk, rtol=1e-12)
 
 
 # Bad input ------------------------------------------------------------------------------------
@@ -213,13 +205,10 @@ def test_accuracy_against_uncertainty_counts_every_case_once(pair, thresholds):
         (lambda: risk_coverage([0.5, np.nan], [0, 1]), "confidence: contains NaN"),
         (lambda: risk_coverage([0.5], [-1]), "loss: is negative"),
         (lambda: risk_coverage([0.5, 0.4], [1e308, 1e308]), "loss: values are too large"),
-        (lambda: risk_coverage([0.5], [1]).area("trapezoid"), "rule: the trapezoidal rule takes"),
-        (lambda: risk_coverage([0.5], [1]).area("median"), "rule: must be one of"),
+        (lambda: risk_coverage([0.5], [1]).aurc("trapezoid"), "rule: the trapezoidal rule takes"),
+        (lambda: risk_coverage([0.5], [1]).aurc("median"), "rule: must be one of"),
         (lambda: risk_coverage([0.5], [1]).risk_at(0), "coverage: must be above 0"),
         (lambda: risk_coverage([0.5], [1]).risk_at(1.1), "coverage: must be above 0"),
-        (lambda: risk_coverage([0.5], [1]).coverage_at(np.nan), "risk: contains NaN"),
-        (lambda: risk_coverage([0.5], [1]).coverage_at(-0.5), "risk: must be 0 or more, .* -0.5"),
-        (lambda: risk_coverage([0.5], [1]).coverage_at(-1e-300), "risk: must be 0 or more"),
         (lambda: risk_coverage([0.5], [np.inf]), "loss: contains NaN or infinity"),
         (lambda: accuracy_versus_uncertainty([np.nan], [1]), "uncertainty: contains NaN"),
         (lambda: accuracy_versus_uncertainty([0.5], [1], [np.nan]), "thresholds: contains NaN"),
@@ -234,13 +223,13 @@ def test_bad_input_is_named(call, message):
 
 @given(GARBAGE, GARBAGE)
 def test_anything_at_all_is_finite_or_a_named_error(one, other):
-    found = [
-        finite_or_named(lambda: risk_coverage(one, other).area(), ["confidence", "loss"]),
+    values = [
+        finite_or_named(lambda: risk_coverage(one, other).aurc(), ["confidence", "loss"]),
         finite_or_named(
             lambda: accuracy_versus_uncertainty(one, other).agreement, ["uncertainty", "right"]
         ),
     ]
-    assert all(of is None or np.isfinite(of).all() for of in found)
+    assert all(value is None or np.isfinite(value).all() for value in values)
 
 
 @given(st.lists(st.sampled_from(EXTREMES), min_size=1, max_size=5))
@@ -257,7 +246,6 @@ def test_infinite_confidences_rank_beyond_all_others(confidence):
     loss = np.arange(len(confidence)) % 2
     curve, finite = (risk_coverage(c, loss) for c in (confidence, np.clip(confidence, -9, 9)))
     assert_array_equal(curve.risk, finite.risk)
-    assert_array_equal(curve.reachable, finite.reachable)
     assert_array_equal(np.clip(curve.confidence, -9, 9), finite.confidence)
     parts = [accuracy_versus_uncertainty(c, loss) for c in (confidence, np.clip(confidence, -9, 9))]
     assert_array_equal(parts[0].agreement, parts[1].agreement)

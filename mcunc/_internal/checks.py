@@ -184,6 +184,13 @@ def share_of(share, n):
     return max(1, int(np.ceil(share * n * (1 - 1e-12))))
 
 
+def count_at(name, share, n):
+    """`share_of` n cases, for a user's share above 0 and at most 1."""
+    if not (_is_real(share) and 0 < share <= 1):
+        raise ValueError(f"{name}: must be above 0 and at most 1, got {share!r}")
+    return share_of(share, n)
+
+
 def check_folder(value):
     """Return `value` if it can be the path of a folder."""
     if not isinstance(value, (str, os.PathLike)):

@@ -1,7 +1,6 @@
 """Logits, labels and groups from files: .npz archives, and tables of text."""
 
 import csv
-import io
 import re
 from fnmatch import fnmatchcase
 from operator import itemgetter
@@ -13,44 +12,35 @@ RULES = """\
 An .npz file holds the arrays logits (N, K) and labels (N,), and optionally groups (N,).
 
 A table (.csv or .tsv) is text in UTF-8 or UTF-16.  Commas, semicolons or tabs separate its cells,
-and its numbers have a decimal point.  These rules decide what each column is:
+and its numbers have a decimal point.  The first row is a header unless it holds numbers only.
 
-* The first row is a header unless every cell of it is a number.
-* The label is the one column called label, target, y, true, truth, class, actual, gold, gt or
-  ground_truth, or two of these words together (true_label, y_true); case, spaces, dashes and
-  underscores do not matter.  Without a header it is the last column.  --label names another.
-* The logits are the columns whose names begin with "logit", if there are two or more.  Otherwise
-  they are all other columns, and a column is refused if it has no name, or a name that tells of
-  something else, such as id, pred, confidence or file.  --logits names the columns of logits
-  (logit_* stands for all that begin with logit_), and all other columns are ignored.
-* Columns of logits need no further check if --logits names them, or if their names are a shared
-  word and a number ("logit_0", "score_1").  Otherwise the first and the last of them must be the
-  class of some case (each of them must, if labels are names).  Without a shared word, none of them
-  may hold whole numbers only.
-* Labels are the names of the columns of logits, with or without the shared word ("cat" or "2" for
+* The label is the one column whose name is made of the words label, target, y, true, truth, class,
+  actual, gold and gt: true_label, y_true, GroundTruth, class_id.  Without a header it is the last.
+* The logits are the columns whose names begin with "logit", if there are two or more, or else all
+  other columns.  A name that tells of something else, such as prob or confidence, is refused.
+* Labels are the names of these columns, with or without a word that all share ("cat" or "2" for
   logit_cat or logit_2), or else 0 to K - 1 in the order of the columns.
-* --groups names the column with an id for each group of cases, such as a patient.
+* Unless a shared word and a number name all columns of logits, the first and the last must be the
+  class of some case, and none may hold whole numbers only.  If labels are names, each must be.
+* --label, --logits (logit_* for all that begin so) and --groups (an id for the cases that belong
+  together) name columns.  Those that --logits names are taken without further checks.
 
 A file that breaks a rule is refused; the message names the column and what to do."""
 
-_LABEL = (
-    "label labels target targets y true truth class classes actual gold gt groundtruth".split()  # noqa: SIM905
+
+def _words(name):
+    """The words and numbers of a name, in lower case: {"true", "label"} of trueLabel."""
+    return set(re.findall(r"[^\W\d_]+|\d+", re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower()))
+
+
+_LABEL = _words("label labels target targets y true truth class actual gold gt groundtruth")
+_OTHER = _words(
+    "unnamed x y coord coords lat lon latitude longitude prob probs proba probability confidence "
+    "probabilities conf softmax msp max min mean std margin entropy uncertainty loss nll"
 )
-_LABELS = {*_LABEL, *(a + b for a in _LABEL for b in (*_LABEL, "id", "idx", "index") if a != b)}
-_OTHER = set(
-    """
-    id ids uid uuid index idx row rows unnamed name names file files filename filenames path paths
-    url image images img picture x y coord coords coordinate coordinates lat lon latitude longitude
-    pred preds predict predicted prediction predictions yhat argmax conf confidence confidences prob
-    probs proba probability probabilities softmax msp max min mean std margin entropy uncertainty
-    energy loss nll correct accuracy label labels target split fold batch epoch step seed time date
-    timestamp year month age sex weight group groups patient patients subject subjects user cluster
-    """.split()  # noqa: SIM905
-)
-_NUMBER = re.compile(r"[-+]?\d[\d.,'\s]*(e[-+]?\d+)?", re.I)  # commas and all
-_EMPTY = ("", "nan", "na", "n/a", "#n/a", "none", "null", "<na>", "nat")
-_CURE = "leave it out of the file, or name the columns of logits with --logits"
+_NUMBER = re.compile(r"[-+]?(\d[\d.,'\s]*|\.\d+)(e[-+]?\d+)?|[-+]?inf(inity)?|nan", re.I)
 _FAMILY = re.compile(r"(logits?|scores?|outputs?|out|class)(?:[\W_]+|(?=\d))(.*?)\W*", re.I)
+_CURE = "leave it out (pandas: index=False), or name the columns of logits with --logits"
 
 
 def read_table(path, label=None, logits=None, groups=None):
@@ -59,8 +49,10 @@ def read_table(path, label=None, logits=None, groups=None):
     Parameters
     ----------
     path : str or Path
-    label, groups : str, optional, name of a column or an array
-    logits : sequence of str, optional, names of columns, with * for several, or of one array
+    label, groups : str, optional
+        Name of a column or an array.
+    logits : sequence of str, optional
+        Names of columns, with * for several, or of one array.
 
     Returns
     -------
@@ -83,289 +75,198 @@ def read_table(path, label=None, logits=None, groups=None):
             "np.savez(file, logits=…, labels=…)"
         )
     try:
-        found = readers[path.suffix.lower()](path, label, logits, groups)
+        return readers[path.suffix.lower()](path, label, logits, groups)
     except OSError as error:
         raise OSError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except UnicodeDecodeError:
+    except UnicodeError:
         raise ValueError(f"{path}: is no text in UTF-8; save it as such") from None
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}: {error}") from None
-    return found
 
 
 def _read_npz(path, label, logits, groups):
     if logits and len(logits) > 1:
         raise ValueError(f"--logits: names {len(logits)} arrays; an .npz file has them in one")
+    wanted = [(logits or ["logits"])[0], label or "labels", groups or "groups"]
     with path.open("rb") as stream:
         try:
             file = np.load(stream, allow_pickle=False)
-            there = file.files if isinstance(file, np.lib.npyio.NpzFile) else None
-            wanted = [(logits or ["logits"])[0], label or "labels"]
-            if groups or "groups" in (there or ()):
-                wanted.append(groups or "groups")
-            arrays = {name: file[name] for name in wanted if name in (there or ())}
+            if isinstance(file, np.ndarray):
+                raise ValueError("it holds a single array; write np.savez(file, logits=…, …)")
+            names = file.files
+            arrays = {name: file[name] for name in wanted if name in names}
         except Exception as error:  # the zip and zlib modules have many, all for damaged files
-            why = error
-            if "pickle" in str(error):
-                why = "it holds Python objects, or something else; save text by astype(str)"
+            objects = "it holds Python objects, or something else; save text by astype(str)"
+            why = objects if "pickle" in str(error) else error
             raise ValueError(f"is no sound .npz file of numbers ({why})") from None
-    if there is None:
-        raise ValueError("holds a single array; write np.savez(file, logits=…, labels=…)")
-    missing = [name for name in wanted if name not in arrays]
+    missing = [name for name in wanted[: 3 if groups else 2] if name not in arrays]
     if missing:
         raise ValueError(
-            f"has no array {' and no '.join(missing)}; it has {', '.join(there) or 'nothing'}; "
+            f"has no array {' and no '.join(missing)}; it has {', '.join(names) or 'nothing'}; "
             "give their names with --logits, --label and --groups"
         )
-    found = [arrays[name] for name in wanted]
-    return found if len(found) == 3 else [*found, None]
+    return tuple(map(arrays.get, wanted))
 
 
 def _read_text(path, label, logits, groups):
     names, header, rows = _table(path.read_bytes())
-    if label:
-        at_label = _only(names, label, "--label")
-    else:
-        at_label = _label_column(names) if header else len(names) - 1
-    at_groups = _only(names, groups, "--groups") if groups else None
+    at_label = _column(names, "label", label) if label or header else len(names) - 1
+    at_groups = _column(names, "groups", groups) if groups else None
     rest = [i for i in range(len(names)) if i not in (at_label, at_groups)]
     at = _named(names, rest, logits) if logits else _logit_columns(names, rest)
-    if len(at) < 2:
-        raise ValueError(
-            "needs a column of logits for each class, two or more, and has "
-            f"{_listed(names[i] for i in at) or 'none'}; write every logit into a column of its "
-            "own, and for a network with a single output a column of zeros before it"
-        )
-    classes, cells = _classes(names, at), _cells(rows, names, at_label)
-    table, labels = _numbers(rows, names, at), _positions(cells, names[at_label], classes)
-    called = [names[i] for i in at]
-    shared, numbered = classes != called, _whole(classes[0]) is not None
-    if not (logits or (shared and numbered)):
-        _check_content(table, labels, called, shared, _whole(cells[0]) is not None)
-    return table, labels, None if at_groups is None else np.array(_cells(rows, names, at_groups))
+    columns = [names[i] for i in at]
+    classes, shared = _classes(columns)
+    table = _numbers(rows, columns, at)
+    labels = _positions(rows, at_label, classes, names[at_label])
+    if not (logits or (shared and isinstance(classes[0], int))):
+        _check_content(table, labels, columns, isinstance(_key(rows[0][1][at_label]), int))
+    return table, labels, None if at_groups is None else np.array([r[at_groups] for _, r in rows])
 
 
 def _table(content):
-    """Names of the columns, whether the file gave them, and rows that are all as long."""
-    rows = _rows(content)
-    first = [cell.strip() for cell in rows[0][1]]
-    first[0] = first[0].lstrip("# ")  # as numpy.savetxt begins a header
-    header = not all(map(_is_number, first))
-    names = first if header else [f"column {i}" for i in range(1, len(first) + 1)]
-    for i, cell in enumerate(first, 1):
-        if not _is_number(cell) and _NUMBER.fullmatch(cell):
-            raise ValueError(_no_number(rows[0][0], f"column {i}", cell))
+    """Names of the columns, whether the file has them, and numbered rows of equal length."""
+    text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    if "\0" in text:
+        raise UnicodeError
+    lines = re.sub(r"\Asep=.*", "", text, flags=re.I).splitlines()  # Excel names the separator
+    start = next(filter(str.strip, lines), "")
+    delimiter = next((mark for mark in "\t;" if mark in start), ",")
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    rows = ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
+    rows = [(number, row) for number, row in rows if any(row)]
+    first = rows[0][1] if rows else []
+    header = not all(map(_NUMBER.fullmatch, first))
+    if len(rows) == header:
+        raise ValueError("is empty, or has a header and no rows")
+    for number, row in rows:
+        if len(row) != len(first) or len(row) == 1:
+            raise ValueError(
+                f"row {number} has {len(row)} cells, the first row has {len(first)}; separate two "
+                "or more logits and a label by commas, semicolons or tabs, write a decimal point, "
+                "and put a name that has a comma in quotes"
+            )
     if first == list(map(str, range(len(first)))):
         raise ValueError("row 1 is a header of numbers alone; call the column of the labels label")
-    if header and len(rows) == 1:
-        raise ValueError("has a header and no rows")
-    for number, row in rows:
-        if len(row) != len(first):
-            raise ValueError(
-                f"row {number} has {len(row)} cells, the first row has {len(first)}; where a comma "
-                "inside a number or a name splits a cell, write a point, or put it in quotes"
-            )
+    names = [
+        name.lstrip("# ") or f"unnamed column {i}" if header else f"column {i}"
+        for i, name in enumerate(first, 1)  # numpy.savetxt begins a header with #
+    ]
     return names, header, rows[header:]
 
 
-def _rows(content):
-    """Line numbers and cells of the rows that are not empty."""
-    text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    if "\0" in text:
-        raise ValueError("is no text in UTF-8; save it as such")
-    skipped = text[:4].lower() == "sep="  # Excel's way to name the separator
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    start = text.lstrip().partition("\n")[0]
-    delimiter = next((mark for mark in "\t;" if mark in start), ",")
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
-    rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))][skipped:]
-    if not rows:
-        raise ValueError("is empty")
-    if len(rows[0][1]) == 1:
+def _column(names, kind, wanted):
+    """Position of the one column called `wanted`, or, without it, by the words for a label."""
+    if wanted:
+        at = [i for i, name in enumerate(names) if name == wanted.strip()]
+    else:
+        words = enumerate(map(_words, names))
+        at = [i for i, w in words if w & _LABEL and w <= {*_LABEL, "ground", "id", "idx", "index"}]
+    if len(at) != 1:
         raise ValueError(
-            f"row {rows[0][0]} has a single cell; expected two or more logits and a label, with "
-            "commas, semicolons or tabs between"
+            f"has {len(at) or 'no'} columns called {wanted or 'label'} or alike; the first row, "
+            f"the header, has {_listed(names)}; call one so, or name it with --{kind}"
         )
-    return rows
+    return at[0]
 
 
-def _words(name):
-    return re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
-
-
-def _label_column(names):
-    found = [i for i, name in enumerate(names) if "".join(_words(name)) in _LABELS]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise ValueError(
-            f"has no column called label; its first row, the header, has {_listed(names)}; call "
-            "it so, or name it with --label"
-        )
-    raise ValueError(
-        f"has {len(found)} columns that may be the label: {_listed(names[i] for i in found)}; keep "
-        "one, or name it with --label"
-    )
+def _named(names, rest, patterns):
+    """Positions of the columns that --logits names, in its order."""
+    at = []
+    for pattern in patterns:
+        matches = [i for i in rest if names[i] == pattern or fnmatchcase(names[i], pattern)]
+        if not matches:
+            there = _listed([names[i] for i in rest])
+            raise ValueError(f"--logits: no column is called {pattern!r}; there are {there}")
+        at += matches
+    return list(dict.fromkeys(at))
 
 
 def _logit_columns(names, rest):
     """Those that are called logits, or all; refused where a name tells of something else."""
-    called = [i for i in rest if names[i].lower().startswith("logit")]
-    at = called if len(called) > 1 else rest
+    logits = [i for i in rest if names[i].lower().startswith("logit")]
+    at = logits if len(logits) > 1 else rest
     for i in at:
-        words = _words(names[i])
-        if not words or words[0] == "unnamed":
-            raise ValueError(
-                f"column {i + 1} has no name, as the index of a table or a comma at the end of a "
-                "line has not; write the file without it (pandas: index=False), or name the "
-                "columns of logits with --logits"
-            )
-        if {*words, "".join(words)} & _OTHER:
+        if _words(names[i]) & _OTHER:
             raise ValueError(f"column {names[i]!r} is by its name no logit; {_CURE}")
     return at
 
 
-def _classes(names, at):
-    """Names of the classes: those of the columns, less a beginning that all of them share."""
-    matches = [_FAMILY.fullmatch(names[i]) for i in at]
-    alike = all(matches) and len({match[1].lower() for match in matches}) == 1
-    classes = [match[2] for match in matches] if alike else [names[i] for i in at]
-    numbered = [_whole(name) is not None for name in classes]
-    if any(numbered) and not all(numbered):
-        odd = names[at[numbered.index(False)]]
-        raise ValueError(f"column {odd!r} is not numbered like the others; {_CURE}")
-    keys = [_key(name) for name in classes]
-    twice = [names[i] for i, key in zip(at, keys, strict=True) if keys.count(key) > 1]
-    if twice:
-        raise ValueError(f"columns have the same name: {_listed(twice)}; give each its own")
-    return classes
-
-
-def _check_content(table, labels, names, shared, numbers):
-    """Refuse columns that little but their place makes logits where their content speaks against.
-
-    The running number of a case, a predicted class or a split holds whole numbers.  Any column too
-    many shifts the classes, so that the last of them has no cases, or, where labels count from 1,
-    the first.
-    """
-    whole = (np.isfinite(table) & (table == np.floor(table))).all(axis=0) & numbers & (not shared)
-    empty = np.bincount(labels, minlength=len(names)) == 0
-    if numbers:  # else they are names: any column that is none of them can be the one too many
-        empty[1:-1] = False
-    for name, is_whole, is_empty in zip(names, whole, empty, strict=True):
-        if is_whole:
-            raise ValueError(
-                f"{name!r} holds whole numbers only, as an index or a class does and logits do "
-                f"not; {_CURE} (a number with a decimal comma is split in two: write a point)"
-            )
-        if is_empty:
-            raise ValueError(
-                f"no case has the label of {name!r}, so that it or another column may be no logit, "
-                f"or labels that are numbers do not count from 0; {_CURE}"
-            )
-
-
-def _positions(cells, name, classes):
-    """The labels as positions of columns."""
-    keys = {_key(key): i for i, key in enumerate(classes)}
-    values = [_key(cell) for cell in cells]
-    found, last = set(values), len(classes)
-    from_one = keys.keys() == set(range(1, last + 1))
-    if found <= keys.keys() and not (from_one and last not in found):
-        return np.array([keys[value] for value in values])
-    positional = (from_one and 0 in found) or not any(isinstance(key, int) for key in keys)
-    if positional and found <= set(range(last)):
-        return np.array(values)
-    strange = sorted(found - keys.keys() - set(range(last) if positional else ()), key=str)
-    if not strange:
+def _classes(columns):
+    """Keys of the classes: names of the columns, less a word that all share; and if they do."""
+    families = [_FAMILY.fullmatch(name) for name in columns]
+    shared = all(families) and len({family[1].lower() for family in families}) == 1
+    keys = [_key(family[2]) for family in families] if shared else list(map(_key, columns))
+    if len(keys) < 2 or len(set(keys)) < len(keys) or len(set(map(type, keys))) > 1:
         raise ValueError(
-            f"{name!r} holds {min(found)} to {max(found)}, and the columns of logits are numbered "
-            f"from 1 to {last}: whether class 1 is the first is not clear; number them from 0"
+            "needs two or more columns of logits, with different names, and numbers in all or "
+            f"none: has {_listed(columns)}; if one is no logit, {_CURE}; if the network has a "
+            "single output, write a column of zeros before it"
         )
-    raise ValueError(
-        f"{name!r} holds {str(strange[0])[:40]!r}, which is no name of a column of logits "
-        f"({_listed(classes)}) and not one of 0 to {last - 1}; write labels as these names, or as "
-        "numbers from 0"
-    )
+    return keys, shared
+
+
+def _check_content(table, labels, columns, numbered):
+    """Refuse columns that only their place makes logits, where their content speaks against it.
+
+    Any column too many shifts the classes, so that the last of them has no cases, or, where labels
+    count from 1, the first.
+    """
+    whole = (np.isfinite(table) & (table == np.floor(table))).all(axis=0) & numbered
+    absent = np.bincount(labels, minlength=len(columns)) == 0
+    absent[1:-1] &= not numbered
+    for name, is_whole, is_absent in zip(columns, whole, absent, strict=True):
+        if is_whole or is_absent:
+            what = "whole numbers only" if is_whole else "no case is of its class: one too many?"
+            raise ValueError(
+                f"column {name!r} does not look like logits ({what}); {_CURE}; labels that are "
+                "numbers count from 0, and numbers have a decimal point"
+            )
+
+
+def _positions(rows, at, classes, name):
+    """The labels as positions of columns."""
+    keys, last = [_key(row[at]) for _, row in rows], len(classes)
+    from_one = set(classes) == set(range(1, last + 1))
+    by_order = 0 in keys if from_one else (type(keys[0]), type(classes[0])) == (int, str)
+    positions = {key: i for i, key in enumerate(range(last) if by_order else classes)}
+    if from_one and not {0, last} & set(keys):
+        positions = {}  # whether class 1 is the first is not clear
+    for key, (number, row) in zip(keys, rows, strict=True):
+        if key not in positions:
+            raise ValueError(
+                f"row {number} has {row[at][:40]!r} in {name!r}, which is no name of a column of "
+                f"logits ({_listed(classes)}) or not clearly one; write labels as these names, or "
+                f"as numbers from 0 to {last - 1}, and remove rows without a label"
+            )
+    return np.array([positions[key] for key in keys])
 
 
 def _key(text):
     """A class as it is compared: a whole number, or text in lower case."""
-    number = _whole(text)
-    return text.strip().lower() if number is None else number
+    number = _number(text)
+    return int(number) if number.is_integer() else text.strip().lower()
 
 
-def _whole(text):
+def _number(text):
     try:
-        return int(text)
+        return float(text)
     except ValueError:
-        return int(float(text)) if _is_number(text) and float(text).is_integer() else None
-
-
-def _is_number(text):
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        return np.nan
 
 
 def _listed(names):
-    names = [repr(name) for name in names]
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    return ", ".join(map(repr, names[:12])) + (" …" if len(names) > 12 else "")
 
 
-def _only(names, wanted, option):
-    found = [i for i, name in enumerate(names) if name == wanted.strip()]
-    if len(found) != 1:
-        many = "more than one column" if found else "no column"
-        raise ValueError(f"{option}: {many} is called {wanted!r}; there are {_listed(names)}")
-    return found[0]
-
-
-def _named(names, rest, patterns):
-    at = []
-    for pattern in patterns:
-        found = [i for i in rest if names[i] == pattern]
-        found = found or [i for i in rest if fnmatchcase(names[i], pattern)]
-        if not found:
-            raise ValueError(
-                f"--logits: no column is called {pattern!r}; there are "
-                f"{_listed(names[i] for i in rest)}"
-            )
-        at += [i for i in found if i not in at]
-    return at
-
-
-def _cells(rows, names, at):
-    """The cells of a column, none of them empty."""
-    cells = [row[at].strip() for _, row in rows]
-    for (number, _), cell in zip(rows, cells, strict=True):
-        if cell.lower() in _EMPTY:
-            raise ValueError(f"row {number} has no value in {names[at]!r}; remove such rows")
-    return cells
-
-
-def _numbers(rows, names, at):
+def _numbers(rows, columns, at):
     """The cells of the columns `at` as numbers."""
-    pick, table = itemgetter(*at), np.empty((len(rows), len(at)))
-    for values, (number, row) in zip(table, rows, strict=True):
-        try:
-            values[:] = list(map(float, pick(row)))
-        except ValueError:
-            bad = next(i for i in at if not _is_number(row[i]))
-            raise ValueError(_no_number(number, names[bad], row[bad].strip())) from None
-    if np.isnan(table).any():
-        row, column = np.argwhere(np.isnan(table))[0]
-        raise ValueError(_no_number(rows[row][0], names[at[column]], "NaN"))
+    pick = itemgetter(*at)
+    table = np.array([list(map(_number, pick(row))) for _, row in rows])
+    for row, column in np.argwhere(np.isnan(table))[:1]:
+        number, cells = rows[row]
+        raise ValueError(
+            f"row {number} has {cells[at[column]][:40]!r} in {columns[column]!r}, which is no "
+            "number; write a decimal point and no separators of thousands, remove such rows, or, "
+            f"if the column is no logit, {_CURE}"
+        )
     return table
-
-
-def _no_number(number, name, cell):
-    if cell.lower() in _EMPTY:
-        cure = "remove such rows"
-    elif _NUMBER.fullmatch(cell):
-        cure = "write a decimal point, and no separators of thousands"
-    else:
-        cure = f"{_CURE}; or, if only a few cells are like that, remove their rows"
-    return f"row {number} has {cell[:40]!r} in {name!r}, which is no number; {cure}"

@@ -224,13 +224,11 @@ def test_a_large_table_is_read_quickly():
 def test_a_column_that_is_no_logit_is_named(name, first):
     """With a cure; nothing else is taken for a logit, whatever its name or content."""
     columns = table(**{"before" if first else "after": (name,)})
-    shown = {"": "column", "Unnamed: 0": "column", "height": "no case has the label"}
     with pytest.raises(ValueError, match=r"a\.csv: .*--logits") as info:
         read(text(columns))
-    assert shown.get(name, name) in str(info.value)
-    if shown.get(name) == "column":
-        assert f"column {1 if first else 5} has no name" in str(info.value)
-        assert "index=False" in str(info.value)
+    if name != "height":  # which nothing but its place tells
+        assert repr(name or f"unnamed column {1 if first else 5}") in str(info.value)
+    assert "index=False" in str(info.value)
 
 
 @pytest.mark.parametrize("name", ["id", "pred", "fold", "count", "height", "x_coord"])
@@ -240,47 +238,47 @@ def test_without_a_header_it_is_refused_by_its_content(name):
 
 
 CASES = {
-    "no label": (table(label="species"), "no column called label; .* has 'a', 'b', 'c', 'species'"),
-    "pred as label": (table(label="pred"), "no column called label; .* it with --label"),
-    "two labels": (table() | {"y_true": LABELS}, "2 columns that may be the label: 'label', 'y_tr"),
-    "fractions": (table(labels=LABELS + 0.5), "'label' holds '0.5', which is no name"),
-    "other classes": (table(labels=LABELS + 1), "'label' holds '3', which is no name .*'a', 'b'"),
-    "below nought": (table(labels=LABELS - 1), "'label' holds '-1', which is no name"),
-    "other names": (table(SPECIES, labels=["rose"] * N), "'label' holds 'rose', which is no name"),
+    "no label": (table(label="species"), "no columns called label .*'a', 'b', 'c', 'species'"),
+    "pred as label": (table(label="pred"), "no columns called label .* it with --label"),
+    "two labels": (table() | {"y_true": LABELS}, "2 columns called label .*'label', 'y_tr"),
+    "fractions": (table(labels=LABELS + 0.5), "has '2.5' in 'label', which is no name"),
+    "other classes": (table(labels=LABELS + 1), "has '3' in 'label', which is no name .*'a', 'b'"),
+    "below nought": (table(labels=LABELS - 1), "has '-1' in 'label', which is no name"),
+    "other names": (table(SPECIES, labels=["rose"] * N), "row 2 has 'rose' in 'label'"),
     "no class 2": (
-        table(("logit_1", "logit_2", "logit_3"), labels=LABELS.clip(1)), "number them from 0"
+        table(("logit_1", "logit_2", "logit_3"), labels=LABELS.clip(1)), "not clearly one; "
     ),
     "a gap": (
-        table(("logit_0", "logit_1", "logit_3")), "'label' holds '2', which is no name"
+        table(("logit_0", "logit_1", "logit_3")), "has '2' in 'label', which is no name"
     ),
     "two kinds of logits": (
         table([f"logit_{name}" for name in "abc"])
-        | {f"logit_{name}_T": LOGITS[:, 0] for name in "abc"}, "no case has the label of 'logit_c_T"
+        | {f"logit_{name}_T": LOGITS[:, 0] for name in "abc"}, "'logit_c_T' does not look .*no case"
     ),
     "labels from one and a measurement": (
-        table(labels=LABELS + 1, before=("height",)), "no case has the label of 'height'"
+        table(labels=LABELS + 1, before=("height",)), "'height' does not .*no case"
     ),
     "labels from one and another": (
-        table(labels=LABELS + 1, after=("height",)), "the label of 'a', .*do not count from 0"
+        table(labels=LABELS + 1, after=("height",)), "'a' does not .*no case.* count from 0"
     ),
     "an index among numbers": (
-        {"0": range(N), **table(("1", "2", "3"))}, "'0' holds whole numbers only, as an index"
+        {"0": range(N), **table(("1", "2", "3"))}, "'0' does not look .*whole"
     ),
     "a measurement among numbers": (
-        {"0": COLUMNS["height"], **table(("1", "2", "3"))}, "no case has the label of '3'"
+        {"0": COLUMNS["height"], **table(("1", "2", "3"))}, "'3' does not look .*no case"
     ),
     "a measurement among names": (
-        table(SPECIES, labels=SPECIES[LABELS], before=("height",)), "has the label of 'height'"
+        table(SPECIES, labels=SPECIES[LABELS], before=("height",)), "'height' does not .*no case"
     ),
-    "an odd one": (table(("logit_0", "logit_1", "logit_top")), "'logit_top' is not numbered like"),
-    "no label here": (table(labels=["", *LABELS[1:]]), "row 2 has no value in 'label'; remove"),
-    "NaN as label": (table(labels=["nan", *LABELS[1:]]), "row 2 has no value in 'label'"),
+    "an odd one": (table(("logit_0", "logit_1", "logit_top")), "in all or none: .*'logit_top'"),
+    "no label here": (table(labels=["", *LABELS[1:]]), "row 2 has '' in 'label', .*remove rows"),
+    "NaN as label": (table(labels=["nan", *LABELS[1:]]), "row 2 has 'nan' in 'label'"),
     "probabilities": (table(("prob_a", "prob_b", "prob_c")), "'prob_a' is by its name no logit"),
     "one logit": (
-        {"logit": LOGITS[:, 0], "label": LABELS, "z": LABELS, "gt": LABELS}, "that may be the label"
+        {"logit": LOGITS[:, 0], "label": LABELS, "z": LABELS, "gt": LABELS}, "2 columns called"
     ),
     "a single output": (
-        {"logit": LOGITS[:, 0], "label": LABELS, "group": LABELS}, "'group' is by its name"
+        {"logit": LOGITS[:, 0], "label": LABELS, "group": LABELS}, "'2' in 'label', .*'group'"
     ),
 }  # fmt: skip
 
@@ -293,30 +291,30 @@ def test_a_table_that_is_not_clear_is_refused(what):
 
 
 TEXTS = {
-    "an empty cell": ("a,b,label\n1.5,2.5,0\n.5,,1\n", "row 3 has '' in 'b', which is no .*remove"),
-    "NaN": ("a,b,label\n1.5,NaN,0\n", "row 2 has 'NaN' in 'b', which is no number; remove such"),
-    "NA": ("a,b,label\n1.5,N/A,0\n", "row 2 has 'N/A' in 'b', which is no number; remove such"),
+    "an empty cell": ("a,b,label\n1.5,2.5,0\n.5,,1\n", "row 3 has '' in 'b', .*remove such rows"),
+    "NaN": ("a,b,label\n1.5,NaN,0\n", "row 2 has 'NaN' in 'b', which is no number; .*remove such"),
+    "NA": ("a,b,label\n1.5,N/A,0\n", "row 2 has 'N/A' in 'b', which is no number; .*remove such"),
     "decimal commas": ("a;b;label\n1,5;2;0\n", "row 2 has '1,5' in 'a', .*write a decimal point"),
     "and no header": ("1,5;2,5;0\n1,2;2;1\n", "row 1 has '1,5' in .*write a decimal point"),
     "in quotes": ('a,b,label\n"1,5",2,0\n', "row 2 has '1,5' in 'a', .*write a decimal point"),
     "as separators": ("a,b,label\n1,5,2,5,0\n", "row 2 has 5 cells, the first row has 3; .*point"),
-    "that nobody sees": ("1,5,2,5,0\n2,6,1,2,1\n", "'column 1' holds whole .*write a point"),
+    "that nobody sees": ("1,5,2,5,0\n2,6,1,2,1\n", "'column 1' does .*whole.* decimal point"),
     "thousands": ('a,b,label\n"1,234.5",2.5,0\n', "row 2 has '1,234.5' .*no separators of thous"),
     "Swiss thousands": ("a;b;label\n1'234.5;2.5;0\n", "row 2 has .1'234.5. .*no separators of"),
-    "a word": ("a,b,label\n1.5,high,0\n", "row 2 has 'high' in 'b', which is no number; leave"),
-    "a row of means": ("a,b,label\n1.5,2,0\nmean,2,1\n", "'mean' in 'a'.*remove their rows"),
-    "an error of Excel": ("a,b,label\n1.5,#N/A,0\n", "'#N/A' in 'b', .*; remove such rows"),
-    "lists": ('logits,label\n"[1.5, 2.5]",0\n', "write every logit into a column of its own"),
-    "one name twice": ("a,a,label\n1.5,2.5,0\n", "columns have the same name: 'a', 'a'; give"),
-    "in other letters": ("a,A,label\n1.5,2.5,0\n", "columns have the same name: 'a', 'A'; give"),
-    "two labels": ("a,label,label\n1.5,2.5,0\n", "2 columns that may be the label: 'label', 'la"),
-    "a comma at the end": ("a,b,label,\n1.5,2.5,0,\n", "column 4 has no name.* a comma at the end"),
+    "a word": ("a,b,label\n1.5,high,0\n", "row 2 has 'high' in 'b', .*leave it out"),
+    "a row of means": ("a,b,label\n1.5,2,0\nmean,2,1\n", "'mean' in 'a'.*remove such rows"),
+    "an error of Excel": ("a,b,label\n1.5,#N/A,0\n", "'#N/A' in 'b', .* remove such rows"),
+    "lists": ('logits,label\n"[1.5, 2.5]",0\n', "needs two or more columns of logits"),
+    "one name twice": ("a,a,label\n1.5,2.5,0\n", "different names, .*'a', 'a'; if one is"),
+    "in other letters": ("a,A,label\n1.5,2.5,0\n", "different names, .*'a', 'A'; if one is"),
+    "two labels": ("a,label,label\n1.5,2.5,0\n", "2 columns called label .*'label', 'label'"),
+    "a comma at the end": ("a,b,label,\n1.5,2.5,0,\n", "'unnamed column 4' is by its name"),
     "numbers as header": ("0,1,2\n1.5,2.5,0\n", "row 1 is a header of numbers .*labels label"),
-    "label first": ("0,1.5,2.5\n1,2.5,.5\n", "'column 3' holds '.5', which is no name"),
-    "labels from one": ("1.5,2.5,1\n2.5,.5,2\n", "'column 3' holds '2', which is no name"),
-    "spaces": ("a b label\n1 2 0\n", "row 1 has a single cell; .* semicolons or tabs between"),
-    "two columns": ("logit,label\n1.5,0\n", "has 'logit'; .* a column of zeros before it"),
-    "a single logit": ("logit,label,gap\n1.5,0,1\n", "no case has the label|whole numbers only"),
+    "label first": ("0,1.5,2.5\n1,2.5,.5\n", "row 1 has '2.5' in 'column 3', which is no name"),
+    "labels from one": ("1.5,2.5,1\n2.5,.5,2\n", "has '2' in 'column 3', which is no name"),
+    "spaces": ("a b label\n1 2 0\n", "row 1 has 1 cells, .* semicolons or tabs"),
+    "two columns": ("logit,label\n1.5,0\n", "has 'logit'; .* a column of zeros"),
+    "a single logit": ("logit,label,gap\n1.5,0,1\n", "does not look like logits"),
     "another table below": ("a,b,label\n1.5,2.5,0\n\nmean,2\n", "row 4 has 2 cells, the first ro"),
     "UTF-16 unmarked": ("a\0,\0b\0,\0l\0\n\0", "is no text in UTF-8"),
 }  # fmt: skip
@@ -332,10 +330,10 @@ def test_a_text_that_is_no_such_table_is_refused(what):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"label": "species"}, "--label: no column is called 'species'; there are 'a', 'b', 'c'"),
-        ({"groups": "patient"}, "--groups: no column is called 'patient'"),
+        ({"label": "species"}, "has no columns called species .*'a', 'b', 'c', .*--label"),
+        ({"groups": "patient"}, "has no columns called patient .*--groups"),
         ({"logits": ["a", "z*"]}, r"--logits: no column is called 'z\*'; there are 'a', 'b', 'c'$"),
-        ({"logits": ["a"]}, "needs a column of logits for each class, two or more, and has 'a'"),
+        ({"logits": ["a"]}, "needs two or more columns .* has 'a'; .* column of zeros"),
     ],
 )
 def test_columns_that_are_not_there_are_named(options, message):
@@ -344,6 +342,6 @@ def test_columns_that_are_not_there_are_named(options, message):
 
 
 def test_the_rules_name_the_words_they_go_by():
-    for word in (*_LABEL[:-1], "ground_truth"):
-        assert word in ("labels", "targets", "classes") or re.search(rf"\b{word}\b", RULES)
+    for word in _LABEL:
+        assert word.removesuffix("s") in RULES.replace("GroundTruth", "groundtruth")
         assert_right(read(text(table(label=word))))
