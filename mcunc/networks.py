@@ -19,12 +19,12 @@ __all__ = [
     "torchvision_classifier",
 ]  # fmt: skip
 
-ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "none": nn.Identity}
+_ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "none": nn.Identity}
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _HALF = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 
 
-def check_sizes(sizes):
+def _check_sizes(sizes):
     """Units of each layer as a tuple, inputs and outputs at least."""
     sizes = tuple(check_count("sizes", n) for n in (sizes if np.iterable(sizes) else [sizes]))
     if len(sizes) < 2:
@@ -64,8 +64,8 @@ class ParallelMLP(nn.Module):
 
     def __init__(self, members, sizes, activation="tanh", seed=0):
         super().__init__()
-        members, sizes = check_count("members", members), check_sizes(sizes)
-        self.activation = check_choice("activation", activation, tuple(ACTIVATIONS))
+        members, sizes = check_count("members", members), _check_sizes(sizes)
+        self.activation = check_choice("activation", activation, tuple(_ACTIVATIONS))
         generator = torch.Generator().manual_seed(check_count("seed", seed, minimum=0))
         self.weights = nn.ParameterList(
             torch.randn(members, inputs, outputs, generator=generator) / inputs**0.5
@@ -102,7 +102,7 @@ class ParallelMLP(nn.Module):
 
     def _before(self, i, r):
         """What a network has before a layer."""
-        return [ACTIVATIONS[self.activation]()] if i else []
+        return [_ACTIVATIONS[self.activation]()] if i else []
 
     def _inputs(self, x):
         """(R, n, k) inputs."""
@@ -648,8 +648,8 @@ def mlp(sizes, activation="relu", seed=0):
       (2): Linear(in_features=50, out_features=1, bias=True)
     )
     """
-    sizes = check_sizes(sizes)
-    kind = ACTIVATIONS[check_choice("activation", activation, ("relu", "tanh"))]
+    sizes = _check_sizes(sizes)
+    kind = _ACTIVATIONS[check_choice("activation", activation, ("relu", "tanh"))]
     with _Seeded(seed):
         layers = [part for pair in pairwise(sizes) for part in (nn.Linear(*pair), kind())]
     return nn.Sequential(*layers[:-1])

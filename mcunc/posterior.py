@@ -15,7 +15,7 @@ from torch.func import jacrev, vmap
 
 from mcunc._internal import checks
 from mcunc._internal.deprecation import moved, renamed_attribute
-from mcunc.networks import ACTIVATIONS, check_sizes
+from mcunc.networks import _ACTIVATIONS, _check_sizes
 
 __all__ = [
     "Chains", "Laplace", "Normal", "RegressionModel", "draw_masks", "effective_sample_size",
@@ -57,8 +57,8 @@ class RegressionModel:
     """
 
     def __init__(self, sizes, noise, activation="tanh", weight_scale=1.0, bias_scale=1.0):
-        self.sizes = check_sizes(sizes)
-        self.activation = checks.check_choice("activation", activation, tuple(ACTIVATIONS))
+        self.sizes = _check_sizes(sizes)
+        self.activation = checks.check_choice("activation", activation, tuple(_ACTIVATIONS))
         if self.sizes[-1] != 1:
             raise ValueError(f"sizes: must end in 1 output, got {self.sizes}")
         self.noise = checks.check_positive("noise", noise)
@@ -82,7 +82,7 @@ class RegressionModel:
         """Values of f, (R, n), for parameters (R, P) and inputs (n, k) or (R, n, k)."""
         x, parts = torch.as_tensor(x).double(), (z * self.scale).split(self.lengths, dim=-1)
         for i, (inputs, outputs) in enumerate(pairwise(self.sizes)):
-            x = ACTIVATIONS[self.activation]()(x) if i else x
+            x = _ACTIVATIONS[self.activation]()(x) if i else x
             x = x @ parts[2 * i].reshape(-1, inputs, outputs) + parts[2 * i + 1][:, None]
         return x[..., 0]
 
