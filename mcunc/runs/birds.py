@@ -109,7 +109,7 @@ def run_birds(
     """
     run = run_of(network, arm, drop, epochs, size, rate, decay, inner, seed, split, settings, draws)
     path = Path(check_folder(folder)) / f"{run.name}.npz"
-    training.check_device(device)
+    distributed.check_device(device)
     pictures = pictures or data.cub200(2010, run.size)
     train, test = data.cub200_split(pictures.labels, run.split)
     if inner:
@@ -223,7 +223,8 @@ def _fit(network, pictures, parts, run, checkpoint, device):
     }  # fmt: skip
     return fit(
         network, run.recipe, pictures, parts, checkpoint, run.seed, device,
-        ramped(network, keyed_masks(run.seed), rise), about, training.zoom_and_flip, batch_size=100,
+        ramped(network, keyed_masks(run.seed), rise), about,
+        training.random_resized_crop, batch_size=100,
     )  # fmt: skip
 
 

@@ -1,7 +1,5 @@
 """Settings of training on birds, tried on an inner split, and the best of them on many splits."""
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +7,7 @@ import numpy as np
 from scipy.special import log_softmax
 from scipy.stats import entropy
 
-from mcunc import recorded
+from mcunc import recorded, training
 from mcunc._internal import distributed
 from mcunc._internal.checks import check_choice, check_count
 from mcunc.recalibration import TemperatureScaling, cross_fitted
@@ -237,8 +235,9 @@ def _made(network, trial, inner, seed, folder, device, pictures=None, **small):
     if not there:
         run_birds(network, folder=folder, device=device, pictures=pictures, **given)
     made = recorded.load(path)
-    setting = asdict(run.recipe), run.setting.ramp, run.draws
-    if [made.record[key] for key in ("recipe", "ramp", "draws")] != json.loads(json.dumps(setting)):
+    recipe = training.Recipe.from_record(made.record["recipe"])
+    setting = recipe, made.record["ramp"], made.record["draws"]
+    if setting != (run.recipe, run.setting.ramp, run.draws):
         raise ValueError(f"folder: {path} is of another recipe; delete it")
     return made
 

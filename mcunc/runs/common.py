@@ -48,7 +48,7 @@ def fit(
     network, recipe, pictures, parts, checkpoint, seed, device, masks=None, setting=None,
     augment=training.crop_and_flip, batch_size=500,
 ):  # fmt: skip
-    """Train a network on the first of two parts, and watch it on the second.
+    """Train a network on the first of two parts, and evaluate it on the second.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def fit(
     pictures : data.Pictures
     parts : pair of index arrays, to train on and held out
     checkpoint, seed, device, masks, setting, augment : as `training.fit_minibatches`
-    batch_size : int, pictures that are watched at once
+    batch_size : int, pictures that are evaluated at once
 
     Returns
     -------
@@ -65,7 +65,7 @@ def fit(
     """
     train, held = parts
 
-    def watch(network):
+    def evaluate(network):
         logits = training.predict_logits(network, pictures.images[held], batch_size)
         probs = softmax(logits, axis=1)
         return scores(logits, pictures.labels[held]) | {
@@ -73,7 +73,7 @@ def fit(
         }
 
     return training.fit_minibatches(
-        network, pictures.images[train], pictures.labels[train], recipe, augment, watch,
+        network, pictures.images[train], pictures.labels[train], recipe, augment, evaluate,
         checkpoint, seed, device, masks, setting,
     )  # fmt: skip
 

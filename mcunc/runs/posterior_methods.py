@@ -23,8 +23,8 @@ from mcunc.posterior import (
     draw_masks,
     effective_sample_size,
     exact_linear,
+    find_map_estimates,
     fit_laplace,
-    fit_maps,
     r_hat,
     sample_hmc,
     train_networks,
@@ -246,7 +246,9 @@ def _refits(problem, x, y, seed, sizes, *, resampled=False, restarted=True, anch
     if anchored:
         y, anchors = y + NOISE * rng.normal(size=y.shape), start
     iterations = sizes.iterations
-    z = fit_maps(model, x, y, start, weights=weights, anchors=anchors, iterations=iterations)
+    z = find_map_estimates(
+        model, x, y, start, weights=weights, anchors=anchors, iterations=iterations
+    )
     z = z.reshape(sizes.sets, members, -1).transpose(0, 1)
     return judged(_at_grid(problem, z), iterations * members, members)
 
@@ -263,7 +265,7 @@ def _ensemble(problem, x, y, seed, sizes):
 def _laplace(problem, x, y, seed, sizes, last_layer=False):
     at, found = problem.features(GRID[:, None]), []
     start = problem.model.draw_prior(sizes.sets, derive_seed(seed, "start"))
-    modes = fit_maps(problem.model, x, y, start, iterations=sizes.iterations)
+    modes = find_map_estimates(problem.model, x, y, start, iterations=sizes.iterations)
     for i, z in enumerate(modes):
         fit = fit_laplace(problem.model, x[i], z, last_layer)
         found.append(fit.sample(at, sizes.members, derive_seed(seed, "laplace", i)))
@@ -286,7 +288,7 @@ def _exact(problem, x, y, seed, sizes):
         return {}
     at, model = torch.from_numpy(problem.features(GRID[:, None])), problem.model
     draws = [
-        exact_linear(model, x[i], y[i]).draw(sizes.members, derive_seed(seed, "exact", i))
+        exact_linear(model, x[i], y[i]).sample(sizes.members, derive_seed(seed, "exact", i))
         for i in range(sizes.sets)
     ]
     samples = [model.outputs(z, at).numpy() for z in draws]
