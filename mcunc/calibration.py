@@ -26,12 +26,10 @@ from scipy.special import entr, log_softmax
 
 from mcunc._internal import checks
 
-__all__ = [
-    *("BinTable", "BrierDecomposition", "CalibrationNull", "bin_edges", "bin_index", "bin_table"),
-    *("brier_score", "calibration_null", "classwise_calibration_error", "classwise_null"),
-    *("classwise_tables", "excess_loss", "expected_calibration_error", "log_loss"),
-    *("log_loss_from_logits", "top_label", "top_label_table"),
-]
+__all__ = ["BinTable", "BrierDecomposition", "CalibrationNull", "bin_edges", "bin_index"]
+__all__ += ["bin_table", "brier_score", "calibration_null", "classwise_calibration_error"]
+__all__ += ["classwise_null", "classwise_tables", "excess_loss", "expected_calibration_error"]
+__all__ += ["log_loss", "log_loss_from_logits", "top_label", "top_label_table"]
 
 TOLERANCE = {"float16": 2e-3, "float32": 1e-4, "float64": 1e-5}  # of the sum of a row
 HAIR = 8  # units in the last place of 1 by which rounding may leave [0, 1]

@@ -33,10 +33,8 @@ from mcunc._internal.inference import (
 from mcunc.dropout import DROPOUTS, Masks, check_draws, sample_outputs
 from mcunc.networks import standardised
 
-__all__ = [
-    *("MapMoments", "class_activation_maps", "enlarge", "map_moments", "normalise"),
-    *("last_layer", "pointing_hits", "sample_maps"),
-]
+__all__ = ["MapMoments", "class_activation_maps", "enlarge", "map_moments", "normalise"]
+__all__ += ["last_layer", "pointing_hits", "sample_maps"]
 
 OTHERWISE = "pytorch-grad-cam draws maps of other networks"
 
@@ -93,7 +91,7 @@ def class_activation_maps(network, x, classes=None, batch_size=None):
     Examples
     --------
     >>> from mcunc import birdwatch, cam, networks
-    >>> network = networks.small_inception(classes=8)
+    >>> network = networks.small_inception(classes=8).eval()
     >>> x = birdwatch.as_bytes(birdwatch.draw_birds(3, seed=0, eight_bit=True))
     >>> maps, logits = cam.class_activation_maps(network, x)
     >>> maps.shape
@@ -137,7 +135,7 @@ def map_moments(network, x, classes=None, batch_size=None):
     Examples
     --------
     >>> from mcunc import birdwatch, cam, dropout, networks
-    >>> network = networks.small_inception(classes=8)
+    >>> network = networks.small_inception(classes=8).eval()
     >>> x = birdwatch.as_bytes(birdwatch.draw_birds(3, seed=0, eight_bit=True))
     >>> network = dropout.with_dropout(network, 0.5, layers=["head"])
     >>> moments = cam.map_moments(network, x)
@@ -189,7 +187,7 @@ def sample_maps(
     Examples
     --------
     >>> from mcunc import birdwatch, cam, dropout, networks
-    >>> network = networks.small_inception(classes=8)
+    >>> network = networks.small_inception(classes=8).eval()
     >>> x = birdwatch.as_bytes(birdwatch.draw_birds(3, seed=0, eight_bit=True))
     >>> network = dropout.with_dropout(network, 0.05)
     >>> cam.sample_maps(network, x, draws=4).shape

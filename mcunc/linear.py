@@ -19,10 +19,9 @@ from scipy import stats
 
 from mcunc._internal import checks
 
-__all__ = [
-    "HeteroscedasticFit", "LinearFit", "Prediction", "RankError", "RepeatedFits", "covers",
-    "fit_heteroscedastic", "fit_least_squares", "fit_repeated", "polynomial_features", "scaled_qr",
-]  # fmt: skip
+__all__ = ["HeteroscedasticFit", "LinearFit", "Prediction", "RankError", "RepeatedFits", "covers"]
+__all__ += ["fit_heteroscedastic", "fit_least_squares", "fit_repeated", "polynomial_features"]
+__all__ += ["scaled_qr"]
 
 
 class RankError(ValueError):

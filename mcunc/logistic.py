@@ -21,16 +21,8 @@ from scipy.special import expit
 from mcunc._internal import checks
 from mcunc.linear import RankError, _interval, _inverse_root, scaled_qr
 
-__all__ = [
-    "BootstrapFits",
-    "LogisticFit",
-    "SeparationError",
-    "bootstrap_logistic",
-    "calibration_slope",
-    "fit_logistic",
-    "log_likelihood",
-    "separation",
-]
+__all__ = ["BootstrapFits", "LogisticFit", "SeparationError", "bootstrap_logistic"]
+__all__ += ["calibration_slope", "fit_logistic", "log_likelihood", "separation"]
 
 
 class SeparationError(ValueError):

@@ -13,11 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mcunc._internal.checks import as_array, check_choice, check_count
 from mcunc._internal.inference import evaluating
 
-__all__ = [
-    "DropoutMLP", "ImageClassifier", "InceptionBlock", "ParallelMLP", "ResidualBlock",
-    "cifar_resnet", "efficientnet_lite0", "lenet5", "mlp", "small_inception", "standardised",
-    "torchvision_classifier",
-]  # fmt: skip
+__all__ = ["DropoutMLP", "ImageClassifier", "InceptionBlock", "ParallelMLP", "ResidualBlock"]
+__all__ += ["cifar_resnet", "efficientnet_lite0", "lenet5", "mlp", "small_inception"]
+__all__ += ["standardised", "torchvision_classifier"]
 
 _ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "none": nn.Identity}
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

@@ -176,7 +176,7 @@ def predict_photograph(network, picture, names=None, draws=30, seed=0):
     Examples
     --------
     >>> from mcunc import birdwatch, dropout, networks, photograph
-    >>> network = dropout.with_dropout(networks.small_inception(classes=8), 0.05)
+    >>> network = dropout.with_dropout(networks.small_inception(classes=8), 0.05).eval()
     >>> picture = birdwatch.as_bytes(birdwatch.draw_birds(1, seed=0, eight_bit=True))[0]
     >>> seen = photograph.predict_photograph(network, picture, birdwatch.species_names(), draws=5)
     >>> seen.probs.shape, seen.maps.shape

@@ -8,12 +8,10 @@ from importlib.resources import files
 import matplotlib.pyplot as plt
 import numpy as np
 
-__all__ = [
-    *("ALEATORIC", "DATA", "EPISTEMIC", "HIT", "MISS", "TRUTH", "activation_map"),
-    *("confidence_histogram", "coverage_map", "curve_with_spread", "detection", "estimates"),
-    *("intervals", "line_with_bands", "pictures", "points", "reliability_diagram"),
-    *("risk_coverage", "truth", "use_style"),
-]
+__all__ = ["ALEATORIC", "DATA", "EPISTEMIC", "HIT", "MISS", "TRUTH", "activation_map"]
+__all__ += ["confidence_histogram", "coverage_map", "curve_with_spread", "detection", "estimates"]
+__all__ += ["intervals", "line_with_bands", "pictures", "points", "reliability_diagram"]
+__all__ += ["risk_coverage", "truth", "use_style"]
 
 # Okabe & Ito (2008); each role has one colour throughout the book.
 EPISTEMIC, ALEATORIC, TRUTH = "#0072B2", "#E69F00", "#222222"

@@ -17,10 +17,9 @@ from mcunc._internal import checks
 from mcunc._internal.deprecation import moved, renamed_attribute
 from mcunc.networks import _ACTIVATIONS, _check_sizes
 
-__all__ = [
-    "Chains", "Laplace", "Normal", "RegressionModel", "draw_masks", "effective_sample_size",
-    "exact_linear", "find_map_estimates", "fit_laplace", "r_hat", "sample_hmc", "train_networks",
-]  # fmt: skip
+__all__ = ["Chains", "Laplace", "Normal", "RegressionModel", "draw_masks", "effective_sample_size"]
+__all__ += ["exact_linear", "find_map_estimates", "fit_laplace", "r_hat", "sample_hmc"]
+__all__ += ["train_networks"]
 __getattr__ = moved(__name__, {"fit_maps": "posterior.find_map_estimates"})
 
 

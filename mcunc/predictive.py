@@ -32,23 +32,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.special import entr, logsumexp, rel_entr
 
-from mcunc._internal.checks import (
-    as_array,
-    as_floats,
-    as_logits,
-    check_finite_result,
-    check_positive,
-    refuse_probabilities,
-)
+from mcunc._internal import checks
 from mcunc.calibration import TOLERANCE, _check_classes, _check_rows
 
-__all__ = [
-    "ClassSummary",
-    "ValueSummary",
-    "log_predictive_density",
-    "summarise_classes",
-    "summarise_values",
-]
+__all__ = ["ClassSummary", "ValueSummary", "log_predictive_density", "summarise_classes"]
+__all__ += ["summarise_values"]
 
 BLOCK = 2**18  # values worked on at a time, so that they stay in the processor's cache
 
@@ -62,7 +50,7 @@ class _Summary:
     _squares: np.ndarray
 
     def __post_init__(self):
-        check_finite_result("samples", self.mean, self._squares)
+        checks.check_finite_result("samples", self.mean, self._squares)
 
     def __add__(self, other):
         if type(other) is not type(self):
@@ -291,7 +279,7 @@ def summarise_classes(*, logits=None, probs=None):
     samples = _as_samples(name, value, {3: "(T, N, K)"})
     _check_classes(name, samples[0])
     if name == "logits":
-        refuse_probabilities(name, samples)
+        checks.refuse_probabilities(name, samples)
     else:
         for draw in samples:
             _check_rows(draw)
@@ -309,7 +297,7 @@ def summarise_classes(*, logits=None, probs=None):
             mean[part], squares[part] = mean_p[:, 0].T, np.square(p, out=p).sum(axis=1).T
         if np.isnan(entropy).any():  # one of the draws has a row that this refuses by its number
             for draw in samples:
-                as_logits("logits", draw, at_least=np.inf)
+                checks.as_logits("logits", draw, at_least=np.inf)
         expected_entropy[part] = entropy.mean(axis=0)
         divergence_squares[part] = draws * divergence.var(axis=0)
     return ClassSummary(draws, mean, squares, expected_entropy, divergence_squares)
@@ -364,11 +352,11 @@ def summarise_values(samples, precision=None):
     """
     samples = _as_samples("samples", samples, {2: "(T, N)", 3: "(T, N, D)"})
     if precision is not None:
-        precision = check_positive("precision", precision)
-        check_finite_result("precision", np.float64(1 / precision))
+        precision = checks.check_positive("precision", precision)
+        checks.check_finite_result("precision", np.float64(1 / precision))
     mean, squares = np.empty((2, *samples.shape[1:]))
     for part in _parts(samples):
-        block = as_array("samples", samples[:, part], ndim=(2, 3))
+        block = checks.as_array("samples", samples[:, part], ndim=(2, 3))
         with np.errstate(all="ignore"):
             mean[part] = block.mean(axis=0)
             squares[part] = np.square(block - mean[part]).sum(axis=0)
@@ -414,25 +402,25 @@ def log_predictive_density(samples, y, precision):
     array([-0.92, -1.78])
     """
     samples = _as_samples("samples", samples, {2: "(T, N)", 3: "(T, N, D)"})
-    y = as_array("y", y, ndim=(1, 2))
-    precision = check_positive("precision", precision)
+    y = checks.as_array("y", y, ndim=(1, 2))
+    precision = checks.check_positive("precision", precision)
     if y.shape != samples.shape[1:]:
         raise ValueError(f"y: has shape {y.shape}, a draw has {samples.shape[1:]}; make them match")
     density = np.empty(len(y))
     with np.errstate(all="ignore"):
         for part in _parts(samples):
-            away = as_array("samples", samples[:, part], ndim=(2, 3)) - y[part]
+            away = checks.as_array("samples", samples[:, part], ndim=(2, 3)) - y[part]
             squares = np.square(np.sqrt(precision) * away).reshape(*away.shape[:2], -1).sum(axis=2)
             density[part] = logsumexp(-squares / 2, axis=0)
         density += y[0].size / 2 * np.log(precision / (2 * np.pi)) - np.log(len(samples))
-    check_finite_result("samples, y or precision", density)
+    checks.check_finite_result("samples, y or precision", density)
     return density
 
 
 def _as_samples(name, value, shapes):
     """An array, draws first, in its own dtype; whether it is finite is checked in parts."""
     ready = type(value) is np.ndarray and value.dtype.name in TOLERANCE and value.size
-    array = value if ready else as_floats(name, value, range(65), finite=False)
+    array = value if ready else checks.as_floats(name, value, range(65), finite=False)
     if array.ndim not in shapes:
         wanted = " or ".join(shapes.values())
         raise ValueError(f"{name}: expected shape {wanted}, draws first, got {array.shape}")

@@ -34,10 +34,8 @@ from mcunc._internal import checks
 from mcunc._internal.deprecation import renamed_attribute
 from mcunc.calibration import bin_index, classwise_tables
 
-__all__ = [
-    *("TemperatureScaling", "VectorScaling", "MatrixScaling"),
-    *("PlattScaling", "HistogramBinning", "IsotonicCalibration", "cross_fitted"),
-]
+__all__ = ["MatrixScaling", "PlattScaling", "TemperatureScaling", "VectorScaling"]
+__all__ += ["HistogramBinning", "IsotonicCalibration", "cross_fitted"]
 
 TEMPERATURE_RANGE = 1e8  # temperatures are kept within this factor of the logits' spread
 BLOCK = 2**18  # bytes worked on at a time, so that they stay in the processor's cache

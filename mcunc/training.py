@@ -18,10 +18,8 @@ from mcunc._internal import checkpoint as checkpoints
 from mcunc._internal import checks, distributed, inference
 from mcunc._internal.deprecation import moved, renamed_arguments, renamed_attribute
 
-__all__ = [
-    "Recipe", "crop_and_flip", "fit_full_batch", "fit_minibatches", "predict_logits",
-    "random_resized_crop",
-]  # fmt: skip
+__all__ = ["Recipe", "crop_and_flip", "fit_full_batch", "fit_minibatches", "predict_logits"]
+__all__ += ["random_resized_crop"]
 __getattr__ = moved(
     __name__,
     {

@@ -12,10 +12,8 @@ from scipy.special import expit
 from mcunc._internal.checks import as_array, as_outcomes, check_choice, check_count
 from mcunc.birdwatch import painting
 
-__all__ = [
-    *("Birds", "HUE_CENTRE", "HUE_RANGE", "HUE_SD", "as_bytes", "draw_birds", "draw_latents"),
-    *("intervene", "read_hue", "render", "species_names", "true_posterior"),
-]
+__all__ = ["HUE_CENTRE", "HUE_RANGE", "HUE_SD", "Birds", "as_bytes", "draw_birds", "draw_latents"]
+__all__ += ["intervene", "read_hue", "render", "species_names", "true_posterior"]
 
 HUE_CENTRE, HUE_SD = 35.0, 20.0  # degrees
 HUE_RANGE = (-130.0, 200.0)  # 30 degrees short of a full circle, so that colour -> hue is unique

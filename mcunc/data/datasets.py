@@ -11,10 +11,8 @@ from mcunc._internal.checks import as_array, check_choice, check_count, check_fr
 from mcunc.data.download import Archive, digest, read_files
 from mcunc.data.images import read_cifar, read_folders
 
-__all__ = [
-    *("UCI", "Pictures", "RegressionSet", "Table", "breast_cancer", "cifar", "cub200"),
-    *("cub200_some", "cub200_split", "diabetes", "random_split", "stratified_split", "uci"),
-]
+__all__ = ["UCI", "Pictures", "RegressionSet", "Table", "breast_cancer", "cifar", "cub200"]
+__all__ += ["cub200_some", "cub200_split", "diabetes", "random_split", "stratified_split", "uci"]
 
 
 def _cifar_set(classes, mirror_md5, authors_md5):
