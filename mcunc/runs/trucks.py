@@ -182,9 +182,9 @@ def run_trucks(seed=0, folder="runs", device="cpu", how=BOOK, pictures=None):
         "layers": how.masked, "draws": how.draws, "members": how.members,
         "corruptions": how.corruptions, "networks": {},
     }  # fmt: skip
-    first = how.members * seed
-    variants = {f"standard{i}": ("standard", first + i) for i in range(how.members)}
-    for name, (variant, own) in (variants | {"dropout": ("dropout", first)}).items():
+    seeds = range(how.members * seed, how.members * (seed + 1))
+    variants = {f"standard{i}": ("standard", own) for i, own in enumerate(seeds)}
+    for name, (variant, own) in (variants | {"dropout": ("dropout", seeds[0])}).items():
         print(f"trucks: {name}", file=sys.stderr, flush=True)
         checkpoint = path.with_name(f"trucks-{variant}-{own}.pt")
         network, history = trained(variant, own, train, parts, checkpoint, device, how)
@@ -194,8 +194,7 @@ def run_trucks(seed=0, folder="runs", device="cpu", how=BOOK, pictures=None):
             outputs |= sampled(network, sets, seed, how.draws)
         else:
             outputs = deterministic(network, sets, top=name == "standard0")
-        if name == "standard0":
-            outputs |= distances(network, train, parts[0], sets)
+        outputs |= distances(network, train, parts[0], sets) if name == "standard0" else {}
         arrays |= {f"{name}_{key}": value for key, value in outputs.items()}
         scores = common.test_scores(outputs["test_logits"], labels)
         record["networks"][name] = scores | common.training_record(history)
