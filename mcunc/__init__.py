@@ -8,19 +8,11 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 _SUBMODULES = (
-    *("birdwatch", "calibration", "cam", "comparison", "conformal", "corruption", "data"),
-    *("dropout", "experiments", "linear", "logistic", "networks", "ood", "photograph", "plot"),
-    *(
-        "posterior",
-        "predictive",
-        "pretrained",
-        "recalibration",
-        "recorded",
-        "reporting",
-        "selective",
-    ),
-    "training",
+    *("birdwatch", "calibration", "cam", "comparison", "conformal", "data", "dropout", "linear"),
+    *("logistic", "networks", "ood", "photograph", "plot", "posterior", "predictive"),
+    *("pretrained", "probes", "recalibration", "recorded", "reporting", "selective", "training"),
 )
+_OLD_ADDRESSES = ("corruption", "experiments")
 
 try:
     __version__ = version("mcunc")
@@ -32,7 +24,7 @@ __all__ = ["__version__", "report", *_SUBMODULES]
 
 def __getattr__(name):
     """Import a submodule, or the one with `report` in it, on first use (PEP 562)."""
-    if name in _SUBMODULES:
+    if name in _SUBMODULES + _OLD_ADDRESSES:
         return import_module(f"{__name__}.{name}")
     if name == "report":
         return import_module(f"{__name__}.reporting").report

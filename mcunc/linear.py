@@ -9,7 +9,7 @@ Everything follows from the QR factorisation :math:`X = QR`:
     \mathrm{var}(\hat\beta) = \sigma^2 (X^T X)^{-1} = \sigma^2 R^{-1} R^{-T}
 
 Source: Golub & Van Loan, *Matrix Computations*, section 5.3; Seber & Lee, *Linear Regression
-Analysis*, chapter 3.  Introduced in chapter 2 of the book.
+Analysis*, chapter 3.
 """
 
 from dataclasses import dataclass
@@ -18,18 +18,12 @@ import numpy as np
 from scipy import stats
 from scipy.linalg import solve_triangular
 
-from mcunc._internal.checks import (
-    as_array,
-    as_columns,
-    as_design,
-    as_outcomes,
-    check_choice,
-    check_count,
-    check_finite_result,
-    check_fraction,
-    check_positive,
-    renamed,
-)
+from mcunc._internal import checks
+
+__all__ = [
+    "HeteroscedasticFit", "LinearFit", "Prediction", "RankError", "RepeatedFits", "covers",
+    "fit_heteroscedastic", "fit_least_squares", "fit_repeated", "polynomial_features", "scaled_qr",
+]  # fmt: skip
 
 
 class RankError(ValueError):
@@ -47,6 +41,16 @@ class Prediction:
     aleatoric : (..., M) array, variance of one observation around the mean
     degrees_of_freedom : float
         n - k where the noise variance was estimated, infinity where it was known.
+
+    Examples
+    --------
+    >>> from mcunc import linear
+    >>> X = linear.polynomial_features([0, 1, 2, 3], degree=1)
+    >>> prediction = linear.fit_least_squares(X, [1, 3, 2, 4]).predict([[1, 1.5], [1, 9]])
+    >>> prediction.mean.round(2)
+    array([2.5, 8.5])
+    >>> prediction.epistemic.round(3), prediction.aleatoric.round(3)
+    (array([ 0.225, 10.35 ]), array([0.9, 0.9]))
     """
 
     mean: np.ndarray
@@ -61,15 +65,61 @@ class Prediction:
 
     def mean_interval(self, level=0.95, quantile="t"):
         """Interval for the mean response, shape (..., M, 2): epistemic variance alone."""
-        return _interval(self.mean, self.epistemic, level, quantile, self.degrees_of_freedom)
+        error = np.sqrt(self.epistemic)
+        return symmetric_interval(self.mean, error, level, quantile, self.degrees_of_freedom)
 
     def observation_interval(self, level=0.95, quantile="t"):
         """Interval for one new observation, shape (..., M, 2): both variances."""
-        return _interval(self.mean, self.variance, level, quantile, self.degrees_of_freedom)
+        error = np.sqrt(self.variance)
+        return symmetric_interval(self.mean, error, level, quantile, self.degrees_of_freedom)
+
+
+class _Fits:
+    """What one fit and many fits of least squares have in common."""
+
+    def interval(self, level=0.95, quantile="t"):
+        """Confidence interval of each coefficient.
+
+        Parameters
+        ----------
+        level : float in (0, 1)
+        quantile : {"t", "normal"}
+            Student's t with n - k degrees of freedom (right when the noise variance is
+            estimated), or the normal (right when it is known; too narrow otherwise).
+
+        Returns
+        -------
+        (..., k, 2) array of lower and upper ends, in the units of the coefficients.
+        """
+        ends = self.coefficients, self.standard_errors, level, quantile, self.degrees_of_freedom
+        return symmetric_interval(*ends)
+
+    def predict(self, X):
+        r"""Predict at new rows: mean, epistemic and aleatoric variance.
+
+        :math:`\mathrm{var}(y_*) = x_*\,\mathrm{var}(\hat\beta)\,x_*^T + \sigma^2`, the noise of
+        the new observation being independent of the training noise.
+
+        Parameters
+        ----------
+        X : (M, k) array, built like the design of the fit
+
+        Returns
+        -------
+        Prediction with arrays of shape (M,), or (T, M) for T fits
+        """
+        X = checks.as_columns("X", X, self.coefficients.shape[-1])
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = self.coefficients @ X.T
+            aleatoric = np.empty_like(mean)
+            aleatoric[:] = np.expand_dims(self.noise_variance, -1)
+            epistemic = aleatoric * np.square(X @ self._r_inverse).sum(axis=-1)
+        checks.check_finite_result("X", mean, epistemic)
+        return Prediction(mean, epistemic, aleatoric, self.degrees_of_freedom)
 
 
 @dataclass(frozen=True, eq=False)
-class LinearFit:
+class LinearFit(_Fits):
     r"""A least-squares fit.
 
     Attributes
@@ -81,6 +131,16 @@ class LinearFit:
     degrees_of_freedom : float
         n - k, or infinity where the noise variance was known.
     residuals : (n,) array, in the units of y
+
+    Examples
+    --------
+    >>> from mcunc import linear
+    >>> X = linear.polynomial_features([0, 1, 2, 3], degree=1)
+    >>> fit = linear.fit_least_squares(X, [1, 3, 2, 4])
+    >>> fit.coefficients.round(2), fit.standard_errors.round(2)
+    (array([1.3, 0.8]), array([0.79, 0.42]))
+    >>> fit.interval(0.95).round(2)[1]
+    array([-1.03,  2.63])
     """
 
     coefficients: np.ndarray
@@ -95,49 +155,9 @@ class LinearFit:
         """(k,) square roots of the diagonal of the covariance."""
         return np.sqrt(np.diag(self.covariance))
 
-    def interval(self, level=0.95, quantile="t"):
-        """Confidence interval of each coefficient.
-
-        Parameters
-        ----------
-        level : float in (0, 1)
-        quantile : {"t", "normal"}
-            Student's t with n - k degrees of freedom (right when the noise variance is
-            estimated), or the normal (right when it is known; too narrow otherwise).
-
-        Returns
-        -------
-        (k, 2) array of lower and upper ends, in the units of the coefficients.
-        """
-        variance = np.diag(self.covariance)
-        return _interval(self.coefficients, variance, level, quantile, self.degrees_of_freedom)
-
-    def predict(self, X):
-        r"""Predict at new rows: mean, epistemic and aleatoric variance.
-
-        :math:`\mathrm{var}(y_*) = x_*\,\mathrm{var}(\hat\beta)\,x_*^T + \sigma^2`, the noise of
-        the new observation being independent of the training noise.
-
-        Parameters
-        ----------
-        X : (M, k) array, built like the design of the fit
-
-        Returns
-        -------
-        Prediction with arrays of shape (M,)
-        """
-        X = as_columns("X", X, len(self.coefficients))
-        with np.errstate(over="ignore", invalid="ignore"):
-            leverage = np.square(X @ self._r_inverse).sum(axis=1)
-            epistemic = self.noise_variance * leverage
-            mean = X @ self.coefficients
-        check_finite_result("X", mean, epistemic)
-        aleatoric = np.full(len(X), self.noise_variance)
-        return Prediction(mean, epistemic, aleatoric, self.degrees_of_freedom)
-
 
 @dataclass(frozen=True, eq=False)
-class RepeatedFits:
+class RepeatedFits(_Fits):
     """T least-squares fits, one per simulated data set (`draws` of the sampling distribution).
 
     Attributes
@@ -146,6 +166,17 @@ class RepeatedFits:
     standard_errors : (T, k) array
     noise_variance : (T,) array
     degrees_of_freedom : float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc import linear
+    >>> x = np.linspace(-1, 1, 20)
+    >>> Y = 2 + x + np.random.default_rng(0).normal(size=(1000, 20))  # 1,000 data sets
+    >>> fits = linear.fit_repeated(linear.polynomial_features(x, 1), Y)
+    >>> hits = linear.covers(fits.interval(0.95), [2, 1])
+    >>> bool((abs(hits.mean(axis=0) - 0.95) < 0.03).all())
+    True
     """
 
     coefficients: np.ndarray
@@ -153,22 +184,6 @@ class RepeatedFits:
     noise_variance: np.ndarray
     degrees_of_freedom: float
     _r_inverse: np.ndarray
-
-    def interval(self, level=0.95, quantile="t"):
-        """(T, k, 2) intervals of the coefficients; see `LinearFit.interval`."""
-        variance = np.square(self.standard_errors)
-        return _interval(self.coefficients, variance, level, quantile, self.degrees_of_freedom)
-
-    def predict(self, X):
-        """Predictions of every fit at the rows of X (M, k); arrays of shape (T, M)."""
-        X = as_columns("X", X, self.coefficients.shape[1])
-        aleatoric = np.broadcast_to(self.noise_variance[:, None], (len(self.coefficients), len(X)))
-        with np.errstate(over="ignore", invalid="ignore"):
-            leverage = np.square(X @ self._r_inverse).sum(axis=-1)  # (M,), or (T, M) if X varied
-            epistemic = aleatoric * leverage
-            mean = self.coefficients @ X.T
-        check_finite_result("X", mean, epistemic)
-        return Prediction(mean, epistemic, aleatoric, self.degrees_of_freedom)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,23 +207,20 @@ class HeteroscedasticFit:
 
         The intervals are large-sample ones (infinite degrees of freedom).
         """
-        X = as_columns("X", X, len(self.coefficients))
-        Z = as_columns("Z", Z, len(self.log_variance_coefficients))
+        X = checks.as_columns("X", X, len(self.coefficients))
+        Z = checks.as_columns("Z", Z, len(self.log_variance_coefficients))
         if len(X) != len(Z):
             raise ValueError(f"Z: has {len(Z)} rows, X has {len(X)}; they must match")
         with np.errstate(over="ignore", invalid="ignore"):
             mean = X @ self.coefficients
             epistemic = np.einsum("mi,ij,mj->m", X, self.covariance, X)
             aleatoric = np.exp(Z @ self.log_variance_coefficients)
-        check_finite_result("X or Z", mean, epistemic, aleatoric)
+        checks.check_finite_result("X or Z", mean, epistemic, aleatoric)
         return Prediction(mean, np.maximum(epistemic, 0.0), aleatoric, np.inf)
 
 
 def fit_least_squares(X, y, noise_variance=None):
     r"""Fit :math:`y = X\beta + \varepsilon` by least squares.
-
-    By QR of the column-scaled design and one step of iterative refinement; XᵀX, whose condition
-    number is the square of X's, is never formed.
 
     Parameters
     ----------
@@ -228,21 +240,46 @@ def fit_least_squares(X, y, noise_variance=None):
     ValueError
         For a rank-deficient design, too few rows, shapes that differ, NaN or infinity, and values
         whose squares leave the range of float64.
+
+    Notes
+    -----
+    R of the column-scaled design comes from a QR factorisation; XᵀX, whose condition number is the
+    square of X's, is never formed.  One step of iterative refinement follows.  Where the condition
+    number exceeds 1,000, :math:`Q^Ty` is computed from Q instead of :math:`R^{-T}X^Ty`, and the
+    residuals are accumulated in extended precision.
+    Source: Björck (1996), *Numerical Methods for Least Squares Problems*, section 6.6.5.
+
+    Examples
+    --------
+    >>> from mcunc import linear
+    >>> X = linear.polynomial_features([0, 1, 2, 3], degree=1)
+    >>> fit = linear.fit_least_squares(X, [1, 3, 2, 4])
+    >>> fit.coefficients.round(2), round(fit.noise_variance, 2)
+    (array([1.3, 0.8]), 0.9)
     """
-    X = as_design("X", X)
+    X = checks.as_design("X", X)
     n, k = X.shape
-    y = as_outcomes("y", y, n)
-    _check_rows(n, k, noise_variance)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    y = checks.as_outcomes("y", y, n)
+    _, R, scale = scaled_qr(X, noise_variance is None, with_q=False)
+    precise = not is_well_conditioned(R, scale)
+    if precise:
         Q, R, scale = scaled_qr(X)
-        coefficients = _solve(R, Q.T @ y) / scale
-        coefficients += _solve(R, Q.T @ _residuals(X, coefficients, y)) / scale
-        residuals = _residuals(X, coefficients, y)
-        r_inverse = _solve(R, np.eye(k)) / scale[:, None]
-        sigma2, dof = _noise(residuals, k, noise_variance)
+    r_inverse = solve_triangular(R, np.eye(k)) / scale[:, None]
+
+    def solve(v):
+        return r_inverse @ (Q.T @ v if precise else r_inverse.T @ (X.T @ v))
+
+    def residuals_at(coefficients):
+        wide = np.longdouble if precise else float
+        return (y - X.astype(wide, copy=False) @ coefficients.astype(wide)).astype(float)
+
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        coefficients = solve(y)
+        coefficients += solve(residuals_at(coefficients))
+        residuals = residuals_at(coefficients)
+        sigma2, dof = _noise("X or y", residuals, k, noise_variance)
         covariance = sigma2 * (r_inverse @ r_inverse.T)
-    check_finite_result("X or y", coefficients, covariance, residuals, r_inverse)
-    _check_underflow("X or y", residuals, sigma2)
+    checks.check_finite_result("X or y", coefficients, covariance, residuals, r_inverse)
     return LinearFit(coefficients, covariance, float(sigma2), dof, residuals, r_inverse)
 
 
@@ -264,29 +301,31 @@ def fit_repeated(X, Y, noise_variance=None):
     ------
     ValueError
         As `fit_least_squares`; one rank-deficient design among the T is enough.
+
+    Examples
+    --------
+    >>> from mcunc import linear
+    >>> X = linear.polynomial_features([0, 1, 2, 3], degree=1)
+    >>> linear.fit_repeated(X, [[1, 3, 2, 4], [2, 6, 4, 8]]).coefficients.round(2)
+    array([[1.3, 0.8],
+           [2.6, 1.6]])
     """
-    X = as_array("X", X, ndim=(2, 3))
-    Y = as_array("Y", Y, ndim=2)
+    X = checks.as_array("X", X, ndim=(2, 3))
+    Y = checks.as_array("Y", Y, ndim=2)
     n, k = X.shape[-2:]
     if Y.shape[1] != n or (X.ndim == 3 and len(X) != len(Y)):
         raise ValueError(f"Y: has shape {Y.shape}, which does not fit X of shape {X.shape}")
-    _check_rows(n, k, noise_variance)
+    Q, R, scale = scaled_qr(X, noise_variance is None)
+    sets = "t" if X.ndim == 3 else ""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        Q, R, scale = scaled_qr(X)
         r_inverse = np.linalg.inv(R) / scale[..., :, None]  # R is triangular and k × k
-        if X.ndim == 2:
-            projected = Y @ Q
-            residuals = Y - projected @ Q.T
-            coefficients = projected @ r_inverse.T
-        else:
-            projected = Y[:, None, :] @ Q
-            residuals = Y - (projected @ Q.transpose(0, 2, 1))[:, 0]
-            coefficients = (r_inverse @ projected.transpose(0, 2, 1))[..., 0]
-        sigma2, dof = _noise(residuals, k, noise_variance)
+        projected = np.einsum(f"tn,{sets}nk->tk", Y, Q, optimize=True)
+        residuals = Y - np.einsum(f"tk,{sets}nk->tn", projected, Q, optimize=True)
+        coefficients = np.einsum(f"tk,{sets}jk->tj", projected, r_inverse, optimize=True)
+        sigma2, dof = _noise("X or Y", residuals, k, noise_variance)
         sigma2 = np.broadcast_to(sigma2, len(Y))
         errors = np.sqrt(sigma2[:, None] * np.square(r_inverse).sum(axis=-1))
-    check_finite_result("X or Y", coefficients, errors)
-    _check_underflow("X or Y", residuals, sigma2)
+    checks.check_finite_result("X or Y", coefficients, errors)
     return RepeatedFits(coefficients, errors, sigma2, dof, r_inverse)
 
 
@@ -319,15 +358,15 @@ def fit_heteroscedastic(X, y, Z, max_iterations=200, tolerance=1e-10):
         maximum nearest to least squares is returned; there can be others.)
     """
     fit = fit_least_squares(X, y)
-    X, y, Z = as_design("X", X), as_array("y", y, ndim=1), as_design("Z", Z)
-    max_iterations = check_count("max_iterations", max_iterations)
-    tolerance = check_positive("tolerance", tolerance)
+    X, y, Z = checks.as_design("X", X), checks.as_array("y", y, ndim=1), checks.as_design("Z", Z)
+    max_iterations = checks.check_count("max_iterations", max_iterations)
+    tolerance = checks.check_positive("tolerance", tolerance)
     if len(Z) != len(X):
         raise ValueError(f"Z: has {len(Z)} rows, X has {len(X)}; they must match")
     if np.abs(fit.residuals).max() <= 1e-10 * np.abs(y).max():
         raise ValueError("y: X reproduces it exactly, so there is no noise variance to model")
     start = np.full(len(y), np.log(fit.noise_variance))
-    with renamed("Z"):
+    with checks.renamed("Z"):
         gamma = fit_least_squares(Z, start, noise_variance=1.0).coefficients
     beta = fit.coefficients
     try:
@@ -368,8 +407,8 @@ def covers(interval, value):
         If the last axis of `interval` is not of length 2, or for NaN, infinity or shapes that
         do not broadcast.
     """
-    interval = as_array("interval", interval, ndim=range(1, 8))
-    value = as_array("value", value, ndim=range(8))
+    interval = checks.as_array("interval", interval, ndim=range(1, 8))
+    value = checks.as_array("value", value, ndim=range(8))
     if interval.shape[-1] != 2:
         raise ValueError(f"interval: expected (..., 2) lower and upper ends, got {interval.shape}")
     try:
@@ -383,80 +422,105 @@ def covers(interval, value):
 
 def polynomial_features(x, degree):
     """Return the design (M, degree + 1) with columns 1, x, x², … of a vector x (M,)."""
-    x = as_array("x", x, ndim=1)
-    degree = check_count("degree", degree, minimum=0, maximum=10_000)
+    x = checks.as_array("x", x, ndim=1)
+    degree = checks.check_count("degree", degree, minimum=0, maximum=10_000)
     with np.errstate(over="ignore"):
         features = np.vander(x, degree + 1, increasing=True)
-    check_finite_result("x", features)
+    checks.check_finite_result("x", features)
     return features
 
 
-def scaled_qr(X):
-    """QR of X (..., n, k) after scaling each column to length one; refuses deficient rank.
+def scaled_qr(X, spare_rows=0, with_q=True):
+    """QR factorisation after scaling each column to length one; refuses deficient rank.
 
-    Returns Q (..., n, k), R (..., k, k) and the column lengths (..., k), X = Q R diag(lengths).
     The rank is judged by the singular values of R, so that units do not matter.
+
+    Parameters
+    ----------
+    X : (..., n, k) array
+    spare_rows : int, by how many the rows must at least outnumber the columns
+    with_q : bool
+        False skips Q, which is several times faster for one long design.
+
+    Returns
+    -------
+    Q : (..., n, k) array of orthonormal columns, or None
+    R : (..., k, k) upper triangle
+    scale : (..., k) lengths of the columns, X = Q R diag(scale)
+
+    Raises
+    ------
+    RankError
+        A ValueError, where columns are zero or depend on one another.
+    ValueError
+        For too few rows, NaN or infinity, and values whose squares leave the range of float64.
+
+    Examples
+    --------
+    >>> from mcunc import linear
+    >>> Q, R, scale = linear.scaled_qr([[3.0, 1], [4.0, 0], [0, 0]])
+    >>> scale, abs(R).round(2)
+    (array([5., 1.]), array([[1. , 0.6],
+           [0. , 0.8]]))
     """
-    X = as_array("X", X, ndim=(2, 3))
+    X = checks.as_array("X", X, ndim=(2, 3))
     n, k = X.shape[-2:]
-    if n < k:
-        raise ValueError(f"X: {n} rows are too few for {k} coefficients")
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        scale = np.linalg.norm(X, axis=-2)
-        if not (np.isfinite(scale).all() and (scale == 0).sum() == (np.abs(X).max(-2) == 0).sum()):
+    if n < k + spare_rows:
+        raise ValueError(
+            f"X: {n} rows are too few for {k} coefficients; at least {k + spare_rows} needed"
+        )
+    with np.errstate(all="ignore"):
+        scale = np.sqrt(np.einsum("...ij,...ij->...j", X, X))
+        zero = scale == 0
+        if not np.isfinite(scale).all() or (zero.any() and (zero & X.any(axis=-2)).any()):
             raise ValueError("X: values are too large or too small for float64; rescale them")
-        if (scale == 0).any():
+        if zero.any():
             raise RankError("X: a column is zero throughout; drop it")
-        Q, R = np.linalg.qr(X / scale[..., None, :])
+        if with_q:
+            Q, R = np.linalg.qr(X / scale[..., None, :])
+        else:
+            Q, R = None, triangular_factor(X) / scale
     singular = np.linalg.svd(R, compute_uv=False)
-    tolerance = n * np.finfo(float).eps
-    if (singular[..., -1] <= tolerance * singular[..., 0]).any():
+    if (singular[..., -1] <= n * np.finfo(float).eps * singular[..., 0]).any():
         raise RankError(
             "X: is rank deficient (a column is a linear combination of others); drop columns"
         )
     return Q, R, scale
 
 
-def _solve(R, b):
-    """R⁻¹ b for an upper triangle; what overflows is infinite, for the caller to refuse."""
-    return solve_triangular(R, b, check_finite=False)
+def triangular_factor(X):
+    """R of a QR factorisation of X (n, k), from blocks of rows that stay in the cache."""
+    k = X.shape[1]
+    rows = max(2048, 16 * k)
+    whole = len(X) // rows * rows
+    if not whole:
+        return np.linalg.qr(X, mode="r")
+    tops = np.linalg.qr(X[:whole].reshape(-1, rows, k), mode="r")
+    return np.linalg.qr(np.vstack([tops.reshape(-1, k), X[whole:]]), mode="r")
 
 
-def _residuals(X, coefficients, y):
-    """Residuals accumulated in extended precision, where the platform has it."""
-    exact = y - X.astype(np.longdouble) @ coefficients.astype(np.longdouble)
-    return exact.astype(float)
+def is_well_conditioned(R, scale):
+    """Whether products with X itself, column lengths `scale`, lose at most a few digits."""
+    return np.linalg.cond(R) <= 1e3 and 1e-100 < scale.min() <= scale.max() < 1e100
 
 
-def _check_rows(n, k, noise_variance):
-    if noise_variance is not None:
-        check_positive("noise_variance", noise_variance)
-    needed = k if noise_variance is not None else k + 1
-    if n < needed:
-        raise ValueError(f"X: {n} rows are too few for {k} coefficients; at least {needed} needed")
+def symmetric_interval(centre, error, level, quantile="normal", dof=np.inf):
+    """centre ± quantile · error, stacked on a new last axis."""
+    tail = (1 - checks.check_fraction("level", level)) / 2
+    checks.check_choice("quantile", quantile, ("t", "normal"))
+    factor = stats.t.isf(tail, dof) if quantile == "t" else stats.norm.isf(tail)
+    return np.stack([centre - factor * error, centre + factor * error], axis=-1)
 
 
-def _check_underflow(name, residuals, sigma2):
-    """Refuse residuals so small that their squares vanish: the variances would read 0."""
-    if (residuals.any(axis=-1) & (np.asarray(sigma2) == 0)).any():
-        raise ValueError(f"{name}: residuals are too small to be squared in float64; rescale them")
-
-
-def _noise(residuals, k, noise_variance):
+def _noise(name, residuals, k, noise_variance):
     """The noise variance in use and its degrees of freedom."""
     if noise_variance is not None:
-        return float(noise_variance), np.inf
+        return checks.check_positive("noise_variance", noise_variance), np.inf
     dof = residuals.shape[-1] - k
-    return np.square(residuals).sum(axis=-1) / dof, float(dof)
-
-
-def _interval(centre, variance, level, quantile, dof):
-    """centre ± quantile · sd, stacked on a new last axis."""
-    tail = (1 - check_fraction("level", level)) / 2
-    check_choice("quantile", quantile, ("t", "normal"))
-    factor = stats.t.isf(tail, dof) if quantile == "t" else stats.norm.isf(tail)
-    half = factor * np.sqrt(variance)
-    return np.stack([centre - half, centre + half], axis=-1)
+    sigma2 = np.square(residuals).sum(axis=-1) / dof
+    if (residuals.any(axis=-1) & (sigma2 == 0)).any():  # would read as certainty
+        raise ValueError(f"{name}: residuals are too small to be squared in float64; rescale them")
+    return sigma2, float(dof)
 
 
 def _gaussian_log_likelihood(residuals, log_variance):

@@ -7,32 +7,50 @@ asymptotic covariance of the maximum.
 
 Source: McCullagh & Nelder, *Generalized Linear Models*, sections 2.5 and 4.4; Albert & Anderson
 (1984), *Biometrika* 71, 1-10, for separation; Konis (2007) for deciding it by a linear program.
-Introduced in chapter 3 of the book.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import sparse
 from scipy.linalg import solve_triangular
 from scipy.optimize import linprog
 from scipy.special import expit
 
-from mcunc._internal.checks import (
-    as_array,
-    as_columns,
-    as_design,
-    as_labels,
-    check_count,
-    check_finite_result,
-    check_fraction,
-    renamed,
+from mcunc._internal import checks
+from mcunc.linear import (
+    RankError,
+    is_well_conditioned,
+    scaled_qr,
+    symmetric_interval,
+    triangular_factor,
 )
-from mcunc.linear import RankError, scaled_qr
+
+__all__ = [
+    "BootstrapFits",
+    "LogisticFit",
+    "SeparationError",
+    "bootstrap_logistic",
+    "calibration_slope",
+    "fit_logistic",
+    "log_likelihood",
+    "separation",
+]
 
 
 class SeparationError(ValueError):
-    """The classes separate, so the likelihood has no maximum; `.kind` says how."""
+    """The classes separate, so the likelihood has no maximum; `.kind` says how.
+
+    Examples
+    --------
+    >>> from mcunc import logistic
+    >>> try:
+    ...     logistic.fit_logistic([[1, -2], [1, -1], [1, 1], [1, 2]], [0, 0, 1, 1])
+    ... except logistic.SeparationError as error:
+    ...     print(error.kind)
+    complete
+    """
 
     def __init__(self, kind):
         self.kind = kind
@@ -51,7 +69,17 @@ class LogisticFit:
     coefficients : (k,) array, in log odds (nats) per unit of each column
     covariance : (k, k) array, inverse Fisher information at the maximum
     log_likelihood : float, in nats
-    iterations : int, Newton steps taken
+    iterations : int, Newton steps taken on all cases
+
+    Examples
+    --------
+    >>> from mcunc import linear, logistic
+    >>> X = linear.polynomial_features([1, 2, 3, 4, 5, 6], degree=1)
+    >>> fit = logistic.fit_logistic(X, [0, 0, 1, 0, 1, 1])
+    >>> fit.coefficients.round(2), fit.standard_errors.round(2)
+    (array([-3.92,  1.12]), array([3.23, 0.84]))
+    >>> fit.probability([[1, 3.5]]).round(2), fit.probability_interval([[1, 3.5]]).round(2)
+    (array([0.5]), array([[0.1, 0.9]]))
     """
 
     coefficients: np.ndarray
@@ -66,8 +94,7 @@ class LogisticFit:
 
     def interval(self, level=0.95):
         """(k, 2) Wald intervals: coefficient ± normal quantile times standard error."""
-        half = _normal_quantile(level) * self.standard_errors
-        return np.stack([self.coefficients - half, self.coefficients + half], axis=-1)
+        return symmetric_interval(self.coefficients, self.standard_errors, level)
 
     def log_odds(self, X):
         r"""Fitted log odds and their variance :math:`x\,\mathrm{var}(\hat\beta)\,x^T`.
@@ -80,11 +107,11 @@ class LogisticFit:
         -------
         mean, variance : (M,) arrays, in nats and squared nats
         """
-        X = as_columns("X", X, len(self.coefficients))
+        X = checks.as_columns("X", X, len(self.coefficients))
         with np.errstate(over="ignore", invalid="ignore"):
             mean = X @ self.coefficients
             variance = np.einsum("mi,ij,mj->m", X, self.covariance, X)
-        check_finite_result("X", mean, variance)
+        checks.check_finite_result("X", mean, variance)
         return mean, np.maximum(variance, 0.0)
 
     def probability(self, X):
@@ -94,8 +121,7 @@ class LogisticFit:
     def probability_interval(self, X, level=0.95):
         """(M, 2) interval for the probability of y = 1: Wald on the log odds, then sigmoid."""
         mean, variance = self.log_odds(X)
-        half = _normal_quantile(level) * np.sqrt(variance)
-        return expit(np.stack([mean - half, mean + half], axis=-1))
+        return expit(symmetric_interval(mean, np.sqrt(variance), level))
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +133,14 @@ class BootstrapFits:
     coefficients : (T, k) array, the refits that have a maximum
     separated : int, resamples whose classes separate, so that no refit exists
     degenerate : int, resamples whose design lost full column rank
+
+    Examples
+    --------
+    >>> from mcunc import linear, logistic
+    >>> X = linear.polynomial_features([1, 2, 3, 4, 5, 6], degree=1)
+    >>> fits = logistic.bootstrap_logistic(X, [0, 0, 1, 0, 1, 1], draws=50)
+    >>> len(fits.coefficients) + fits.separated + fits.degenerate, fits.separated > 10
+    (50, True)
     """
 
     coefficients: np.ndarray
@@ -116,10 +150,6 @@ class BootstrapFits:
 
 def fit_logistic(X, y, max_iterations=100):
     r"""Fit a logistic regression by iteratively reweighted least squares.
-
-    Each step solves the weighted least-squares problem by QR and is halved while it would lower
-    the likelihood.  Whether a maximum exists is decided as in `separation`, not read off
-    convergence.
 
     Parameters
     ----------
@@ -138,26 +168,34 @@ def fit_logistic(X, y, max_iterations=100):
         A ValueError, where the classes separate completely or quasi-completely.
     ValueError
         For a rank-deficient design, labels other than 0 and 1, NaN, or shapes that differ.
+
+    Notes
+    -----
+    A Newton step is halved while it would lower the likelihood.  Where there are many more cases
+    than coefficients, the iteration starts from the fit to every sixteenth case.  Whether a maximum
+    exists is decided as in `separation`, not read off convergence.
+
+    Examples
+    --------
+    >>> from mcunc import linear, logistic
+    >>> X = linear.polynomial_features([1, 2, 3, 4, 5, 6], degree=1)
+    >>> fit = logistic.fit_logistic(X, [0, 0, 1, 0, 1, 1])
+    >>> fit.coefficients.round(2), round(fit.log_likelihood, 2)
+    (array([-3.92,  1.12]), -2.77)
     """
-    X = as_design("X", X)
-    y = as_labels("y", y, len(X))
-    max_iterations = check_count("max_iterations", max_iterations)
-    Q, R, scale = _orthonormal_design(X)
-    theta, iterations, converged = _irls(Q, y, max_iterations)
-    kind = _separation(Q, R, y, theta)
+    max_iterations = checks.check_count("max_iterations", max_iterations)
+    basis, end, kind = _maximise(X, y, max_iterations)
     if kind != "none":
         raise SeparationError(kind)
-    if not converged:
+    if not end.converged:
         raise ValueError(
             f"max_iterations: IRLS had not converged after {max_iterations} steps; raise it"
         )
-    root_w = _root_weights(Q @ theta)
     with np.errstate(over="ignore", invalid="ignore"):
-        half = solve_triangular(np.linalg.qr(Q * root_w[:, None], mode="r"), np.eye(len(theta)))
-        back = solve_triangular(R, half) / scale[:, None]
-        coefficients, covariance = solve_triangular(R, theta) / scale, back @ back.T
-    check_finite_result("X", coefficients, covariance)
-    return LogisticFit(coefficients, covariance, _log_likelihood(Q @ theta, y), iterations)
+        root = basis.back @ solve_triangular(end.root, np.eye(len(end.theta)))
+        coefficients, covariance = basis.back @ end.theta, root @ root.T
+    checks.check_finite_result("X", coefficients, covariance)
+    return LogisticFit(coefficients, covariance, end.value, end.iterations)
 
 
 def separation(X, y):
@@ -165,12 +203,6 @@ def separation(X, y):
 
     Complete: some β has :math:`(2y_i - 1)x_i^T\beta > 0` for all i.  Quasi-complete: ≥ 0 for all
     and > 0 for some.  Only in the remaining case has the likelihood a maximum.
-
-    Newton's method on the likelihood settles most cases: it stops where all margins are positive
-    (complete) or at a maximum, where the score equation :math:`X^T(y - p) = 0` with every
-    :math:`|y_i - p_i| > 0` is a certificate that the classes do not separate.  Where rounding
-    leaves room for doubt, linear programs decide, which maximise the sum, then the least, of the
-    margins with β in a box.
 
     Parameters
     ----------
@@ -185,12 +217,24 @@ def separation(X, y):
     ------
     ValueError
         As `fit_logistic`.
+
+    Notes
+    -----
+    Newton's method on the likelihood settles most cases: it stops where all margins are positive
+    (complete) or at a maximum, where the score equation :math:`X^T(y - p) = 0` with every
+    :math:`|y_i - p_i| > 0` is a certificate that the classes do not separate.  Where rounding
+    leaves room for doubt, linear programs decide, which maximise the sum, then the least, of the
+    margins with β in a box.  For large designs that are mostly zeros, as those of dummies, they are
+    sparse and take their turn after 15 steps, if their β proves the separation exactly.
+
+    Examples
+    --------
+    >>> from mcunc import logistic
+    >>> X = [[1, 1], [1, 2], [1, 3], [1, 4]]
+    >>> [logistic.separation(X, y) for y in ([0, 0, 1, 1], [0, 1, 0, 1])]
+    ['complete', 'none']
     """
-    X = as_design("X", X)
-    y = as_labels("y", y, len(X))
-    Q, R, _ = _orthonormal_design(X)
-    theta, _, _ = _irls(Q, y, 100)
-    return _separation(Q, R, y, theta)
+    return _maximise(X, y, 100)[2]
 
 
 def bootstrap_logistic(X, y, draws=1000, seed=0, max_iterations=100):
@@ -214,13 +258,23 @@ def bootstrap_logistic(X, y, draws=1000, seed=0, max_iterations=100):
         As `fit_logistic`, for the data as they are; for a resample, all but separation and lost
         rank, which are counted.
 
+    Notes
+    -----
     Source: Efron & Tibshirani (1993), *An Introduction to the Bootstrap*, chapter 9
     (bootstrapping pairs).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc import logistic
+    >>> fits = logistic.bootstrap_logistic(np.ones((4, 1)), [0, 1, 0, 1], draws=100)
+    >>> set(fits.coefficients.ravel().round(2).tolist())  # the log odds of 1, 2 and 3 in 4
+    {0.0, 1.1, -1.1}
     """
-    draws = check_count("draws", draws)
-    rng = np.random.default_rng(check_count("seed", seed, minimum=0))
+    draws = checks.check_count("draws", draws)
+    rng = np.random.default_rng(checks.check_count("seed", seed, minimum=0))
     fit_logistic(X, y, max_iterations)
-    X, y = as_design("X", X), as_array("y", y, ndim=1)
+    X, y = checks.as_design("X", X), checks.as_array("y", y, ndim=1)
     refits, separated, degenerate = [], 0, 0
     for _ in range(draws):
         rows = rng.integers(len(X), size=len(X))
@@ -252,12 +306,18 @@ def log_likelihood(log_odds, y):
     ------
     ValueError
         For labels other than 0 and 1, NaN or infinity, or lengths that differ.
+
+    Examples
+    --------
+    >>> from mcunc import logistic
+    >>> round(logistic.log_likelihood([0.0, 2.0], [1, 1]), 3)  # log 0.5 + log 0.881
+    -0.82
     """
-    log_odds = as_array("log_odds", log_odds, ndim=1)
-    y = as_labels("y", y, len(log_odds))
-    with np.errstate(over="ignore"):
-        value = _log_likelihood(log_odds, y)
-    check_finite_result("log_odds", value)
+    log_odds = checks.as_array("log_odds", log_odds, ndim=1)
+    y = checks.as_labels("y", y, len(log_odds))
+    with np.errstate(over="ignore"):  # signed, so that nothing cancels when the fit is very sure
+        value = float(-np.logaddexp(0.0, (1 - 2 * y) * log_odds).sum())
+    checks.check_finite_result("log_odds", value)
     return value
 
 
@@ -265,7 +325,6 @@ def calibration_slope(log_odds, y):
     """Slope of a logistic regression of outcomes on claimed log odds: 1 if calibrated.
 
     Below 1 the claims are too extreme (over-confident), above 1 too timid.
-    Source: Cox (1958), *Biometrika* 45, 562-565.
 
     Parameters
     ----------
@@ -280,106 +339,203 @@ def calibration_slope(log_odds, y):
     ------
     ValueError
         As `fit_logistic`; constant log odds have no slope.
+
+    Notes
+    -----
+    Source: Cox (1958), *Biometrika* 45, 562-565.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc import logistic
+    >>> rng = np.random.default_rng(0)
+    >>> log_odds = rng.normal(size=2000)
+    >>> y = (rng.random(2000) < 1 / (1 + np.exp(-log_odds))).astype(int)
+    >>> slope = logistic.calibration_slope(2 * log_odds, y)  # claims twice as extreme as the truth
+    >>> abs(slope - 0.5) < 0.1
+    True
     """
-    log_odds = as_array("log_odds", log_odds, ndim=1)
-    y = as_labels("y", y, len(log_odds))
+    log_odds = checks.as_array("log_odds", log_odds, ndim=1)
+    y = checks.as_labels("y", y, len(log_odds))
     if (log_odds == log_odds[0]).all():
         raise ValueError("log_odds: are all the same, so they have no slope")
-    with renamed("log_odds"):
-        return float(
-            fit_logistic(np.stack([np.ones_like(log_odds), log_odds], 1), y).coefficients[1]
-        )
+    X = np.stack([np.ones_like(log_odds), log_odds], axis=1)
+    with checks.renamed("log_odds"):
+        return float(fit_logistic(X, y).coefficients[1])
 
 
-def _orthonormal_design(X):
-    """Q, R, lengths with X = Q R diag(lengths) and rows of Q of order one."""
+class _Basis(NamedTuple):
+    """A design in a basis in which its products keep their digits."""
+
+    rows: np.ndarray  # (n, k)
+    back: np.ndarray  # (k, k), coefficients of X = back @ those of rows
+    size: np.ndarray  # (k,) root mean squares of the columns of rows
+    rounding: float  # relative error of a margin
+
+
+class _End(NamedTuple):
+    """Where the Newton iteration stands; the last four belong to theta before the last step."""
+
+    theta: np.ndarray
+    value: float  # log-likelihood
+    least: float  # smallest margin
+    score: np.ndarray
+    root: np.ndarray  # upper triangle, root.T @ root is the Fisher information
+    iterations: int = 0
+    converged: bool = False
+
+
+def _basis(X):
+    """X itself or, where its columns nearly depend on one another, orthogonal ones."""
+    n, k = X.shape
+    rounding = n * np.finfo(float).eps
+    _, R, scale = scaled_qr(X, with_q=False)
+    if is_well_conditioned(R, scale):
+        return _Basis(X, np.eye(k), scale / np.sqrt(n), rounding)
     Q, R, scale = scaled_qr(X)
-    size = np.sqrt(len(X))
-    return Q * size, R / size, scale
+    back = solve_triangular(R, np.eye(k)) / scale[:, None] * np.sqrt(n)
+    return _Basis(Q * np.sqrt(n), back, np.ones(k), rounding * np.linalg.cond(R))
 
 
-def _normal_quantile(level):
-    """The z of a two-sided interval of that level."""
-    return stats.norm.isf((1 - check_fraction("level", level)) / 2)
+def _newton_terms(rows, sign, theta):
+    """`_End` at theta; sums run over blocks of rows that stay in the cache."""
+    k = rows.shape[1]
+    block = max(512, 2**17 // k)
+    value, least, score, information = 0.0, np.inf, np.zeros(k), np.zeros((k, k))
+    for first in range(0, len(rows), block):
+        part, s = rows[first : first + block], sign[first : first + block]
+        margins = s * (part @ theta)
+        odds = np.exp(-np.minimum(np.abs(margins), 230))  # a floor keeps every row in the problem
+        larger = 1 / (1 + odds)  # of p and 1 - p
+        value += np.minimum(margins, 0).sum() - np.log1p(odds).sum()
+        least = min(least, margins.min())
+        score += (s * larger * np.where(margins > 0, odds, 1.0)) @ part
+        weighted = part * (np.sqrt(odds) * larger)[:, None]
+        information += weighted.T @ weighted
+    try:
+        root = np.linalg.cholesky(information).T
+        precise = (np.diag(root) ** 2 > 1e-6 * np.diag(information)).all()
+    except np.linalg.LinAlgError:
+        precise = False
+    if not precise:
+        odds = np.exp(-np.minimum(np.abs(rows @ theta), 230))
+        root = triangular_factor(rows * (np.sqrt(odds) / (1 + odds))[:, None])
+    return _End(theta, float(value), least, score, root)
 
 
-def _log_likelihood(log_odds, y):
-    signed = (1 - 2 * y) * log_odds  # so that nothing cancels when the fit is very sure
-    return float(-np.logaddexp(0.0, signed).sum())
+def _irls(basis, sign, theta, first, last):
+    """Newton steps first … last from theta, until the classes are apart or the maximum is reached.
 
-
-def _root_weights(log_odds):
-    """Square roots of p(1 - p), with a floor that keeps every row in the problem."""
-    return np.sqrt(np.maximum(expit(log_odds) * expit(-log_odds), 1e-100))
-
-
-def _irls(Q, y, max_iterations):
-    """Newton steps, each a weighted least-squares problem; returns theta, steps, converged.
-
-    Stops by the Newton decrement, which does not depend on the units or the basis of Q.
+    The Newton decrement tells the maximum; it does not depend on the units or the basis.
     """
-    theta, signed = np.zeros(Q.shape[1]), (2 * y - 1)[:, None] * Q
-    value = _log_likelihood(Q @ theta, y)
-    for iteration in range(1, max_iterations + 1):
-        margins = signed @ theta
-        root_w = _root_weights(margins)
-        r = np.linalg.qr(signed * root_w[:, None], mode="r")
-        newton = solve_triangular(r, signed.T @ expit(-margins), trans="T")
-        step = solve_triangular(r, newton)
-        new = _log_likelihood(Q @ (theta + step), y)
-        while new < value - 1e-12 * (1 + abs(value)) and np.abs(step).max() > 1e-14:
-            step = step / 2
-            new = _log_likelihood(Q @ (theta + step), y)
-        theta, value = theta + step, max(new, value)
-        if np.linalg.norm(newton) <= 1e-8:  # and the step just taken squares what is left
-            return theta, iteration, True
-    return theta, iteration, False
+    now = _newton_terms(basis.rows, sign, theta)
+    for iteration in range(first, last + 1):
+        newton = solve_triangular(now.root, now.score, trans="T")
+        step = solve_triangular(now.root, newton)
+        if np.linalg.norm(newton) <= 1e-8:  # and this step squares what is left
+            return now._replace(theta=now.theta + step, iterations=iteration, converged=True)
+        for halving in range(50):
+            new = _newton_terms(basis.rows, sign, now.theta + step / 2**halving)
+            if new.value >= now.value - 1e-12 * (1 + abs(now.value)):
+                break
+        now = new._replace(iterations=iteration)
+        if _is_complete(basis, now):
+            break
+    return now
 
 
-def _separation(Q, R, y, theta):
-    """Decide separation on a design with orthogonal columns, from the end point of `_irls`."""
-    signed = (2 * y - 1)[:, None] * Q
-    rounding = len(y) * np.finfo(float).eps * np.linalg.cond(R)  # of an entry of Q
-    if (signed @ theta > rounding * np.abs(theta).sum()).all():
-        return "complete"
-    if _maximum_is_certain(signed, theta, rounding):
-        return "none"
-    return _separation_by_program(signed)
+def _start(basis, sign):
+    """Zero or, for many cases, the fit to every sixteenth."""
+    n, k = basis.rows.shape
+    zero = np.zeros(k)
+    if n < 400 * k:
+        return zero
+    part, signs = basis._replace(rows=basis.rows[::16].copy()), sign[::16]
+    try:
+        end = _irls(part, signs, _start(part, signs), 1, 15)
+    except np.linalg.LinAlgError:  # these cases have columns of zeros
+        return zero
+    return end.theta if end.converged else zero
 
 
-def _maximum_is_certain(signed, theta, rounding):
-    """Whether weights w > 0 with Σ w_i s_i q_i = 0 exist (Stiemke: then nothing separates).
+def _maximise(X, y, max_iterations):
+    """The basis of X, where the iteration ended, and how the classes separate."""
+    X = checks.as_design("X", X)
+    sign = 2 * checks.as_labels("y", y, len(X)) - 1
+    basis = _basis(X)
+    patience = min(max_iterations, 15)
+    end = _irls(basis, sign, _start(basis, sign), 1, patience)
+    rows = basis.rows
+    if not (end.converged or _is_complete(basis, end)):
+        if X.size > 10**6 and np.count_nonzero(X) < X.size / 5:
+            rows = sparse.csr_array(X)
+            kind, proven = _separation_by_program(basis, rows, sign)
+            if proven:
+                return basis, end, kind
+        if max_iterations > patience:
+            end = _irls(basis, sign, end.theta, patience + 1, max_iterations)
+    if _maximum_is_certain(basis, sign, end):
+        kind = "none"
+    elif _is_complete(basis, end):
+        kind = "complete"
+    else:
+        kind, _ = _separation_by_program(basis, rows, sign)
+    return basis, end, kind
 
-    The residuals |y_i - p_i| at theta are such weights up to a small score.  One weighted
-    least-squares step c removes the score by w_i ← w_i (1 - s_i q_i·c), positive where
-    |s_i q_i·c| < 1; rows with weights below e^-40 are left as they are.
+
+def _is_complete(basis, end):
+    """Whether all margins are positive beyond rounding."""
+    return end.least > basis.rounding * np.abs(basis.size * end.theta).sum()
+
+
+def _maximum_is_certain(basis, sign, end):
+    """Whether weights w > 0 with Σ w_i s_i x_i = 0 exist (Stiemke: then nothing separates).
+
+    The residuals |y_i - p_i| at theta are such weights up to a small score.  A Newton step c
+    removes the score by w_i ← w_i - p_i(1 - p_i) s_i x_i·c, positive where |x_i·c| < 1, for which
+    the least singular value gives a bound.  Where the bound does not do, a step is tried that
+    weighs rows by w_i and leaves those with weights below e^-40 as they are.
     """
-    margins = signed @ theta
-    weights = expit(-np.minimum(margins, 700))
-    active = margins < 40
-    rows, root_w = signed[active], np.sqrt(weights[active])
-    if len(rows) < len(theta):
+    (n, k), size = basis.rows.shape, basis.size
+
+    def is_short(root, score, mass, reach=None):
+        least = np.linalg.svd(root, compute_uv=False)[-1]
+        if least <= n * np.finfo(float).eps * np.linalg.norm(root, 2):
+            return False
+        doubt = basis.rounding * np.sqrt(k) * mass / least
+        reach = np.sqrt(n * k) / least if reach is None else reach
+        return reach * (np.linalg.norm(score) + doubt) < 0.5
+
+    score = solve_triangular(end.root, end.score, trans="T")
+    if is_short(end.root / size, score, n):
+        return True
+    signed = sign[:, None] * basis.rows / size
+    margins = sign * (basis.rows @ end.theta)
+    weights, active = expit(-np.minimum(margins, 700)), margins < 40
+    part = signed[active]
+    if len(part) < k:
         return False
-    r = np.linalg.qr(rows * root_w[:, None], mode="r")
-    singular = np.linalg.svd(r, compute_uv=False)
-    if singular[-1] <= len(signed) * np.finfo(float).eps * singular[0]:
+    root = triangular_factor(part * np.sqrt(weights[active])[:, None])
+    if not root.diagonal().all():
         return False
-    score = np.linalg.norm(solve_triangular(r, signed.T @ weights, trans="T"))
-    doubt = rounding * np.sqrt(len(theta)) * weights.sum() / singular[-1]
-    reach = np.linalg.norm(solve_triangular(r, rows.T, trans="T"), axis=0).max()
-    return reach * (score + doubt) < 0.5
+    score = solve_triangular(root, signed.T @ weights, trans="T")
+    reach = np.linalg.norm(solve_triangular(root, part.T, trans="T"), axis=0).max()
+    return is_short(root, score, weights.sum(), reach)
 
 
-def _separation_by_program(signed, tolerance=1e-7):
-    """Separation by linear programs in β with |β_j| ≤ 1."""
+def _separation_by_program(basis, rows, sign, tolerance=1e-7):
+    """Separation by linear programs in β with |β_j| ≤ 1; whether the first β proves it exactly."""
+    signed = sparse.csr_array(rows * (sign[:, None] / basis.size))
     n, k = signed.shape
     total = linprog(-signed.mean(axis=0), A_ub=-signed, b_ub=np.zeros(n), bounds=[(-1, 1)] * k)
     if -total.fun <= tolerance:
-        return "none"
+        return "none", False
     least = linprog(  # maximise the least margin t: margins·β ≥ t
         np.r_[np.zeros(k), -1.0],
-        A_ub=np.hstack([-signed, np.ones((n, 1))]),
+        A_ub=sparse.hstack([-signed, np.ones((n, 1))]),
         b_ub=np.zeros(n),
         bounds=[(-1, 1)] * k + [(None, 1)],
     )
-    return "complete" if -least.fun > tolerance else "quasi-complete"
+    kind = "complete" if -least.fun > tolerance else "quasi-complete"
+    proven = (signed @ total.x).min() >= -basis.rounding * np.abs(total.x).sum()
+    return kind, proven

@@ -7,21 +7,31 @@ from importlib.resources import files
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
+
+__all__ = [
+    *("ALEATORIC", "DATA", "EPISTEMIC", "HIT", "MISS", "TRUTH", "activation_map"),
+    *("confidence_histogram", "coverage_map", "curve_with_spread", "detection", "estimates"),
+    *("intervals", "line_with_bands", "pictures", "points", "reliability_diagram"),
+    *("risk_coverage", "truth", "use_style"),
+]
 
 # Okabe & Ito (2008); each role has one colour throughout the book.
-EPISTEMIC, ALEATORIC, TRUTH, DATA, HIT, MISS = (
-    "#0072B2",
-    "#E69F00",
-    "#222222",
-    "#555555",
-    "#56B4E9",
-    "#D55E00",
-)
+EPISTEMIC, ALEATORIC, TRUTH = "#0072B2", "#E69F00", "#222222"
+DATA, HIT, MISS = "#555555", "#56B4E9", "#D55E00"
 
 
 def use_style():
-    """Apply the book's figure style to the current session."""
+    """Apply the book's figure style to the current session.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from mcunc import plot
+    >>> with plt.rc_context():
+    ...     plot.use_style()
+    ...     plt.rcParams["axes.spines.top"]
+    False
+    """
     plt.style.use(str(files("mcunc") / "book.mplstyle"))
 
 
@@ -40,6 +50,18 @@ def line_with_bands(
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from mcunc import linear, plot
+    >>> fit = linear.fit_least_squares([[1, 0], [1, 1], [1, 2]], [0.1, 0.9, 2.3])
+    >>> line = fit.predict([[1, 0], [1, 2]])
+    >>> fig, ax = plt.subplots()
+    >>> ax = plot.line_with_bands(ax, [0, 2], line.mean, line.mean_interval())
+    >>> ax.get_legend_handles_labels()[1]
+    ['the mean', 'fit']
+    >>> plt.close(fig)
     """
     if observation_interval is not None:
         ax.fill_between(
@@ -53,19 +75,52 @@ def line_with_bands(
 
 
 def points(ax, x, y, label="data"):
-    """Scatter observations (n,) against x (n,)."""
+    """Scatter observations (n,) against x (n,).
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from mcunc import plot
+    >>> fig, ax = plt.subplots()
+    >>> ax = plot.points(ax, [0, 1, 2], [0.1, 0.9, 2.3])
+    >>> len(ax.collections[0].get_offsets())
+    3
+    >>> plt.close(fig)
+    """
     ax.scatter(x, y, s=22, color=DATA, edgecolor="white", linewidth=0.5, zorder=3, label=label)
     return ax
 
 
 def truth(ax, x, y, label="truth"):
-    """Draw the true curve, dashed in black."""
+    """Draw the true curve, dashed in black.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from mcunc import plot
+    >>> fig, ax = plt.subplots()
+    >>> plot.truth(ax, [0, 1], [0, 2]).lines[0].get_label()
+    'truth'
+    >>> plt.close(fig)
+    """
     ax.plot(x, y, color=TRUTH, ls="--", lw=1.6, zorder=4, label=label)
     return ax
 
 
 def intervals(ax, ends, true_value):
-    """Draw T intervals (T, 2) as horizontal bars, those that miss the truth standing out."""
+    """Draw T intervals (T, 2) as horizontal bars, those that miss the truth standing out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import matplotlib.pyplot as plt
+    >>> from mcunc import plot
+    >>> fig, ax = plt.subplots()
+    >>> ax = plot.intervals(ax, np.array([[-1, 1], [0.5, 2]]), true_value=0)
+    >>> ax.get_legend_handles_labels()[1]
+    ['contains the truth (1)', 'misses it (1)']
+    >>> plt.close(fig)
+    """
     hit = (ends[:, 0] <= true_value) & (true_value <= ends[:, 1])
     for chosen, colour, name in ((hit, HIT, "contains the truth"), (~hit, MISS, "misses it")):
         rows = np.flatnonzero(chosen)
@@ -76,7 +131,18 @@ def intervals(ax, ends, true_value):
 
 
 def curve_with_spread(ax, x, centre, lower, upper, label, **style):
-    """Draw a curve (M,) with a shaded spread between lower and upper (M,)."""
+    """Draw a curve (M,) with a shaded spread between lower and upper (M,).
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from mcunc import plot
+    >>> fig, ax = plt.subplots()
+    >>> ax = plot.curve_with_spread(ax, [0, 1], [0, 1], [-1, 0], [1, 2], label="mean of ten fits")
+    >>> len(ax.lines), len(ax.collections)
+    (1, 1)
+    >>> plt.close(fig)
+    """
     (line,) = ax.plot(x, centre, label=label, **style)
     ax.fill_between(x, lower, upper, color=line.get_color(), alpha=0.18, lw=0)
     return ax
@@ -86,7 +152,20 @@ def coverage_map(ax, coverage, rows, columns, level=0.95):
     """Heat map of coverage (len(rows), len(columns)) in %: white from the nominal level up.
 
     The darker the orange, the further below the level; every cell prints its percentage.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import matplotlib.pyplot as plt
+    >>> from mcunc import plot
+    >>> fig, ax = plt.subplots()
+    >>> ax = plot.coverage_map(ax, np.array([[0.95, 0.81]]), ["n = 10"], ["t", "normal"])
+    >>> [text.get_text() for text in ax.texts]
+    ['95', '81']
+    >>> plt.close(fig)
     """
+    import seaborn as sns  # here alone: half a second that no other figure needs
+
     sns.heatmap(
         100 * coverage, ax=ax, vmin=0, vmax=100 * level,
         cmap=sns.light_palette(MISS, reverse=True, as_cmap=True),
@@ -98,7 +177,20 @@ def coverage_map(ax, coverage, rows, columns, level=0.95):
 
 
 def estimates(ax, names, centres, ends, label, offset=0.0, **style):
-    """Draw named estimates (k,) with intervals (k, 2), one row each, shifted by `offset` rows."""
+    """Draw named estimates (k,) with intervals (k, 2), one row each, shifted by `offset` rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import matplotlib.pyplot as plt
+    >>> from mcunc import plot
+    >>> fig, ax = plt.subplots()
+    >>> ends = np.array([[0.1, 0.5], [0.3, 0.4]])
+    >>> ax = plot.estimates(ax, ["dropout", "ensemble"], ends.mean(axis=1), ends, "log loss")
+    >>> [text.get_text() for text in ax.get_yticklabels()]
+    ['dropout', 'ensemble']
+    >>> plt.close(fig)
+    """
     rows = np.arange(len(names)) + offset
     error = np.abs(ends - centres[:, None]).T
     ax.errorbar(centres, rows, xerr=error, fmt="o", capsize=3, label=label, **style)
@@ -107,7 +199,18 @@ def estimates(ax, names, centres, ends, label, offset=0.0, **style):
 
 
 def pictures(axes, images, titles=None):
-    """Show images (N, H, W, 3) in [0, 1], one on each of N Axes, with optional titles."""
+    """Show images (N, H, W, 3) in [0, 1], one on each of N Axes, with optional titles.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from mcunc import birdwatch, plot
+    >>> fig, axes = plt.subplots(1, 2)
+    >>> birds = birdwatch.draw_birds(2, seed=0)
+    >>> len(plot.pictures(axes, birds.pictures, ["first", "second"]))
+    2
+    >>> plt.close(fig)
+    """
     axes = np.ravel(axes)
     for i, (ax, image) in enumerate(zip(axes, images, strict=True)):
         ax.imshow(image, interpolation="bilinear")
@@ -134,6 +237,17 @@ def activation_map(ax, picture, values, limit, cmap="RdBu_r"):
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import matplotlib.pyplot as plt
+    >>> from mcunc import plot
+    >>> fig, ax = plt.subplots()
+    >>> ax = plot.activation_map(ax, np.ones((8, 8, 3)), np.eye(2), limit=1)
+    >>> len(ax.images)
+    2
+    >>> plt.close(fig)
     """
     extent = (0, picture.shape[1], picture.shape[0], 0)
     ax.imshow(picture.mean(axis=2), extent=extent, cmap="gray", vmin=-0.5, vmax=1.1)
@@ -156,6 +270,16 @@ def confidence_histogram(ax, table):
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from mcunc import calibration, plot
+    >>> fig, ax = plt.subplots()
+    >>> table = calibration.bin_table([0.9, 0.9, 0.6, 0.6], [1, 0, 1, 0], bins=5)
+    >>> plot.confidence_histogram(ax, table).get_legend_handles_labels()[1]
+    ['mean confidence 0.750', 'accuracy 0.500']
+    >>> plt.close(fig)
     """
     total = table.count.sum()
     left, width = table.edges[:-1], np.diff(table.edges)
@@ -188,42 +312,61 @@ def reliability_diagram(ax, table, band=None):
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from mcunc import calibration, plot
+    >>> fig, ax = plt.subplots()
+    >>> table = calibration.bin_table([0.9, 0.9, 0.6, 0.6], [1, 0, 1, 0], bins=5)
+    >>> plot.reliability_diagram(ax, table).get_legend_handles_labels()[1]
+    ['share right', 'gap to confidence']
+    >>> plt.close(fig)
     """
     filled = table.count > 0
     left, right = (edges[filled].astype(float) for edges in (table.edges[:-1], table.edges[1:]))
-    share, gap = table.frequency[filled], table.gap[filled]
-    lower, upper = np.zeros(len(share)), share - gap
-    place = {"x": left, "width": right - left, "align": "edge"}
+    share = table.frequency[filled]
     if band is None:
-        ax.bar(height=share, color=HIT, edgecolor="white", lw=0.6, label="share right", **place)
-        ax.bar(
-            height=-gap, bottom=share, color=MISS, alpha=0.4, hatch="////", edgecolor=MISS, lw=0,
-            label="gap to confidence", **place,
-        )  # fmt: skip
-        ax.hlines(share, left, right, color=EPISTEMIC, lw=2)
+        lower, upper = np.zeros(len(share)), share - table.gap[filled]
+        _draw_gaps(ax, left, right, share, upper)
     else:
         lower, upper = (np.asarray(end)[filled] for end in band)
-        ax.bar(
-            height=upper - lower, bottom=lower, color="0.85", edgecolor="0.4", lw=0.8,
-            label="each bin if calibrated", **place,
-        )  # fmt: skip
-        inside = (lower <= share) & (share <= upper)
-        middle = (left + right) / 2
-        for chosen, colour, name in ((inside, EPISTEMIC, "inside"), (~inside, MISS, "outside")):
-            ax.hlines(
-                share[chosen], left[chosen], right[chosen], color=colour, lw=3, zorder=4,
-                label=f"{name} ({chosen.sum()})",
-            )  # fmt: skip
-        ax.plot(middle[~inside], share[~inside], "D", ms=6, color=MISS, zorder=5)
+        _draw_null_boxes(ax, left, right, share, lower, upper)
     ax.plot([0, 1], [0, 1], color=TRUTH, ls="--", lw=1.2)
     ax.set(xlim=(0, 1), ylim=(-0.02, 1.02))  # so that shares of 0 and 1 show
-    hidden = {
+    hidden = {  # bins under a legend
         "upper left": (left < 0.5) & (np.maximum(share, upper) > 0.75),
         "lower right": (right > 0.5) & (np.minimum(share, lower) < 0.25),
     }
-    loc = min(hidden, key=lambda corner: hidden[corner].sum())  # over the fewer bins
+    loc = min(hidden, key=lambda corner: hidden[corner].sum())
     ax.legend(loc=loc, fontsize="small", handlelength=1.4)
     return ax
+
+
+def _draw_gaps(ax, left, right, share, confidence):
+    """Bars up to the share, and shaded from there to the mean confidence."""
+    place = {"x": left, "width": right - left, "align": "edge"}
+    ax.bar(height=share, color=HIT, edgecolor="white", lw=0.6, label="share right", **place)
+    ax.bar(
+        height=confidence - share, bottom=share, color=MISS, alpha=0.4, hatch="////",
+        edgecolor=MISS, lw=0, label="gap to confidence", **place,
+    )  # fmt: skip
+    ax.hlines(share, left, right, color=EPISTEMIC, lw=2)
+
+
+def _draw_null_boxes(ax, left, right, share, lower, upper):
+    """Boxes from `lower` to `upper`, and the shares, those outside their box with a diamond."""
+    ax.bar(
+        left, upper - lower, right - left, lower, align="edge", color="0.85", edgecolor="0.4",
+        lw=0.8, label="each bin if calibrated",
+    )  # fmt: skip
+    inside = (lower <= share) & (share <= upper)
+    for chosen, colour, name in ((inside, EPISTEMIC, "inside"), (~inside, MISS, "outside")):
+        label = f"{name} ({chosen.sum()})"
+        ends = share[chosen], left[chosen], right[chosen]
+        ax.hlines(*ends, color=colour, lw=3, zorder=4, label=label)
+    middle = (left + right) / 2
+    ax.plot(middle[~inside], share[~inside], "D", ms=6, color=MISS, zorder=5)
 
 
 def risk_coverage(ax, curve, label, **style):
@@ -238,25 +381,45 @@ def risk_coverage(ax, curve, label, **style):
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from mcunc import plot, selective
+    >>> fig, ax = plt.subplots()
+    >>> curve = selective.risk_coverage([0.1, 0.2, 0.9], [0, 0, 1])
+    >>> plot.risk_coverage(ax, curve, "entropy").get_xlabel()
+    'coverage'
+    >>> plt.close(fig)
     """
     ax.plot(curve.coverage, curve.risk, label=label, **style)
     ax.set(xlabel="coverage", ylabel="risk of what is answered")
     return ax
 
 
-def detection(ax, found, label, **style):
+def detection(ax, result, label, **style):
     """Draw the share of novel cases flagged against that of known ones.
 
     Parameters
     ----------
     ax : Axes
-    found : ood.Detection
+    result : ood.Detection
     label : str
 
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from mcunc import ood, plot
+    >>> fig, ax = plt.subplots()
+    >>> result = ood.detection([0.1, 0.3, 0.2], [0.4, 0.9])
+    >>> plot.detection(ax, result, "entropy").get_xlabel()
+    'known cases flagged'
+    >>> plt.close(fig)
     """
-    ax.plot(*found.curve, label=label, **style)
+    ax.plot(*result.curve, label=label, **style)
     ax.set(xlabel="known cases flagged", ylabel="novel cases flagged")
     return ax

@@ -1,4 +1,4 @@
-r"""What `samples` say: T draws of what a network, or an ensemble of networks, predicts.
+r"""Summaries of `samples`: T draws of what a network, or an ensemble of networks, predicts.
 
 The draws come first, (T, N, …): passes with dropout, ensemble members, bootstrap refits, posterior
 draws.  For classes, with draws :math:`p_t`, their mean :math:`\bar p` and the entropy
@@ -14,28 +14,23 @@ et al. 2018) is an interpretation, and contested: Wimmer et al. (2023), Bickford
 
 T draws are a sample, so a summary has Monte Carlo errors: how far it may be from its value at
 infinitely many draws *of the same kind*.  They say nothing about whether these are the right
-draws, and take them as independent: along a Markov chain they are too small.  The error of a mean
-is :math:`s/\sqrt T`.  Other errors come from the jackknife, which leaves out one draw at a time or,
-beyond `GROUPS` draws, one group of draws.
+draws, and they assume independent draws: along a Markov chain they are too small.
 
-The draws need not fit into memory at once: a summary holds sums, and ``summary_a + summary_b``, of
-other draws of the same cases, is the summary of all of them.  It keeps about 2 × `GROUPS` float64
-numbers for every number in one draw, and a sum or an error works with some times that; where it is
-too much, summarise the cases in parts.
+The draws need not fit into memory at once: ``summary_a + summary_b``, of other draws of the same
+cases, is the summary of all of them, and so is the `sum` of many.  A summary keeps a mean and a sum
+of squares for every number in one draw.
 
-Source: Houlsby, Huszár, Ghahramani & Lengyel (2011), *Bayesian active learning for classification
+Sources: Houlsby, Huszár, Ghahramani & Lengyel (2011), *Bayesian active learning for classification
 and preference learning*; Gal (2016), *Uncertainty in deep learning*, section 3.3; Gal & Ghahramani
 (2016), *Dropout as a Bayesian approximation*, section 4; Depeweg et al. (2018), *Decomposition of
-uncertainty in Bayesian deep learning for efficient and risk-sensitive learning*; for the errors,
-Efron & Tibshirani (1993), *An introduction to the bootstrap*, chapter 11.  Introduced in chapter 5
-of the book.
+uncertainty in Bayesian deep learning for efficient and risk-sensitive learning*; for adding, Chan,
+Golub & LeVeque (1983), *The American Statistician* 37, 242-247.
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
-from scipy.special import entr, softmax
+from scipy.special import entr, logsumexp, rel_entr
 
 from mcunc._internal.checks import (
     as_array,
@@ -47,127 +42,120 @@ from mcunc._internal.checks import (
 )
 from mcunc.calibration import TOLERANCE, _check_classes, _check_rows
 
-GROUPS = 50  # of draws, for the jackknife
-BLOCK = 2**16  # values worked on at a time, so that they stay in the processor's cache
-QUIET = {"over": "ignore", "invalid": "ignore", "under": "ignore"}  # what overflows is refused
+__all__ = [
+    "ClassSummary",
+    "ValueSummary",
+    "log_predictive_density",
+    "summarise_classes",
+    "summarise_values",
+]
+
+BLOCK = 2**18  # values worked on at a time, so that they stay in the processor's cache
 
 
 @dataclass(frozen=True, eq=False)
 class _Summary:
-    """Sums over draws, in G groups: draw number t is in group t mod `GROUPS`.
+    """Mean of the draws, and the sum of squared deviations from it."""
 
-    _count : (G,) draws in each group; _means : (G, …); _squares : (G, …) sums of squared deviations
-    from the mean of the group.
-    """
-
-    _count: np.ndarray
-    _means: np.ndarray
+    draws: int
+    mean: np.ndarray
     _squares: np.ndarray
 
     def __post_init__(self):
-        check_finite_result("samples", *self._total)
+        check_finite_result("samples", self.mean, self._squares)
 
     def __add__(self, other):
         if type(other) is not type(self):
             return NotImplemented
-        shape, theirs = self._means.shape[1:], other._means.shape[1:]
-        if shape != theirs:
+        if self.mean.shape != other.mean.shape:
             raise ValueError(
-                f"samples: one draw has shape {shape} in one summary and {theirs} in the other; "
-                "add summaries of the same cases"
+                f"samples: one draw has shape {self.mean.shape} in one summary and "
+                f"{other.mean.shape} in the other; add summaries of the same cases"
             )
-        sums = _no_sums(self.draws + other.draws, shape)
-        _merge(sums, 0, self._count, self._means, self._squares)
-        _merge(sums, self.draws, other._count, other._means, other._squares)
-        return replace(self, _count=sums[0], _means=sums[1], _squares=sums[2])
+        draws = self.draws + other.draws
+        with np.errstate(all="ignore"):
+            apart = other.mean - self.mean
+            mean = self.mean + apart * (other.draws / draws)
+            between = apart * (apart * (self.draws * other.draws / draws))
+            squares = self._squares + other._squares + between
+        return replace(self, draws=draws, mean=mean, _squares=squares)
 
     def __radd__(self, other):
         """Let `sum` start from its 0."""
         return self if isinstance(other, int) and other == 0 else NotImplemented
 
+    def _variance(self, squares, lost=1):
+        """Sums of squared deviations divided by T minus the degrees of freedom that are lost."""
+        if self.draws <= lost:
+            raise ValueError(
+                f"draws: this takes {lost + 1} or more, not {self.draws}; add a summary of others"
+            )
+        return squares / (self.draws - lost)
+
     @property
-    def draws(self):
-        """The number of draws, T."""
-        return int(self._count.sum())
-
-    @cached_property
-    def _total(self):
-        """Mean of all draws, and the sum of squared deviations from it."""
-        with np.errstate(**QUIET):
-            mean = np.tensordot(self._count / self.draws, self._means, axes=1)
-            between = np.tensordot(self._count, np.square(self._means - mean), axes=1)
-            return mean, self._squares.sum(axis=0) + between
-
-    def _unbiased_variance(self):
-        self._need(2)
-        return self._total[1] / (self.draws - 1)
-
-    def _need(self, draws):
-        if self.draws < draws:
-            raise ValueError(f"draws: this takes {draws} or more, not {self.draws}; add others")
-
-    def _jackknife(self, statistic):
-        r"""Standard error of statistic(mean, sum of squares, draws), by leaving out groups.
-
-        With :math:`\theta_{-g}` without group g, whose share of the draws is :math:`w_g`, and
-        :math:`d_g = (\theta - \theta_{-g})(1 - w_g)/w_g`, the squared error is the mean over the
-        groups of :math:`(d_g - \sum_h w_h d_h)^2 \, w_g/(1 - w_g)`.  For a mean it is unbiased,
-        whatever the sizes; for groups of equal size it is Efron & Tibshirani's equation 11.5.
-        Source: Busing, Meijer & van der Leeden (1999), *Statistics and Computing* 9, 3-8.
-        """
-        self._need(2)
-        T, (mean, squares), influence = self.draws, self._total, []
-        odds = self._count / (T - self._count)  # w / (1 - w)
-        with np.errstate(**QUIET):
-            value = statistic(mean, squares, T)
-            for n, o, m, s in zip(self._count, odds, self._means, self._squares, strict=True):
-                away = m - mean
-                rest = np.maximum(squares - s - np.square(away) * (n + n * o), 0)
-                influence.append((value - statistic(mean - o * away, rest, T - n)) / o)
-            influence = np.array(influence)
-            influence -= np.tensordot(self._count / T, influence, axes=1)
-            scale = np.abs(influence).max(axis=0)  # so that squares neither overflow nor vanish
-            influence /= np.where(scale > 0, scale, 1)
-            error = scale * np.sqrt(np.tensordot(odds, np.square(influence), axes=1) / len(odds))
-        check_finite_result("samples", error)
-        return error
+    def mean_error(self):
+        r"""(N, …) standard error of the mean, :math:`s/\sqrt T`."""
+        return np.sqrt(self._variance(self._squares) / self.draws)
 
 
+@dataclass(frozen=True, eq=False)
 class ClassSummary(_Summary):
-    r"""What draws of class probabilities say, case by case.
+    r"""Draws of class probabilities, summarised case by case; `summarise_classes` makes it.
 
     Summaries of different draws of the same cases can be added, and so summed: the result is the
-    summary of all draws up to rounding, errors included (beyond `GROUPS` draws these depend a
-    little on the order).  Other shapes are refused with a ValueError.  So are the variance, the
-    bias and all errors of one draw, and of two the errors of variance and mutual information,
-    which leave out a draw and need two others.  Errors from a few draws are rough.
-
-    Made by `summarise_classes`.  Introduced in chapter 5 of the book.
+    summary of all draws up to rounding, except that `mutual_information_error` is approximate.
 
     Attributes
     ----------
     draws : int, T
+    mean : (N, K) array
+        Predictive distribution, :math:`\bar p = \frac1T \sum_t p_t`.
+    expected_entropy : (N,) array
+        Mean of the entropies, :math:`\frac1T \sum_t H(p_t)`, in nats.
+    variance, mean_error, predictive_entropy, mutual_information, mutual_information_error
+        Arrays described below.
+
+    Raises
+    ------
+    ValueError
+        By `variance` and `mean_error` for a single draw, by `mutual_information_error` for fewer
+        than three, and by addition for summaries of other shapes.
+
+    Examples
+    --------
+    >>> from mcunc import predictive
+    >>> one = predictive.summarise_classes(probs=[[[1.0, 0.0], [0.5, 0.5]]])
+    >>> other = predictive.summarise_classes(probs=[[[0.0, 1.0], [0.5, 0.5]]])
+    >>> (one + other).mutual_information.round(3)  # the draws disagree about the first case only
+    array([0.693, 0.   ])
     """
 
-    @property
-    def mean(self):
-        r"""(N, K) predictive distribution, :math:`\bar p = \frac1T \sum_t p_t`."""
-        return self._total[0][:, :-1]
+    expected_entropy: np.ndarray
+    _divergence_squares: np.ndarray  # of KL(p_t || mean), about their mean
+
+    def __add__(self, other):
+        total = super().__add__(other)
+        if total is NotImplemented:
+            return total
+        weight, mean = other.draws / total.draws, np.maximum(total.mean, np.finfo(float).tiny)
+        expected = self.expected_entropy + weight * (other.expected_entropy - self.expected_entropy)
+        mine, theirs = (  # the mean divergence of either's draws from the mean of all
+            part.mutual_information + rel_entr(part.mean, mean).sum(axis=1)
+            for part in (self, other)
+        )
+        between = self.draws * weight * np.square(mine - theirs)
+        squares = self._divergence_squares + other._divergence_squares + between
+        return replace(total, expected_entropy=expected, _divergence_squares=squares)
 
     @property
     def variance(self):
         """(N, K) variance of each probability over the draws, unbiased (divided by T - 1)."""
-        return self._unbiased_variance()[:, :-1]
+        return self._variance(self._squares)
 
     @property
     def predictive_entropy(self):
         r"""(N,) entropy of the mean, :math:`H(\bar p)`, in nats, from 0 to log K."""
-        return _entropy(self.mean)
-
-    @property
-    def expected_entropy(self):
-        r"""(N,) mean of the entropies, :math:`\frac1T \sum_t H(p_t)`, in nats."""
-        return self._total[0][:, -1]
+        return entr(np.clip(self.mean, 0, 1)).sum(axis=1)
 
     @property
     def mutual_information(self):
@@ -175,78 +163,56 @@ class ClassSummary(_Summary):
 
         It equals :math:`\frac1T \sum_t \mathrm{KL}(p_t \| \bar p)`, so it is 0 where all draws
         agree and never negative (rounding below 0 is cut off).  Also known as BALD (Houlsby et al.
-        2011).
+        2011).  At T draws it is too small by about 1/T of itself where the draws differ little.
         """
         return np.maximum(self.predictive_entropy - self.expected_entropy, 0)
 
     @property
-    def entropy_bias(self):
-        r"""(N,) bias of the predictive entropy at T draws, in nats: 0 or below.
-
-        :math:`-\frac{1}{2T}\sum_k s_k^2 / \bar p_k`, with :math:`s_k^2` the variance.  For
-        :math:`H(\bar p)` is concave: with :math:`q` the mean of infinitely many draws, its
-        expansion :math:`H(q) - \sum_k (1 + \log q_k)(\bar p_k - q_k)
-        - \frac12 \sum_k (\bar p_k - q_k)^2/q_k` has a middle term of expectation 0 and a last one
-        with :math:`E(\bar p_k - q_k)^2 = \mathrm{var}_k/T`.  The expected entropy is a plain mean,
-        without bias, so this is the bias of the mutual information too: -1/T times that where the
-        draws differ little.  No result here is corrected for it: subtract it to do so.  For draws
-        each certain of one class it is the :math:`-(K - 1)/2T` of Miller (1955), *Note on the
-        bias of information estimates*, but for T - 1 in place of T, and with K the classes drawn.
-        """
-        mean = np.where(self.mean > 0, self.mean, 1)  # where it is 0, so is the variance
-        return -(self.variance / mean).sum(axis=1) / (2 * self.draws)
-
-    @property
-    def mean_error(self):
-        r"""(N, K) standard error of the mean, :math:`s/\sqrt T`."""
-        return np.sqrt(self.variance / self.draws)
-
-    @property
-    def variance_error(self):
-        """(N, K) standard error of the variance, jackknife; T at least 3."""
-        self._need(3)
-        return self._jackknife(lambda mean, squares, T: squares[:, :-1] / (T - 1))
-
-    @property
-    def predictive_entropy_error(self):
-        r"""(N,) standard error of the predictive entropy, in nats, by the jackknife.
-
-        Too large, by a factor of up to about :math:`\sqrt 2`, where the mean is so near to uniform
-        that its entropy, having its maximum there, does not change to first order.
-        """
-        return self._jackknife(lambda mean, squares, T: _entropy(mean[:, :-1]))
-
-    @property
-    def expected_entropy_error(self):
-        r"""(N,) standard error of the expected entropy, in nats, :math:`s/\sqrt T`."""
-        return np.sqrt(self._unbiased_variance()[:, -1] / self.draws)
-
-    @property
     def mutual_information_error(self):
-        """(N,) standard error of the mutual information, in nats, jackknife; T at least 3."""
-        self._need(3)
-        return self._jackknife(lambda mean, squares, T: _entropy(mean[:, :-1]) - mean[:, -1])
+        r"""(N,) standard error of the mutual information, in nats; T at least 3.
+
+        That of the mean of the divergences :math:`\mathrm{KL}(p_t \| \bar p)`,
+        :math:`s/\sqrt T`.  This mean is smallest at :math:`\bar p`, so the error of :math:`\bar p`
+        adds nothing to first order.  The variance is divided by T - 2, because every draw pulls
+        :math:`\bar p` towards itself: for two classes and nearly equal draws that is exact.  In a
+        sum of summaries, divergences are those from the mean of each draw's own summary, and the
+        error is a little too small (by about a tenth if each has ten draws).
+        """
+        return np.sqrt(self._variance(self._divergence_squares, lost=2) / self.draws)
 
 
 @dataclass(frozen=True, eq=False)
 class ValueSummary(_Summary):
-    r"""What draws of a regression say, output by output.
+    r"""Draws of a regression, summarised output by output; `summarise_values` makes it.
 
     Below (N, …) stands for (N,) or (N, D), as in the samples.  The variance has the two parts of
     Gal & Ghahramani (2016), section 4: the variance of the draws (the paper divides by T, here it
     is T - 1) and :math:`\tau^{-1}`, the noise of one observation.  The names are the usual ones;
     the first part is epistemic only as far as the draws are draws from a posterior.
 
-    Summaries of different draws of the same cases can be added, as those of `ClassSummary`; those
-    of other shapes or another precision are refused with a ValueError.  So are the variances and
-    errors of one draw, and `variance_error` of two.  Made by `summarise_values`.  Introduced
-    in chapter 5 of the book.
+    Summaries of different draws of the same cases can be added: the result is the summary of all.
 
     Attributes
     ----------
     draws : int, T
+    mean : (N, …) array, mean of the draws, in the units of y
     precision : float or None
-        τ, in inverse squared units of y; None if it was not given.
+        :math:`\tau`, in inverse squared units of y; None if it was not given.
+    epistemic, aleatoric, variance, mean_error
+        Arrays described below.
+
+    Raises
+    ------
+    ValueError
+        By variances and errors of a single draw, by `aleatoric` and `variance` without precision,
+        and by addition for summaries of another shape or precision.
+
+    Examples
+    --------
+    >>> from mcunc import predictive
+    >>> summary = predictive.summarise_values([[1.0, 5.0], [3.0, 5.0]], precision=4.0)
+    >>> summary.epistemic, summary.aleatoric, summary.variance
+    (array([2., 0.]), array([0.25, 0.25]), array([2.25, 0.25]))
     """
 
     precision: float | None
@@ -260,18 +226,13 @@ class ValueSummary(_Summary):
         return super().__add__(other)
 
     @property
-    def mean(self):
-        """(N, …) mean of the draws, in the units of y."""
-        return self._total[0]
-
-    @property
     def epistemic(self):
         """(N, …) variance of the draws, unbiased, in squared units of y."""
-        return self._unbiased_variance()
+        return self._variance(self._squares)
 
     @property
     def aleatoric(self):
-        r"""(N, …) variance of an observation, :math:`\tau^{-1}`; a ValueError without precision."""
+        r"""(N, …) variance of an observation, :math:`\tau^{-1}`."""
         if self.precision is None:  # 0 would claim that there is no noise
             raise ValueError(
                 "precision: was not given, so the noise is unknown; give it, or use `epistemic`, "
@@ -281,28 +242,14 @@ class ValueSummary(_Summary):
 
     @property
     def variance(self):
-        """(N, …) predictive variance, epistemic + aleatoric; a ValueError without precision."""
-        with np.errstate(over="ignore"):
-            variance = self.epistemic + self.aleatoric
-        check_finite_result("samples", variance)
-        return variance
-
-    @property
-    def mean_error(self):
-        r"""(N, …) standard error of the mean, :math:`s/\sqrt T`, in the units of y."""
-        return np.sqrt(self.epistemic / self.draws)
-
-    @property
-    def variance_error(self):
-        """(N, …) standard error of `epistemic`, and so of `variance`; T at least 3."""
-        self._need(3)
-        return self._jackknife(lambda mean, squares, T: squares / (T - 1))
+        """(N, …) predictive variance, epistemic + aleatoric."""
+        return self.epistemic + self.aleatoric
 
 
 def summarise_classes(*, logits=None, probs=None):
     """Summarise draws of class probabilities: mean, variance, entropies, mutual information.
 
-    Exactly one of the two is given, by name.
+    Exactly one of the two arguments is given, by name.
 
     Parameters
     ----------
@@ -311,38 +258,79 @@ def summarise_classes(*, logits=None, probs=None):
         out, of probability 0.
     probs : (T, N, K) array, K at least 2
         Distributions along the last axis.  They must be non-negative and sum to 1 as in
-        `mcunc.calibration.top_label`; each is then divided by its sum, which takes off what
-        rounding left.
+        `mcunc.calibration.top_label`; each is then divided by its sum, which removes what rounding
+        left.
 
     Returns
     -------
     ClassSummary
-        Of float16, float32 and float64 arrays no copy is made; all sums are float64.
+        Float16, float32 and float64 arrays are not copied; all sums are float64.
 
     Raises
     ------
     ValueError
-        For both or neither, other than three axes, one class, NaN, infinity (but for masked
-        classes), logits that look like probabilities, negative numbers, and distributions that do
-        not sum to 1 (the row that is named is the case).
+        For both or neither, other than three axes, one class, NaN, infinity (except for masked
+        classes), logits that look like probabilities, negative probabilities, and distributions
+        that do not sum to 1 (the row in the message is the case).
 
-    Introduced in chapter 5 of the book.
+    Examples
+    --------
+    Two networks that are each certain, and contradict each other about the first case:
+
+    >>> from mcunc import predictive
+    >>> logits = [[[20.0, -20.0], [0.0, 0.0]], [[-20.0, 20.0], [0.0, 0.0]]]
+    >>> summary = predictive.summarise_classes(logits=logits)
+    >>> summary.predictive_entropy.round(2)  # log 2: the mean is (1/2, 1/2) in both cases
+    array([0.69, 0.69])
+    >>> summary.mutual_information.round(2), summary.expected_entropy.round(2)
+    (array([0.69, 0.  ]), array([0.  , 0.69]))
     """
     if (logits is None) == (probs is None):
         raise ValueError("logits or probs: pass exactly one of the two, with its name")
-    name, value, to_probs = "probs", probs, _normalised
-    if probs is None:
-        name, value, to_probs = "logits", logits, _softmax
+    name, value = ("probs", probs) if logits is None else ("logits", logits)
     samples = _as_samples(name, value, {3: "(T, N, K)"})
     _check_classes(name, samples[0])
     if name == "logits":
         refuse_probabilities(name, samples)
+    else:
+        for draw in samples:
+            _check_rows(draw)
+    draws, cases, classes = samples.shape
+    mean, squares = np.empty((2, cases, classes))
+    expected_entropy, divergence_squares = np.empty((2, cases))
+    for part in _parts(samples):
+        with np.errstate(all="ignore"):
+            block = np.array(samples[:, part].transpose(2, 0, 1), dtype=np.float64, order="C")
+            p, entropy = _softmax(block) if name == "logits" else _normalised(block)
+            mean_p = p.mean(axis=1, keepdims=True)  # (K, 1, n), p being (K, T, n)
+            log_mean = np.log(np.where(mean_p > 0, mean_p, 1))
+            divergence = -np.multiply(p, log_mean, out=block).sum(axis=0) - entropy
+            p -= mean_p
+            mean[part], squares[part] = mean_p[:, 0].T, np.square(p, out=p).sum(axis=1).T
+        if np.isnan(entropy).any():  # one of the draws has a row that this refuses by its number
+            for draw in samples:
+                as_logits("logits", draw, at_least=np.inf)
+        expected_entropy[part] = entropy.mean(axis=0)
+        divergence_squares[part] = draws * divergence.var(axis=0)
+    return ClassSummary(draws, mean, squares, expected_entropy, divergence_squares)
 
-    def with_entropy(block):
-        p = to_probs(block)
-        return np.concatenate([p, _entropy(p)[..., None]], axis=-1)
 
-    return ClassSummary(*_sums(samples, with_entropy))
+def _softmax(logits):
+    """Distributions along the first axis and their entropies; overwrites the logits."""
+    logits -= logits.max(axis=0)
+    np.maximum(logits, -800, out=logits)  # where exp is 0: a product of 0 and -inf is no number
+    p = np.exp(logits)
+    total = p.sum(axis=0)
+    p /= total
+    logits *= p
+    return p, np.log(total) - logits.sum(axis=0)
+
+
+def _normalised(probs):
+    """Distributions along the first axis, divided by their sums, and their entropies."""
+    np.maximum(probs, 0, out=probs)
+    p = probs / probs.sum(axis=0)
+    return p, entr(p).sum(axis=0)
 
 
 def summarise_values(samples, precision=None):
@@ -358,22 +346,33 @@ def summarise_values(samples, precision=None):
     Returns
     -------
     ValueSummary
-        Of float16, float32 and float64 arrays no copy is made; all sums are float64.
+        Float16, float32 and float64 arrays are not copied; all sums are float64.
 
     Raises
     ------
     ValueError
-        For other shapes, NaN or infinity, a precision that is not positive, and values whose
-        squares leave the range of float64.
+        For other shapes, NaN or infinity, a precision that is not positive, and values whose sums
+        or squares leave the range of float64.
 
-    Introduced in chapter 5 of the book.
+    Examples
+    --------
+    >>> from mcunc import predictive
+    >>> passes = [[1.9, 4.0], [2.0, 6.0], [2.1, 8.0]]  # three passes, two cases
+    >>> summary = predictive.summarise_values(passes)
+    >>> summary.mean.round(2), summary.mean_error.round(2)
+    (array([2., 6.]), array([0.06, 1.15]))
     """
     samples = _as_samples("samples", samples, {2: "(T, N)", 3: "(T, N, D)"})
     if precision is not None:
         precision = check_positive("precision", precision)
         check_finite_result("precision", np.float64(1 / precision))
-    sums = _sums(samples, lambda block: as_array("samples", block, ndim=(2, 3)))
-    return ValueSummary(*sums, precision)
+    mean, squares = np.empty((2, *samples.shape[1:]))
+    for part in _parts(samples):
+        block = as_array("samples", samples[:, part], ndim=(2, 3))
+        with np.errstate(all="ignore"):
+            mean[part] = block.mean(axis=0)
+            squares[part] = np.square(block - mean[part]).sum(axis=0)
+    return ValueSummary(len(samples), mean, squares, precision)
 
 
 def log_predictive_density(samples, y, precision):
@@ -384,7 +383,7 @@ def log_predictive_density(samples, y, precision):
         = \log \sum_t e^{-\frac\tau2 \|y - \hat y_t\|^2} - \log T
           - \frac D2 \log 2\pi + \frac D2 \log \tau
 
-    It rises with T on average, the logarithm being concave: compare at equal T.
+    It rises with T on average, because the logarithm is concave: compare at equal T.
 
     Parameters
     ----------
@@ -403,23 +402,31 @@ def log_predictive_density(samples, y, precision):
         For shapes that do not match, NaN or infinity, a precision that is not positive, and
         distances from all draws whose squares leave the range of float64.
 
-    Source: Gal & Ghahramani (2016), *Dropout as a Bayesian approximation*, section 4.  Introduced
-    in chapter 5 of the book.
+    Notes
+    -----
+    Source: Gal & Ghahramani (2016), *Dropout as a Bayesian approximation*, section 4.
+
+    Examples
+    --------
+    >>> from mcunc import predictive
+    >>> passes = [[1.9, 4.0], [2.0, 6.0], [2.1, 8.0]]  # three passes, two cases
+    >>> predictive.log_predictive_density(passes, y=[2.0, 6.0], precision=1.0).round(2)
+    array([-0.92, -1.78])
     """
     samples = _as_samples("samples", samples, {2: "(T, N)", 3: "(T, N, D)"})
     y = as_array("y", y, ndim=(1, 2))
     precision = check_positive("precision", precision)
     if y.shape != samples.shape[1:]:
         raise ValueError(f"y: has shape {y.shape}, a draw has {samples.shape[1:]}; make them match")
-    total = np.full(len(y), -np.inf)
-    with np.errstate(**QUIET):
-        for _, block in _slices(samples):
-            away = np.sqrt(precision) * (as_array("samples", block, ndim=(2, 3)) - y)
-            squares = np.square(away).reshape(*block.shape[:2], -1).sum(axis=-1)
-            total = np.logaddexp(total, np.logaddexp.reduce(-squares / 2, axis=0))
-        total += y[0].size / 2 * (np.log(precision) - np.log(2 * np.pi)) - np.log(len(samples))
-    check_finite_result("samples, y or precision", total)
-    return total
+    density = np.empty(len(y))
+    with np.errstate(all="ignore"):
+        for part in _parts(samples):
+            away = as_array("samples", samples[:, part], ndim=(2, 3)) - y[part]
+            squares = np.square(np.sqrt(precision) * away).reshape(*away.shape[:2], -1).sum(axis=2)
+            density[part] = logsumexp(-squares / 2, axis=0)
+        density += y[0].size / 2 * np.log(precision / (2 * np.pi)) - np.log(len(samples))
+    check_finite_result("samples, y or precision", density)
+    return density
 
 
 def _as_samples(name, value, shapes):
@@ -432,59 +439,7 @@ def _as_samples(name, value, shapes):
     return array
 
 
-def _slices(samples):
-    """Yield (number of the first draw, some draws): `GROUPS` of them, or one if it is large."""
-    step = GROUPS if samples[0].size * GROUPS <= BLOCK else 1
-    for start in range(0, len(samples), step):
-        yield start, samples[start : start + step]
-
-
-def _softmax(logits):
-    """(t, N, K) distributions in float64."""
-    return softmax([as_logits("logits", draw, at_least=np.inf) for draw in logits], axis=-1)
-
-
-def _normalised(probs):
-    """(t, N, K) distributions in float64, checked and divided by their sums."""
-    for draw in probs:
-        _check_rows(draw)
-    probs = np.maximum(probs.astype(np.float64), 0)
-    return probs / probs.sum(axis=-1, keepdims=True)
-
-
-def _entropy(p):
-    """Entropy along the last axis, in nats; 0 log 0 is 0, as is rounding above 1 or below 0."""
-    return entr(np.clip(p, 0, 1)).sum(axis=-1)
-
-
-def _sums(samples, prepare):
-    """Count, means and squares of all draws, each of them prepared first."""
-    sums = None
-    for start, block in _slices(samples):
-        with np.errstate(**QUIET):
-            block = prepare(block)
-        if sums is None:
-            sums = _no_sums(len(samples), block.shape[1:])
-        _merge(sums, start, np.ones(len(block), dtype=np.int64), block, 0)
-    return sums
-
-
-def _no_sums(draws, shape):
-    """Sums to which nothing has been added yet."""
-    groups = min(draws, GROUPS)
-    return np.zeros(groups, dtype=np.int64), np.zeros((groups, *shape)), np.zeros((groups, *shape))
-
-
-def _merge(sums, start, count, means, squares):
-    """Add groups, the first of which holds draw number `start`, to `sums` in place.
-
-    Source: Chan, Golub & LeVeque (1983), *The American Statistician* 37, 242-247.
-    """
-    into = (start + np.arange(len(count))) % GROUPS
-    share = count / (sums[0][into] + count)
-    share, old = (v.reshape(-1, *[1] * (means.ndim - 1)) for v in (share, sums[0][into]))
-    with np.errstate(**QUIET):
-        away = means - sums[1][into]
-        sums[1][into] += share * away
-        sums[2][into] += squares + away * (away * (share * old))
-    sums[0][into] += count
+def _parts(samples):
+    """Slices of the cases, so that all draws of a slice hold about `BLOCK` values."""
+    step = max(1, BLOCK // samples[:, 0].size)
+    return [slice(start, start + step) for start in range(0, samples.shape[1], step)]

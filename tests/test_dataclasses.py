@@ -1,8 +1,8 @@
 """Classes that hold arrays: two of them compare as objects do, without an error."""
 
 import importlib
+import pkgutil
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +10,16 @@ import torch
 
 import mcunc
 
-MODULES = sorted(path.stem for path in Path(mcunc.__file__).parent.glob("[!_]*.py"))
-MODULES += sorted(path.stem for path in Path(mcunc.__file__).parent.glob("_[!_]*.py"))
+MODULES = [
+    importlib.import_module(module.name)
+    for module in pkgutil.walk_packages(mcunc.__path__, "mcunc.")
+    if not module.name.endswith("__main__")
+]
 CLASSES = [
     value
     for module in MODULES
-    for value in vars(importlib.import_module(f"mcunc.{module}")).values()
-    if isinstance(value, type) and is_dataclass(value) and value.__module__ == f"mcunc.{module}"
+    for value in vars(module).values()
+    if isinstance(value, type) and is_dataclass(value) and value.__module__ == module.__name__
 ]
 
 

@@ -1,96 +1,63 @@
-"""The package and the repository around it: imports, layers, docstrings, pins, addresses."""
+"""The package as a whole: importing, the layout, the direction of imports, budgets, docstrings."""
 
 import ast
+import doctest
 import importlib
 import inspect
-import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
-import yaml
-from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
-from packaging.utils import canonicalize_name
 
 import mcunc
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "mcunc"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-MODULES = sorted(path.stem for path in (ROOT / "mcunc").glob("*.py") if path.stem != "__init__")
-# Imports run downward: a module may use those before it.
-ORDER = [
-    *(
-        "_checks",
-        "_files",
-        "_streams",
-        "_download",
-        "_archives",
-        "_tables",
-        "_cifar",
-        "_photographs",
-        "_regression",
-        "linear",
-        "logistic",
-        "calibration",
-        "predictive",
-        "recalibration",
-        "selective",
-        "ood",
-        "conformal",
-        "comparison",
+
+# The floors of the house, from the ground up.  A module imports from lower floors and, without a
+# circle, from its own.  A folder stands for every module in it.
+FLOORS = {
+    "shared": "_internal",
+    "judging uncertainty, and what it is judged on": (
+        "linear logistic calibration recalibration predictive selective ood conformal comparison "
+        "data birdwatch recorded"
     ),
-    *(
-        "corruption",
-        "recorded",
-        "birdwatch",
-        "data",
-        "_inputs",
-        "networks",
-        "posterior",
-        "_parallel",
-        "_checkpoint",
-        "training",
-        "_replay",
-    ),
-    *(
-        "dropout",
-        "cam",
-        "photograph",
-        "plot",
-        "reporting",
-        "_cifar_run",
-        "_sisters_run",
-        "_spread",
-        "_birdwatch_run",
-        "_heads_run",
-        "_changes",
-        "_birds_run",
-        "_birds_trials",
-        "_uci_run",
-        "_posterior_run",
-        "_trucks_run",
-        "experiments",
-        "__main__",
-    ),
-]
+    "producing uncertainty": "networks training dropout posterior cam probes plot",
+    "putting it together": "pretrained photograph reporting",
+    "recorded runs": "runs",
+    "command line": "__main__",
+}
 # numpy, scipy and nothing heavier
 ARRAYS_ONLY = {
-    *(
-        "_checks",
-        "_files",
-        "linear",
-        "logistic",
-        "calibration",
-        "predictive",
-        "recalibration",
-        "corruption",
-    ),
-    *("recorded", "birdwatch", "selective", "ood", "conformal", "comparison"),
+    *("linear", "logistic", "calibration", "recalibration", "predictive", "selective", "ood"),
+    *("conformal", "comparison", "birdwatch", "recorded", "data.corruption"),
+    *("_internal.checks", "_internal.files", "_internal.seeds", "_internal.deprecation"),
 }
-PUBLIC = [name for name in ORDER if not name.startswith("_")]
+OLD_ADDRESSES = ["corruption", "experiments"]  # modules that only say where things are now
+BUDGETS = {"birdwatch": 400, "runs": 1_300, "library": 4_500}  # lines of code
+LONGEST_FUNCTION = 35  # lines of code
+UNCLEAR = {"of", "found", "given", "said", "made", "told"}  # no names for what a value is
+
+
+def dotted(path):
+    """Name of a module below mcunc: ``data.images``; a folder's __init__ is the folder."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+PATHS = {dotted(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+MODULES = [name for name in PATHS if name and name not in OLD_ADDRESSES]
+PUBLIC = sorted({name.partition(".")[0] for name in MODULES} - {"_internal", "runs", "__main__"})
+
+
+@cache
+def tree_of(name):
+    return ast.parse(PATHS[name].read_text(encoding="utf-8"))
 
 
 def run_python(code):
@@ -113,7 +80,7 @@ def test_import_is_light():
 
 def test_numpy_modules_load_no_torch_and_no_matplotlib():
     """One process imports them one by one, and names each with what it brought in."""
-    modules = sorted(ARRAYS_ONLY & set(PUBLIC))
+    modules = sorted(name for name in ARRAYS_ONLY if "." not in name)
     heavy = {"torch", "matplotlib", "sklearn", "pandas"}
     found = run_python(f"""
 import sys, mcunc
@@ -151,7 +118,7 @@ assert settings() == before
 
 
 def test_submodules_are_listed_and_load():
-    assert sorted(mcunc._SUBMODULES) == sorted(PUBLIC)
+    assert sorted(mcunc._SUBMODULES) == PUBLIC
     for name in mcunc._SUBMODULES:
         assert name in dir(mcunc)
         assert name in mcunc.__all__
@@ -160,211 +127,231 @@ def test_submodules_are_listed_and_load():
         _ = mcunc.nonsense
 
 
+@pytest.mark.parametrize("name", OLD_ADDRESSES)
+def test_old_addresses_say_where_things_are_now(name):
+    old = getattr(mcunc, name)
+    places = inspect.getclosurevars(old.__getattr__).nonlocals["places"]
+    for attribute, place in places.items():
+        with pytest.warns(DeprecationWarning, match=f"mcunc.{name}.{attribute} is now mcunc."):
+            value = getattr(old, attribute)
+        home, _, new = place.rpartition(".")
+        assert value is getattr(importlib.import_module(f"mcunc.{home}"), new)
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = old.nonsense
+
+
+def test_editors_see_what_is_loaded_on_first_use():
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
+    seen = {
+        alias.asname: f"{node.module}.{alias.name}"
+        for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }  # fmt: skip
+    assert seen == {
+        **{name: f"mcunc.{name}" for name in PUBLIC}, "report": "mcunc.reporting.report",
+    }  # fmt: skip
+    (listed,) = (n.value for n in stub.body if isinstance(n, ast.Assign))
+    assert sorted(ast.literal_eval(listed)) == sorted(mcunc.__all__)
+    jedi = pytest.importorskip("jedi")  # what IPython and several editors complete with
+    names = {c.name for c in jedi.Script("import mcunc\nmcunc.").complete(2, 6)}
+    assert {*PUBLIC, "report"} <= names
+
+
 def test_version_is_the_one_of_pyproject():
     assert mcunc.__version__ == PYPROJECT["project"]["version"]
 
 
-# Layers and docstrings ------------------------------------------------------------------------
+# The layout ------------------------------------------------------------------------------------
 
 
-def imports_of(module):
-    """Every module name imported anywhere in the file, functions included."""
-    tree = ast.parse((ROOT / "mcunc" / f"{module}.py").read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
+def floor_of(name):
+    """Number of a module's floor."""
+    for number, rooms in enumerate(FLOORS.values()):
+        if name.partition(".")[0] in rooms.split():
+            return number
+    raise AssertionError(f"mcunc/{name.replace('.', '/')}.py: on which floor is it? See FLOORS")
+
+
+def imports_of(name):
+    """Every name imported anywhere in a module, functions included; of mcunc without "mcunc."."""
+    for node in ast.walk(tree_of(name)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative import"
-            if node.module == "mcunc":
-                yield from (f"mcunc.{alias.name}" for alias in node.names)
-            else:
-                yield node.module
+            yield node.module
+            if node.module.partition(".")[0] == "mcunc":
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def test_every_module_has_a_place_in_the_layers():
-    assert sorted(ORDER) == MODULES
+def modules_used(name):
+    """Modules of mcunc that a module imports."""
+    names = {full.removeprefix("mcunc.") for full in imports_of(name) if full.startswith("mcunc.")}
+    return (names & set(MODULES)) - {name}
 
 
-@pytest.mark.parametrize("module", ORDER)
-def test_imports_run_downward(module):
-    below = set(ORDER[: ORDER.index(module)])
-    for name in imports_of(module):
-        top, _, rest = name.partition(".")
-        if top == "mcunc":
-            # The command line takes its modules from the package itself, on first use.
-            allowed = rest.partition(".")[0] in below or (module, name) == ("__main__", "mcunc")
-            assert allowed, f"{module} imports {name}"
-        elif module in ARRAYS_ONLY:
-            assert top in {"numpy", "scipy"} | sys.stdlib_module_names, f"{module} imports {name}"
+def test_no_floor_is_listed_that_is_not_there():
+    rooms = " ".join(FLOORS.values()).split()
+    assert sorted(rooms) == sorted({name.partition(".")[0] for name in MODULES})
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_run_downward(name):
+    for other in modules_used(name):
+        assert floor_of(other) <= floor_of(name), f"{name} imports {other} from a floor above"
+    if name in ARRAYS_ONLY or name.partition(".")[0] in ARRAYS_ONLY:
+        for full in imports_of(name):
+            top = full.partition(".")[0]
+            allowed = {"numpy", "scipy", "mcunc"} | sys.stdlib_module_names
+            assert top in allowed, f"{name} imports {full}"
+
+
+def test_imports_make_no_circle():
+    folder = {name for name in PATHS if PATHS[name].name == "__init__.py"}  # they only re-export
+    graph = {name: modules_used(name) - folder for name in MODULES if name not in folder}
+    tuple(TopologicalSorter(graph).static_order())  # a CycleError names the circle
 
 
 def test_plot_computes_nothing_of_the_package():
-    assert not [name for name in imports_of("plot") if name.startswith("mcunc")]
+    assert not modules_used("plot")
 
 
-def public_objects():
-    for module_name in ORDER:
-        module = importlib.import_module(f"mcunc.{module_name}")
-        yield module.__name__, module
-        for name, value in vars(module).items():
-            ours = getattr(value, "__module__", None) == module.__name__
-            if name.startswith("_") or not ours or not callable(value):
-                continue
-            yield f"{module_name}.{name}", value
-            if inspect.isclass(value):
-                for member, attribute in vars(value).items():
-                    if not member.startswith("_") and (
-                        inspect.isfunction(attribute) or isinstance(attribute, property)
-                    ):
-                        yield f"{module_name}.{name}.{member}", attribute
+def test_seaborn_is_imported_only_where_it_draws():
+    for name in MODULES:
+        at_top = {
+            alias.name
+            for node in tree_of(name).body if isinstance(node, ast.Import) for alias in node.names
+        }  # fmt: skip
+        assert "seaborn" not in at_top, name
 
 
-def test_everything_public_has_a_docstring():
-    objects = dict(public_objects())
-    assert {"linear.fit_least_squares", "linear.LinearFit.interval"} <= set(objects)
-    for name, value in objects.items():
-        doc = inspect.getdoc(value) or ""
-        automatic = inspect.isclass(value) and doc.startswith(f"{value.__name__}(")  # a dataclass's
-        assert len(doc.split()) > 1, name
-        assert not automatic, name
-        assert doc.split("\n\n")[0].endswith((".", ":")), f"{name}: no sentence at the start"
+def test_tests_mirror_the_package():
+    """Each module has its tests where its name says, and each file of tests its module."""
+    missing = [
+        name for name, path in PATHS.items()
+        if name and path.name != "__init__.py" and name not in OLD_ADDRESSES
+        and not (ROOT / "tests" / path.relative_to(PACKAGE).parent
+                 / f"test_{path.stem.strip('_')}.py").is_file()
+    ]  # fmt: skip
+    assert missing == []
+    of_the_whole = {"test_package", "test_repository", "test_gpu", "test_dataclasses", "test_scale"}
+    stray = [
+        str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        if path.parent.name != "book" and path.stem not in of_the_whole
+        and dotted(PACKAGE / path.relative_to(ROOT / "tests").parent
+                   / f"{path.stem.removeprefix('test_')}.py") not in PATHS
+        and path.stem != "test_main"
+    ]  # fmt: skip
+    assert stray == []
 
 
-# Pins -----------------------------------------------------------------------------------------
-
-PLATFORMS = [
-    {
-        "python_version": python,
-        "python_full_version": f"{python}.9",
-        "sys_platform": system,
-        "platform_machine": "x86_64",
-        "implementation_name": "cpython",
-        "platform_python_implementation": "CPython",
-    }
-    for python in ("3.11", "3.12", "3.13")
-    for system in ("linux", "darwin", "win32")
-]
+# Budgets --------------------------------------------------------------------------------------
 
 
-def lock_lines():
-    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    return [Requirement(line) for line in text.splitlines() if line and not line.startswith("#")]
+def docstring_lines(tree):
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        first = body[0] if isinstance(body, list) and body else None
+        text = getattr(getattr(first, "value", None), "value", None)
+        if isinstance(first, ast.Expr) and isinstance(text, str):
+            yield from range(first.lineno, first.end_lineno + 1)
 
 
-def locked(platform):
-    """Name to version of what the lock installs on a platform."""
-    pins = {}
-    for line in lock_lines():
-        if line.marker is None or line.marker.evaluate(platform):
-            (pin,) = line.specifier
-            assert pin.operator == "==", f"{line} is no exact pin"
-            name = canonicalize_name(line.name)
-            assert name not in pins, f"{name} is pinned twice on {platform}"
-            pins[name] = pin.version
-    return pins
+@cache
+def code_lines(name):
+    """Numbers of a module's lines of code: no docstrings, comments or blank lines."""
+    lines = PATHS[name].read_text(encoding="utf-8").splitlines()
+    skipped = set(docstring_lines(tree_of(name)))
+    return [
+        i for i, line in enumerate(lines, start=1)
+        if line.strip() and not line.lstrip().startswith("#") and i not in skipped
+    ]  # fmt: skip
 
 
-def declared():
-    project = PYPROJECT["project"]
-    lists = [project["dependencies"], *project["optional-dependencies"].values()]
-    lists.append(PYPROJECT["build-system"]["requires"])  # --no-build-isolation takes it from there
-    return [Requirement(text) for group in lists for text in group]
+@pytest.mark.parametrize("part", BUDGETS)
+def test_the_package_is_small_enough_to_read(part):
+    sizes = {name: len(code_lines(name)) for name in PATHS}
+    own = {
+        name: size for name, size in sizes.items()
+        if (name.partition(".")[0] if name.partition(".")[0] in BUDGETS else "library") == part
+    }  # fmt: skip
+    largest = sorted(own.items(), key=lambda item: -item[1])[:5]
+    assert sum(own.values()) <= BUDGETS[part], f"{sum(own.values())} lines; largest: {largest}"
 
 
-@pytest.mark.parametrize(
-    "platform", PLATFORMS, ids=lambda p: f"{p['sys_platform']}-{p['python_version']}"
-)
-def test_lock_satisfies_pyproject(platform):
-    pins = locked(platform)
-    for requirement in declared():
-        if requirement.marker is None or requirement.marker.evaluate(platform):
-            name = canonicalize_name(requirement.name)
-            assert name in pins, f"{requirement} is not in requirements.lock"
-            assert requirement.specifier.contains(pins[name]), f"{requirement}: {pins[name]} locked"
+@pytest.mark.parametrize("name", MODULES)
+def test_a_function_fits_on_a_screen(name):
+    lines = code_lines(name)
+    for node in ast.walk(tree_of(name)):
+        if isinstance(node, ast.FunctionDef):
+            size = sum(node.lineno <= i <= node.end_lineno for i in lines)
+            assert size <= LONGEST_FUNCTION, f"{node.name} has {size} lines"
 
 
-def test_what_the_package_imports_is_declared():
-    distribution = {"sklearn": "scikit-learn", "PIL": "pillow"}
-    extra = PYPROJECT["project"]["optional-dependencies"]["birds"]
-    names = {Requirement(text).name for text in PYPROJECT["project"]["dependencies"] + extra}
-    used = {name.partition(".")[0] for module in MODULES for name in imports_of(module)}
-    third_party = used - sys.stdlib_module_names - {"mcunc"}
-    assert {distribution.get(name, name.replace("_", "-")) for name in third_party} <= names
+@pytest.mark.parametrize("name", MODULES)
+def test_names_say_what_a_value_is(name):
+    for node in ast.walk(tree_of(name)):
+        used = {
+            ast.Name: lambda n: n.id, ast.arg: lambda n: n.arg,
+            ast.Attribute: lambda n: n.attr, ast.FunctionDef: lambda n: n.name,
+        }.get(type(node), lambda n: "")(node)  # fmt: skip
+        assert used not in UNCLEAR, f"line {node.lineno}: {used}"
 
 
-def test_environment_yml_installs_the_same():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-    conda, pip = [], []
-    for entry in environment["dependencies"]:
-        if isinstance(entry, dict):
-            pip += entry["pip"]
-        else:
-            conda.append(entry)
-    assert "pip" in conda
-    assert "-r requirements.lock" in pip
-    editable = [entry for entry in pip if entry.startswith("-e ")]
-    assert editable == ["-e .[book]"]
-    assert "book" in PYPROJECT["project"]["optional-dependencies"]
-
-    ranges = {canonicalize_name(requirement.name): requirement for requirement in declared()}
-    for entry in [*conda, *(e for e in pip if not e.startswith("-"))]:
-        name, version = re.fullmatch(r"([\w.-]+)\s*=*\s*([\w.*]*).*", entry).groups()
-        if name == "python":
-            assert SpecifierSet(PYPROJECT["project"]["requires-python"]).contains(version)
-            assert any(platform["python_version"] == version for platform in PLATFORMS)
-        elif name != "pip":
-            requirement = ranges[canonicalize_name(name)]  # a KeyError: pyproject does not know it
-            assert requirement.specifier.contains(locked(PLATFORMS[0])[canonicalize_name(name)])
+# Docstrings -----------------------------------------------------------------------------------
 
 
-# Addresses ------------------------------------------------------------------------------------
+def public_names():
+    """Yield module and name of everything that a public module lists."""
+    for module in [*PUBLIC, "data.corruption"]:
+        for name in getattr(importlib.import_module(f"mcunc.{module}"), "__all__", ()):
+            yield module, name
 
 
-def texts():
-    paths = [ROOT / name for name in ("_config.yml", "README.md", "CITATION.cff")]
-    for kind in ("md", "ipynb"):
-        paths += sorted((ROOT / "book").rglob(f"*.{kind}"))
-    paths += sorted((ROOT / "mcunc").glob("*.py"))
-    return [path for path in paths if path.exists() and ".ipynb_checkpoints" not in path.parts]
+def functions_and_classes():
+    for module, name in public_names():
+        value = getattr(importlib.import_module(f"mcunc.{module}"), name)
+        if callable(value):
+            yield pytest.param(value, id=f"{module}.{name}")
 
 
-def test_public_addresses_are_those_of_pyproject():
-    urls = PYPROJECT["project"]["urls"]
-    owner, repository = re.fullmatch(
-        r"https://github\.com/([\w-]+)/([\w-]+)", urls["Repository"]
-    ).groups()
-    assert urls["Documentation"] == f"https://{owner}.github.io/{repository}/"
-    found = set()
-    for path in texts():
-        text = path.read_text(encoding="utf-8")
-        code = re.findall(rf"github(?:\.com)?/([\w-]+)/({repository}[\w-]*)", text, re.IGNORECASE)
-        pages = re.findall(rf"([\w-]+)\.github\.io/({repository}[\w-]*)", text, re.IGNORECASE)
-        for address in code + pages:
-            assert address == (owner, repository), f"{path.relative_to(ROOT)}: {'/'.join(address)}"
-        found |= {path.name} if code else set()
-    assert {"_config.yml", "README.md"} <= found
+@pytest.mark.parametrize("module", [*PUBLIC, "data.corruption"])
+def test_the_public_names_are_those_that_are_listed(module):
+    """A function or class without underscore is public, so that nothing is public by accident."""
+    loaded = importlib.import_module(f"mcunc.{module}")
+    assert len(set(loaded.__all__)) == len(loaded.__all__)
+    assert not [name for name in loaded.__all__ if not hasattr(loaded, name)]
+    defined = {
+        name for name, value in vars(loaded).items()
+        if not name.startswith("_") and getattr(value, "__module__", "") == loaded.__name__
+        and (inspect.isfunction(value) or inspect.isclass(value))
+    }  # fmt: skip
+    assert defined <= set(loaded.__all__)
 
 
-# Examples -------------------------------------------------------------------------------------
+def members(value):
+    yield value
+    if inspect.isclass(value) and value.__module__.startswith("mcunc"):
+        for name, attribute in vars(value).items():
+            if not name.startswith("_") and isinstance(attribute, property | type(members)):
+                yield attribute
 
 
-def examples():
-    """Every Python block of the front pages and the guide, with the output below it, if any."""
-    for name in ("README.md", "book/index.md", "book/reference/which.md"):
-        text = (ROOT / name).read_text(encoding="utf-8")
-        blocks = re.findall(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", text, re.DOTALL)
-        for number, (code, output) in enumerate(blocks):
-            yield pytest.param(code, output, id=f"{name}-{number}")
+@pytest.mark.parametrize("value", list(functions_and_classes()))
+def test_everything_public_has_a_docstring(value):
+    for member in members(value):
+        text = inspect.getdoc(member) or ""
+        automatic = inspect.isclass(member) and text.startswith(f"{member.__name__}(")
+        assert len(text.split()) > 1, member
+        assert not automatic, member
+        assert text.split("\n\n")[0].endswith((".", ":")), f"{member}: no sentence at the start"
 
 
-def test_there_are_examples_and_one_shows_its_output():
-    assert len(list(examples())) >= 2
-    assert any(example.values[1] for example in examples())
-
-
-@pytest.mark.parametrize(("code", "output"), list(examples()))
-def test_the_examples_of_the_front_pages_run(code, output, capsys):
-    exec(compile(code, "example", "exec"), {})
-    printed = capsys.readouterr().out
-    assert printed.strip()
-    assert output in ("", printed)
+@pytest.mark.parametrize("value", list(functions_and_classes()))
+def test_everything_public_has_an_example_that_runs(value):
+    module = importlib.import_module(value.__module__)
+    (test,) = doctest.DocTestFinder(recurse=False).find(value, value.__name__, module, globs={})
+    assert test.examples, "no example"
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    lines = []
+    failures, _ = runner.run(test, out=lines.append)
+    assert not failures, "".join(lines)

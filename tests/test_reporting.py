@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
-from scipy.stats import binom, multivariate_normal, norm
+from scipy.stats import binom, norm
 from sklearn import metrics
 from strategies import arguments, designs, finite_or_named
 
@@ -46,12 +46,10 @@ def simulated(cases, classes=10, scale=1.0, spread=2.0, seed=0):
 
 def numbers(found):
     """All that a report says in numbers."""
-    scores = [
-        (r.log_loss, r.brier, r.ece, r.confidence, r.excess, r.excess_error, r.limit, r.p_value)
-        for r in (found.before, found.after)
-    ]
+    names = "log_loss brier ece confidence overconfidence overconfidence_error null_95 p_value"
+    scores = [getattr(r, name) for r in (found.before, found.after) for name in names.split()]
     rest = (found.accuracy, found.accuracy_error, found.temperature, found.gain, found.gain_error)
-    return np.concatenate([*scores, rest, found.fold_temperatures])
+    return np.array([*scores, *rest, *found.fold_temperatures])
 
 
 @pytest.fixture(autouse=True)
@@ -68,14 +66,14 @@ def test_scores_agree_with_scikit_learn_and_the_package():
     found, probs = report(logits, labels), softmax(logits, axis=1)
     accuracy = metrics.accuracy_score(labels, probs.argmax(axis=1))
     assert_allclose(found.accuracy, accuracy)
-    assert_allclose(found.accuracy_error, np.sqrt(accuracy * (1 - accuracy) / 1500))
+    assert_allclose(found.accuracy_error, np.sqrt(accuracy * (1 - accuracy) / 1499))
     assert_allclose(found.before.log_loss, metrics.log_loss(labels, probs))
     assert_allclose(found.before.brier, np.square(probs - np.eye(10)[labels]).sum(axis=1).mean())
     assert_allclose(found.before.ece, calibration.expected_calibration_error(probs, labels))
     assert_allclose(found.before.confidence, probs.max(axis=1).mean())
-    assert_allclose(found.before.excess, found.before.confidence - accuracy)
+    assert_allclose(found.before.overconfidence, found.before.confidence - accuracy)
     null = calibration.calibration_null(probs.max(axis=1))
-    assert_allclose(found.before.limit, null.quantile(0.95))
+    assert_allclose(found.before.null_95, null.quantile(0.95))
     assert_allclose(found.before.p_value, null.p_value(found.before.ece))
     assert (found.cases, found.classes, found.absent) == (1500, 10, 0)
 
@@ -120,10 +118,10 @@ def test_error_of_the_excess_is_the_larger_of_two():
     found, probs = report(logits, labels), softmax(logits, axis=1)
     confidence = probs.max(axis=1)
     difference = confidence - (probs.argmax(axis=1) == labels)
-    assert_allclose(found.before.excess_error, difference.std(ddof=1) / np.sqrt(500))
+    assert_allclose(found.before.overconfidence_error, difference.std(ddof=1) / np.sqrt(500))
     right = report(logits, probs.argmax(axis=1))  # all right: the differences hardly vary
     expected = np.sqrt((confidence * (1 - confidence)).sum()) / 500
-    assert_allclose(right.before.excess_error, expected)
+    assert_allclose(right.before.overconfidence_error, expected)
 
 
 def test_same_seed_same_report_and_only_the_chance_part_depends_on_it():
@@ -134,7 +132,7 @@ def test_same_seed_same_report_and_only_the_chance_part_depends_on_it():
     assert one.before.ece == other.before.ece
     assert one.temperature == other.temperature
     assert one.gain != other.gain
-    assert one.before.limit != other.before.limit
+    assert one.before.null_95 != other.before.null_95
 
 
 def test_rows_may_be_shifted_and_logits_scaled():
@@ -200,7 +198,7 @@ def test_saturated_logits_have_finite_scores():
     assert_allclose(found.before.log_loss, 2000 * 8 / 40)
     assert_allclose(found.before.brier, 2 * 8 / 40)
     assert_allclose(found.before.ece, 0.2)
-    assert (found.before.limit, found.before.excess) == (0, pytest.approx(0.2))
+    assert (found.before.null_95, found.before.overconfidence) == (0, pytest.approx(0.2))
     assert_allclose(found.temperature, 2000 / np.log(32 / 8))  # so that p = 32/40
     assert np.isfinite(numbers(found)).all()
     assert found.finding == "over-confident"
@@ -209,7 +207,8 @@ def test_saturated_logits_have_finite_scores():
 def test_sure_and_right_is_no_sign_of_anything():
     """Confidence and accuracy are both exactly 1: neither too sure nor too modest."""
     found = report(1000 * np.eye(3)[np.arange(60) % 3], np.arange(60) % 3)
-    assert (found.before.excess, found.before.excess_error, found.before.ece) == (0, 0, 0)
+    assert (found.before.overconfidence, found.before.ece) == (0, 0)
+    assert found.before.overconfidence_error == 0
     assert found.finding == "none"
 
 
@@ -269,7 +268,7 @@ def test_exact_frequencies_are_no_sign_of_miscalibration():
     assert_allclose(found.temperature, 1, rtol=1e-5)
     assert found.headline.startswith("No sign")
     assert "no proof" in found.verdict
-    assert f"{found.before.limit:.2%}" in found.verdict  # what could not have been told apart
+    assert f"{found.before.null_95:.2%}" in found.verdict  # what could not have been told apart
 
 
 def test_errors_that_cancel_have_no_direction():
@@ -293,7 +292,7 @@ def test_what_the_ece_misses_is_left_open():
     even = np.arange(1000) * (5**0.5 - 1) / 2 % 1
     found = report(*as_two_classes(claims, even < claims - 0.035), bins=300)
     assert found.before.p_value > 0.05
-    assert abs(found.before.excess) > 2 * found.before.excess_error
+    assert abs(found.before.overconfidence) > 2 * found.before.overconfidence_error
     assert found.finding == "unclear"
     assert "Not settled" in found.headline
     assert "points above accuracy" in found.verdict
@@ -316,8 +315,8 @@ def test_all_right_gives_words_instead_of_a_warning():
     assert found.temperature == 1
     assert (found.fold_temperatures == 1).all()
     assert (found.gain, found.gain_error) == (0, 0)
-    assert "T falls to 0" in found.trouble
-    assert found.trouble.split(":")[0] in str(found)
+    assert "T falls to 0" in found.fit_status
+    assert found.fit_status.split(":")[0] in str(found)
     assert "accuracy 100%" in str(found)
     assert "± 0.00%" not in str(found)
     assert f"{0.05 ** (1 / 60):.2%}" in str(found)  # the rate at which 60 of 60 has 5 % chance
@@ -329,14 +328,14 @@ def test_all_wrong_points_to_the_order():
     found = report(logits, (np.arange(60) + 1) % 3)
     assert found.finding == "unrelated"
     assert found.temperature == 1
-    assert "same order" in found.trouble
+    assert "same order" in found.fit_status
     assert "accuracy 0%" in str(found)
 
 
 def test_equal_logits_have_no_temperature():
     found = report(np.zeros((50, 5)), np.arange(50) % 5)
     assert found.temperature == 1
-    assert "all equal" in found.trouble
+    assert "all equal" in found.fit_status
     assert found.finding == "none"
 
 
@@ -345,7 +344,7 @@ def test_one_error_is_too_few_to_judge_a_temperature():
     logits, labels = 4 * np.eye(3)[np.arange(60) % 3], np.arange(60) % 3
     labels[7] = (labels[7] + 1) % 3
     found = report(logits, labels)
-    assert "No temperature can be judged" in found.trouble
+    assert "without one fifth" in found.fit_status
     assert found.temperature > 0.1
     assert (found.fold_temperatures == 1).sum() == 1
     assert np.abs(numbers(found)).max() < 10
@@ -361,9 +360,9 @@ def test_guesses_are_not_said_to_be_nearly_all_right_or_wrong():
     rng = np.random.default_rng(0)
     for _ in range(100):
         found = report(rng.normal(size=(60, 2)), rng.integers(0, 2, 60))
-        if found.trouble.startswith("No temperature can be judged"):
+        if "without one fifth" in found.fit_status:
             assert 0.15 < found.accuracy < 0.85  # of 60 fair coins: 2e-8
-            assert "no better than guesses" in found.trouble
+            assert "no better than guesses" in found.fit_status
             return
     pytest.fail("no such case")
 
@@ -471,7 +470,7 @@ def test_errors_are_those_of_statsmodels():
         return fit.fit(cov_type="cluster", cov_kwds={"groups": group}).bse[0]
 
     assert_allclose(found.accuracy_error, error(outcome.astype(float)))
-    assert_allclose(found.before.excess_error, error(confidence - outcome))
+    assert_allclose(found.before.overconfidence_error, error(confidence - outcome))
     logits, labels = as_two_classes(confidence, outcome)
     fold = (np.random.default_rng(0).permutation(40) % FOLDS)[group]
     scaled = logits / found.fold_temperatures[fold, None]
@@ -480,13 +479,9 @@ def test_errors_are_those_of_statsmodels():
 
 
 def test_a_group_of_each_case_is_no_group():
-    """But for N/(N - 1) in the error of the accuracy, and the redraws."""
     logits, labels = simulated(400, scale=1.5)
     alone, found = report(logits, labels), report(logits, labels, groups=np.arange(400))
-    assert_allclose(found.before.excess_error, alone.before.excess_error)
-    assert_allclose(found.fold_temperatures, alone.fold_temperatures)
-    assert_allclose((found.gain, found.gain_error), (alone.gain, alone.gain_error))
-    assert_allclose(found.accuracy_error, alone.accuracy_error * np.sqrt(400 / 399))
+    assert_allclose(numbers(found), numbers(alone))
     assert found.before.correlation == 0
 
 
@@ -498,38 +493,33 @@ def test_folds_keep_groups_together():
     found = report(logits[copies], labels[copies], groups=copies)
     assert_allclose(found.fold_temperatures, once.fold_temperatures, rtol=1e-6)
     assert_allclose(found.gain_error, once.gain_error, rtol=1e-6)  # copies add nothing
-    assert_allclose(found.before.excess_error, once.before.excess_error)
+    assert_allclose(found.before.overconfidence_error, once.before.overconfidence_error)
 
 
-@pytest.mark.parametrize("correlation", [0.1, 0.6, 0.95])
-def test_correlation_has_the_covariance_of_a_bivariate_normal(correlation):
-    """P(both right) from scipy's bivariate normal, for pairs and for a group of three."""
-    claims, group = np.array([0.6, 0.9, 0.7, 0.8, 0.95]), np.array([0, 0, 1, 1, 1])
-    surplus = 0.0
-    for i, j in ((0, 1), (2, 3), (2, 4), (3, 4)):
-        covariance = [[1, correlation], [correlation, 1]]
-        both = multivariate_normal(cov=covariance).cdf(norm.ppf(claims[[i, j]]))
-        surplus += 2 * (both - claims[i] * claims[j])
-    assert_allclose(_correlation(claims, group, surplus), correlation, rtol=1e-3)
+@pytest.mark.parametrize("correlation", [0.1, 0.6, 1.0])
+def test_correlation_is_relative_to_the_largest_covariance(correlation):
+    """Pair by pair: that of two cases is largest where one is correct whenever the other is."""
+    claims, group = np.array([0.6, 0.9, 0.7, 0.95, 0.8]), np.array([0, 0, 1, 1, 1])
+    pairs = ((0, 1), (2, 3), (2, 4), (3, 4))
+    largest = sum(2 * (min(claims[i], claims[j]) - claims[i] * claims[j]) for i, j in pairs)
+    assert_allclose(_correlation(claims, group, correlation * largest), correlation)
     assert _correlation(claims, group, -1.0) == 0
-    assert _correlation(claims, group, 100.0) == 0.999
+    assert _correlation(claims, group, 100.0) == 1
+    assert _correlation(claims, np.arange(5), 0.0) == 0
 
 
-@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.999])
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 1.0])
 def test_redraws_have_the_claimed_mean_and_the_spread_of_their_correlation(correlation):
     """20,000 redraws: bounds of 6 errors of a mean, and of 12 % (6 errors and more) of a variance.
 
-    Copies of a claim, so that one cell holds several cases; at 0.999 all of a group agree, nearly.
+    Copies of a claim, so that one cell holds several cases; at 1 all copies in a group agree.
     """
     claims, group = np.tile([0.55, 0.9, 0.9], 6), np.repeat(np.arange(6), 3)
     table = calibration.bin_table(claims, np.ones(18), 4)
     null = _grouped_null(claims, group, correlation, table, seed=0, draws=20_000)
     totals = null.outcome_sum.sum(axis=1)
-    variance, h = (claims * (1 - claims)).sum(), {}
-    for i, j in ((0.55, 0.9), (0.9, 0.9)):
-        shape = [[1, correlation], [correlation, 1]]
-        h[i, j] = multivariate_normal(cov=shape).cdf(norm.ppf([i, j])) - i * j
-    variance += 6 * 2 * (2 * h[0.55, 0.9] + h[0.9, 0.9])
+    pairs = 2 * (0.55 - 0.55 * 0.9) + (0.9 - 0.9 * 0.9)
+    variance = (claims * (1 - claims)).sum() + 6 * 2 * correlation * pairs
     assert abs(totals.mean() - claims.sum()) < 6 * np.sqrt(variance / 20_000)
     assert_allclose(totals.var(), variance, rtol=0.12)
     assert (null.outcome_sum.max(axis=0) <= table.count).all()
@@ -547,10 +537,14 @@ def test_level_with_groups(groups, size, correlation):
     for seed in range(100):
         confidence, outcome, group = alike(groups, size, correlation, seed)
         table = calibration.bin_table(confidence, outcome)
-        errors = [_error_of_mean(confidence - outcome, by) for by in (group, None)]
+        cases = np.arange(len(group))
+        errors = [_error_of_mean(confidence - outcome, by) for by in (group, cases)]
         surplus = (errors[0] ** 2 - errors[1] ** 2) * len(group) ** 2
         part = _correlation(confidence, group, surplus)
-        null = _grouped_null(confidence, group, part, table, seed, draws=39)
+        if part:
+            null = _grouped_null(confidence, group, part, table, seed, draws=39)
+        else:
+            null = calibration.calibration_null(confidence, draws=39, seed=seed)
         signs += null.p_value(table.ece) <= 0.05
     assert binom.sf(27, 100, 0.10) < 1e-6
     assert signs <= 27
@@ -561,8 +555,8 @@ def test_groups_undo_copies():
     copies = np.repeat(np.arange(60), 50)
     logits, labels = as_two_classes(np.full(3000, 0.8), copies < 48)
     alone, found = report(logits, labels), report(logits, labels, groups=copies)
-    assert found.before.correlation == 0.999
-    assert_allclose(found.before.limit, np.sqrt(50) * alone.before.limit, rtol=0.25)
+    assert found.before.correlation == 1
+    assert_allclose(found.before.null_95, np.sqrt(50) * alone.before.null_95, rtol=0.25)
     assert_allclose(found.accuracy_error, np.sqrt(0.8 * 0.2 / 59))
 
 
@@ -601,7 +595,7 @@ def test_ids_of_groups_may_be_anything_that_differs(kind):
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        (np.arange(200) // 20, r"10 groups are too few .* at least 20"),
+        (np.arange(200) // 20, "10 groups are too few; bring at least 20"),
         (np.arange(199), "has 199 ids for 200 cases"),
         (np.zeros((200, 2)), r"expected one id for each case.*np\.unique\(groups, axis=0"),
         ([0] * 101 + [*range(1, 100)], r"one group holds 101 of 200 cases.*at most half"),
@@ -619,6 +613,24 @@ def test_other_groups_are_refused(groups, message):
     logits, labels = simulated(200)
     with pytest.raises(ValueError, match=f"^groups: .*{message}"):
         report(logits, labels, groups=groups)
+
+
+# Old names ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("excess", "overconfidence"), ("excess_error", "overconfidence_error"), ("limit", "null_95")],
+)
+def test_old_names_of_scores_work_and_warn(old, new):
+    scores = report(LOGITS, LABELS).before
+    with pytest.warns(DeprecationWarning, match=f"Reliability.{old} is now {new}"):
+        assert getattr(scores, old) == getattr(scores, new)
+
+
+def test_the_old_name_of_the_status_works_and_warns():
+    with pytest.warns(DeprecationWarning, match="Report.trouble is now fit_status"):
+        assert report(LOGITS, LABELS).trouble == ""
 
 
 # The page -------------------------------------------------------------------------------------

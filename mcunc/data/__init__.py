@@ -1,31 +1,6 @@
-"""Data sets of the book, real or simulated, each with its source."""
+"""Data sets of the book, each with its source."""
 
-from mcunc.data.datasets import (
-    UCI,
-    Pictures,
-    Table,
-    breast_cancer,
-    cifar,
-    cub200,
-    cub200_some,
-    cub200_split,
-    diabetes,
-    random_split,
-    stratified_split,
-    uci,
-)
+from mcunc.data import datasets
+from mcunc.data.datasets import *  # noqa: F403  (exactly its __all__)
 
-__all__ = [
-    "UCI",
-    "Pictures",
-    "Table",
-    "breast_cancer",
-    "cifar",
-    "cub200",
-    "cub200_some",
-    "cub200_split",
-    "diabetes",
-    "random_split",
-    "stratified_split",
-    "uci",
-]
+__all__ = datasets.__all__

@@ -5,6 +5,8 @@ from scipy.ndimage import gaussian_filter
 
 from mcunc._internal.checks import check_choice, check_count
 
+__all__ = ["STRENGTHS", "corrupt"]
+
 # Strengths of CIFAR-10-C, severity 1 to 5: standard deviation of the noise (pixels in [0, 1]),
 # of the blur (pixels wide), and the factor left of the contrast.
 STRENGTHS = {
@@ -17,9 +19,7 @@ STRENGTHS = {
 def corrupt(images, kind, severity, seed=0):
     """Corrupt pictures as CIFAR-10-C does.
 
-    Kinds and strengths of Hendrycks & Dietterich (2019), *Benchmarking neural network robustness
-    to common corruptions and perturbations*, with their code's settings for CIFAR-10; the result
-    is rounded down to whole bytes, as there.  Introduced in chapter 1.
+    The result is rounded down to whole bytes, as there.
 
     Parameters
     ----------
@@ -36,14 +36,27 @@ def corrupt(images, kind, severity, seed=0):
     ------
     ValueError
         For another kind or severity, or images of another shape or type.
+
+    Notes
+    -----
+    Source: Hendrycks & Dietterich (2019), *Benchmarking neural network robustness to common
+    corruptions and perturbations*, with their code's settings for CIFAR-10.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc.data.corruption import corrupt
+    >>> picture = np.full((1, 3, 32, 32), 128, np.uint8)
+    >>> noisy = [corrupt(picture, "gaussian_noise", severity).std() for severity in (1, 5)]
+    >>> bool(noisy[0] < noisy[1])  # standard deviations of about 10 and 26 grey levels
+    True
     """
     check_choice("kind", kind, tuple(STRENGTHS))
     strength = STRENGTHS[kind][check_count("severity", severity, 1, 5) - 1]
     rng = np.random.default_rng(check_count("seed", seed, minimum=0))
-    if not (isinstance(images, np.ndarray) and images.dtype == np.uint8):
-        raise ValueError("images: expected a numpy array of uint8, values from 0 to 255")
-    if images.ndim != 4 or images.size == 0:
-        raise ValueError(f"images: expected shape (N, C, H, W), got {images.shape}")
+    pictures = isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4
+    if not (pictures and images.size):
+        raise ValueError("images: expected a (N, C, H, W) numpy array of uint8, 0 to 255")
     x = images / 255
     if kind == "gaussian_noise":
         x = x + rng.normal(scale=strength, size=x.shape)

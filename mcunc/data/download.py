@@ -1,7 +1,13 @@
-"""Files from the internet: checked by hash before use, resumed when broken off."""
+"""Archives of public data sets: found or downloaded, checked by hash, read without unpacking."""
 
 import hashlib
 import os
+import shutil
+import tarfile
+import zipfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
@@ -10,145 +16,278 @@ from urllib.request import Request, urlopen
 from filelock import FileLock
 from tqdm import tqdm
 
-CHUNK = 1 << 20
+__all__ = ["Archive", "cache_folder", "digest", "fetch", "folders", "read_files"]
+
+CHUNK = 1 << 20  # bytes
 ENDINGS = (".tgz", ".tar.gz", ".tar", ".zip")  # of archives
+LARGEST = 200_000_000  # bytes of a file in an archive; CIFAR-100's training batch has 155 million
 
 
 def cache_folder():
-    """Where downloads are kept: MCUNC_CACHE, or .cache/mcunc in the home folder."""
+    """Return the folder for downloads: MCUNC_CACHE, or .cache/mcunc in the home folder.
+
+    Returns
+    -------
+    Path
+
+    Examples
+    --------
+    >>> from mcunc.data import download
+    >>> download.cache_folder() in download.folders()
+    True
+    """
     return Path(os.environ.get("MCUNC_CACHE") or Path.home() / ".cache" / "mcunc")
 
 
 def folders():
-    """Where data files are looked for: the folder MCUNC_DATA, where it is set, and the cache."""
-    given = os.environ.get("MCUNC_DATA")  # set but empty: as if it were not set
-    return [*([Path(given).expanduser().absolute()] if given else []), cache_folder()]
+    """Return where data files are looked for: MCUNC_DATA, where it is set, then the cache.
 
+    Returns
+    -------
+    list of Path
 
-def file_here(names):
-    """Path of the first of these archives or folders that is in `folders`; None where none is.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Without ending, best first.  Of "name/inner" the folder counts only with `inner` in it.
-        MCUNC_DATA may also be the archive or folder itself.
+    Examples
+    --------
+    >>> from mcunc.data import download
+    >>> len(download.folders()) in (1, 2)
+    True
     """
-    for folder in folders():
-        for name in names:
-            stem = name.partition("/")[0]
-            archives = [stem + ending for ending in ENDINGS]
-            itself = folder.name in (stem, *archives)
-            for place in (folder, folder.parent) if itself else (folder,):
-                for archive in archives:
-                    if (place / archive).is_file():
-                        return place / archive
-                if (place / name).is_dir():
-                    return place / stem
-    return None
+    data = os.environ.get("MCUNC_DATA")  # set but empty: as if it were not set
+    return [*([Path(data).expanduser().absolute()] if data else []), cache_folder()]
 
 
-def accepted(names):
-    """Names of archives and folders, and where they are looked for, in words."""
-    return (
-        f"none of {', '.join(names)} (a folder, or an archive {', '.join(ENDINGS)}) was found in "
-        f"{' or '.join(map(str, folders()))}"
-    )
+@dataclass(frozen=True)
+class Archive:
+    """Where the files of a public data set are.
 
-
-def local_file(names, sources):
-    """Path of a data file: from MCUNC_DATA, from the cache, or downloaded into the cache.
-
-    Parameters
+    Attributes
     ----------
+    title : str, for messages
     names : sequence of str
-        As of `file_here`.
-    sources : sequence of (url, md5) or (url, md5, name)
-        Tried in this order where no file is there; the name is by default the end of the address.
+        Names of archives, without their ending, and of folders, best first.  A folder "name/inner"
+        counts only with `inner` in it.
+    downloads : sequence of (url, md5) or (url, md5, file name)
+        Tried in this order where no file is here.  The file name is by default the end of the
+        address.
 
-    Raises
-    ------
-    FileNotFoundError
-        Where no source could be reached, saying what to do.
+    Examples
+    --------
+    >>> from mcunc.data.download import Archive
+    >>> Archive("a set of mine", ["no-such-archive"]).find() is None
+    True
     """
-    path = file_here(names)
-    if path is not None:
-        return path
-    failures = []
-    for url, md5, *name in sources:
+
+    title: str
+    names: tuple
+    downloads: tuple = ()
+
+    def find(self):
+        """Path of the archive or folder on this machine; None where there is none.
+
+        MCUNC_DATA may also be the archive or the folder itself.
+        """
+        for folder in folders():
+            for name in self.names:
+                stem = name.partition("/")[0]
+                files = [stem, *(stem + ending for ending in ENDINGS)]
+                for place in (folder, folder.parent) if folder.name in files else (folder,):
+                    for file in files:
+                        if (place / file).is_file():
+                            return place / file
+                    if (place / name).is_dir():
+                        return place / stem
+        return None
+
+    def path(self):
+        """Path of the archive or folder, downloaded into the cache where it is not here.
+
+        Raises
+        ------
+        FileNotFoundError
+            Where no download succeeds; the message says what to do.
+        """
+        if path := self.find():
+            return path
+        failures = ""
+        for url, md5, *name in self.downloads:
+            try:
+                return fetch(url, md5, cache_folder() / (name or url.rsplit("/", 1)[1:])[0])
+            except OSError as error:
+                failures += f"; the download of {url} failed ({error})"
+        raise FileNotFoundError(
+            f"{self.title}: none of {', '.join(self.names)} (a folder, or an archive "
+            f"{', '.join(ENDINGS)}) was found in {' or '.join(map(str, folders()))}{failures}; "
+            "fetch the file by other means and set MCUNC_DATA to its folder"
+        )
+
+    @contextmanager
+    def reading(self, path):
+        """Let errors in the block name the file: damage shows in many ways."""
         try:
-            return fetch(url, md5, cache_folder() / (name or url.rsplit("/", 1)[1:])[0])
-        except OSError as error:
-            failures.append(f"{url}: {error}")
-    raise FileNotFoundError(
-        f"{accepted(names)}, and the download failed ({'; '.join(failures)}); fetch the file by "
-        "other means and set MCUNC_DATA to its folder"
-    )
+            yield
+        except Exception as error:
+            raise ValueError(
+                f"{path}: is damaged or not {self.title} ({error}); delete it or give it another "
+                "name, and fetch it again"
+            ) from error
 
 
 def fetch(url, md5, path):
-    """Download `url` to `path`, going on from where an earlier attempt broke off.
+    """Download a file, continuing where an earlier attempt broke off.
 
-    The file appears under its name only once its MD5 sum is right; a wrong one is discarded.  Of
-    several processes one downloads and the others wait for its file; the system frees the lock of
-    a process that is killed.
+    The file gets its name only once its MD5 sum is right; a wrong file is discarded.  One of
+    several processes downloads, the others wait for its file; the system frees the lock of a
+    process that is killed.
+
+    Parameters
+    ----------
+    url, md5 : str
+    path : Path; its folder is made
+
+    Returns
+    -------
+    Path
 
     Raises
     ------
     OSError
-        Where the server cannot be reached or sends something else than expected.
+        Where the server cannot be reached or sends something else.
+
+    Examples
+    --------
+    >>> from mcunc.data.download import cache_folder, fetch
+    >>> url = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+    >>> path = cache_folder() / "cifar-10-python.tar.gz"
+    >>> fetch(url, "c58f30108f718f92721af3b95e74349a", path)  # doctest: +SKIP
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
     with FileLock(path.with_name(f".{path.name}.lock")):
-        if not path.is_file():  # else another process has just fetched it
-            _fetch(url, md5, path)
+        if path.is_file():  # another process has just fetched it
+            return path
+        have = part.stat().st_size if part.exists() else 0
+        if not (have and digest(part, "md5") == md5):  # else killed before the renaming
+            try:
+                _transfer(url, part, have)
+            except HTTPException as error:  # an answer that breaks HTTP's own rules
+                raise OSError(f"broke off ({error!r}); try again") from error
+            if (received := digest(part, "md5")) != md5:
+                part.unlink()
+                raise OSError(f"has MD5 {received}, expected {md5}; discarded, try again")
+        part.replace(path)
     return path
 
 
-def _fetch(url, md5, path):
-    part = path.with_name(path.name + ".part")
-    have = part.stat().st_size if part.exists() else 0
-    if not (have and digest(part, "md5") == md5):  # else killed between the last byte and the name
-        try:
-            _transfer(url, part, have)
-        except HTTPException as error:  # an answer that breaks HTTP's own rules
-            raise OSError(f"broke off ({error!r}); try again") from error
-        if (found := digest(part, "md5")) != md5:
-            part.unlink()
-            raise OSError(f"has MD5 {found}, expected {md5}; discarded, try again")
-    part.replace(path)
-
-
 def _transfer(url, part, have):
-    """Add to the `have` bytes of the file `part` those it lacks; all of them if it must be."""
-    response, have = _answer(url, have)
-    with response:
-        total = None if response.length is None else response.length + have
-        bar = tqdm(
-            total=total, initial=have, desc=part.stem, unit="B", unit_scale=True, disable=None
-        )
-        with part.open("ab" if have else "wb") as file, bar:
-            while block := response.read(CHUNK):
-                file.write(block)
-                bar.update(len(block))
-    if total is not None and part.stat().st_size < total:
-        raise OSError(f"broke off after {part.stat().st_size} of {total} bytes; try again")
-
-
-def _answer(url, have):
-    """The server's response, and how many of the bytes that are here it goes on from."""
+    """Append to the `have` bytes of the file `part` what it lacks; all of it where it must be."""
+    headers = {"Range": f"bytes={have}-"} if have else {}
     try:
-        headers = {"Range": f"bytes={have}-"} if have else {}
         response = urlopen(Request(url, headers=headers), timeout=60)
     except HTTPError as error:
         error.close()
         if have and error.code == 416:  # more is here than the file has: begin again
-            return _answer(url, 0)
+            return _transfer(url, part, 0)
         raise
-    return response, have if response.status == 206 else 0  # 200: sends the whole file again
+    if response.status != 206:  # 200: sends the whole file again
+        have = 0
+    total = None if response.length is None else response.length + have
+    bar = {"desc": part.stem, "total": total, "initial": have, "disable": None}
+    mode = "ab" if have else "wb"
+    with response, part.open(mode) as file, tqdm.wrapattr(response, "read", **bar) as stream:
+        shutil.copyfileobj(stream, file, CHUNK)
+    if total is not None and part.stat().st_size < total:
+        raise OSError(f"broke off after {part.stat().st_size} of {total} bytes; try again")
+
+
+def read_files(path):
+    """Iterate over the files of a folder, a tar archive or a zip archive; nothing is unpacked.
+
+    Links and devices in a tar archive are passed over, and so are archives in a folder and hidden
+    files and folders, such as those that macOS adds to zip archives.
+
+    Parameters
+    ----------
+    path : Path
+
+    Yields
+    ------
+    name : str
+    read : function without arguments
+        Returns the content; works until the next file is asked for.  Refuses more than 200 MB.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from mcunc.data.download import read_files
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "a.txt").write_text("abc")
+    ...     [read() for name, read in read_files(Path(folder))]
+    [b'abc']
+    """
+    if path.is_dir():
+        files = _files_of_folder(path)
+    else:
+        files = _files_of_zip(path) if zipfile.is_zipfile(path) else _files_of_tar(path)
+    for name, size, read in files:
+        if not any(part.startswith(".") and part.strip(".") for part in name.split("/")):
+            yield name, partial(_read, name, size, read)
+
+
+def _read(name, size, read):
+    if size > LARGEST:
+        raise ValueError(f"{name} has {size:,} bytes")
+    return read()
+
+
+def _files_of_folder(path):
+    for folder, below, names in os.walk(path, followlinks=True):
+        below.sort()
+        for file in (Path(folder, name) for name in sorted(names)):
+            if file.is_file() and not file.name.endswith(ENDINGS):
+                yield file.relative_to(path.parent).as_posix(), file.stat().st_size, file.read_bytes
+
+
+def _files_of_zip(path):
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if not member.is_dir():
+                yield member.filename, member.file_size, partial(archive.read, member)
+
+
+def _files_of_tar(path):
+    with tarfile.open(path) as archive:
+        for member in filter(tarfile.TarInfo.isfile, archive):
+            yield member.name, member.size, archive.extractfile(member).read
 
 
 def digest(path, algorithm="sha256"):
-    """Hash of a file, in hexadecimal."""
+    """Return the hash of a file; for a folder, the SHA-256 of its files' hashes and names.
+
+    Parameters
+    ----------
+    path : Path of a file or a folder
+    algorithm : str, for files, as in `hashlib.new`
+
+    Returns
+    -------
+    str, hexadecimal
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from mcunc.data.download import digest
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "abc")
+    ...     _ = path.write_bytes(b"abc")
+    ...     digest(path, "md5")
+    '900150983cd24fb0d6963f7d28e17f72'
+    """
+    if path.is_dir():
+        sums = (
+            f"{hashlib.sha256(read()).hexdigest()}  {name}\n" for name, read in read_files(path)
+        )
+        return hashlib.sha256("".join(sums).encode()).hexdigest()
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()

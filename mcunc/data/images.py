@@ -1,6 +1,7 @@
-"""Photographs from archives: checked, brought to one square size, their black bars found."""
+"""Picture files as arrays: photographs in folders, and CIFAR."""
 
 import io
+import pickle
 import re
 from pathlib import PurePosixPath
 
@@ -8,32 +9,49 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from mcunc.data.archives import opened
+from mcunc.data.download import read_files
 
-_LARGEST_FILE = 20_000_000  # bytes of a photograph; those of CUB-200 stay below a million
-_LARGEST_OTHER = 1_000_000_000  # bytes of anything else; CUB-200-2011 has a list of 100 million
+__all__ = ["black_bars", "read_cifar", "read_folders", "read_picture", "to_square"]
+
 _LARGEST_PICTURE = 120_000_000  # pixels decoded; a small file can claim to hold far more
-_SPECIES = re.compile(r"\d{3}\.\w+")
+_DARKEST = 12  # of a black bar; the traces that JPEG leaves at its inner edge are below it
+_BATCHES = {*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "train", "test"}
 
 
 def to_square(image, size):
-    """Central square of a Pillow image, as large as it can be, scaled: (size, size, 3) uint8.
+    """Cut the central square out of an image, as large as it can be, and scale it.
 
-    What a full photograph loses at its ends, a square one has lost already.
+    Parameters
+    ----------
+    image : Pillow image of any mode; what is transparent becomes white
+    size : int, pixels of a side
+
+    Returns
+    -------
+    (size, size, 3) uint8 array
+
+    Raises
+    ------
+    ValueError
+        For more than 120 million pixels, or numbers of unknown range.
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> from mcunc.data.images import to_square
+    >>> to_square(Image.new("RGB", (640, 480), "white"), 224).shape
+    (224, 224, 3)
     """
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
     # A JPEG can be decoded at an eighth, a quarter or half of its size, which saves most of the
     # time; twice the size that is asked for leaves enough to scale well.
-    full = image.size
     image.draft("RGB", (2 * size * width // side, 2 * size * height // side))
     if image.width * image.height > _LARGEST_PICTURE:
         raise ValueError(f"{width} × {height} pixels are more than {_LARGEST_PICTURE:,}; shrink it")
-    shrink = image.size[0] / full[0], image.size[1] / full[1]
-    box = (
-        left * shrink[0], top * shrink[1], (left + side) * shrink[0], (top + side) * shrink[1],
-    )  # fmt: skip
+    x, y = image.width / width, image.height / height
+    box = (left * x, top * y, (left + side) * x, (top + side) * y)
     return np.asarray(_in_colour(image).resize((size, size), Image.Resampling.BICUBIC, box))
 
 
@@ -51,102 +69,191 @@ def _in_colour(image):
     return image.convert("RGB")
 
 
-def read_species(path, size, count, species):
-    """Photographs of a folder or an archive with folders like 001.Black_footed_Albatross.
+def read_picture(name, content, size):
+    """Decode a JPEG or PNG file and scale its central square.
 
-    Nothing is written to disk, whatever path a member claims, and links are passed over.
+    Parameters
+    ----------
+    name : str, for messages
+    content : bytes
+    size : int, pixels of a side
+
+    Returns
+    -------
+    picture : (size, size, 3) uint8 array
+    file_size : (width, height) in pixels, as the file has it
+
+    Raises
+    ------
+    ValueError
+        Where the content is no such picture.
+
+    Examples
+    --------
+    >>> import io
+    >>> from PIL import Image
+    >>> from mcunc.data.images import read_picture
+    >>> file = io.BytesIO()
+    >>> Image.new("RGB", (60, 40)).save(file, format="png")
+    >>> read_picture("black.png", file.getvalue(), 20)[1]
+    (60, 40)
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
+            file_size = image.size
+            return to_square(image, size), file_size
+    except Exception as error:  # damage makes Pillow stumble in many ways
+        raise ValueError(f"{name} cannot be read as a photograph ({error})") from error
+
+
+def read_folders(path, pattern, size, cases=None, total=None):
+    r"""Read photographs that lie in one folder per class.
 
     Parameters
     ----------
     path : Path of a folder, or of a tar or zip archive
+    pattern : str, regular expression for the whole name of a class's folder
     size : int, pixels of a side
-    count, species : int, numbers of pictures and of folders that there must be
+    cases : sequence of int, optional
+        Which photographs to read; they count from 0 in the order of folder and file name.
+    total : int, optional, number of photographs, for the progress bar
 
     Returns
     -------
-    list of (folder, file name, picture (size, size, 3) uint8), sorted; and whether every
-    photograph was square already
+    list of (folder, file name, (size, size, 3) uint8 array, (width, height) of the file)
+        In the order of `cases`, or of folder and file name.
 
     Raises
     ------
     Exception
-        Of many kinds, for an archive that is damaged, or whose pictures are others.
+        Of many kinds, for an archive that is damaged.
+
+    Examples
+    --------
+    >>> from mcunc.data.images import read_folders
+    >>> photos = read_folders(path, r"\d{3}\.\w+", size=224)  # doctest: +SKIP
     """
-    found, square = {}, True
-    with opened(path) as files, tqdm(total=count, desc=path.name, disable=None) as bar:
-        for folder, name, read in _photographs(files):
-            if (folder, name) in found or len(found) == count:
-                raise ValueError(f"{name} is there twice, or there are more than {count}")
-            picture, is_square = _read(read(), name, size)
-            found[folder, name] = picture
-            square = square and is_square
-            bar.update()
-    folders = {folder for folder, _ in found}
-    if len(found) != count or len(folders) != species:
-        raise ValueError(
-            f"has {len(found):,} photographs of {len(folders)} species where there must be "
-            f"{count:,} of {species}"
-        )
-    return [(*key, found[key]) for key in sorted(found)], square
+
+    def photographs():
+        for name, read in read_files(path):
+            folder, file = PurePosixPath(name).parent.name, PurePosixPath(name).name
+            if re.fullmatch(pattern, folder) and file.lower().endswith((".jpg", ".jpeg")):
+                yield (folder, file), read
+
+    if cases is not None:
+        names = sorted(key for key, _ in photographs())
+        cases = [names[case] for case in cases]
+    pictures = {}
+    for key, read in tqdm(photographs(), path.name, total, disable=None):
+        if cases is None or key in cases:
+            pictures[key] = read_picture(key[1], read(), size)
+    return [(*key, *pictures[key]) for key in (sorted(pictures) if cases is None else cases)]
 
 
-def read_some(path, cases, size):
-    """The photographs `cases` of those that `read_species` finds, in its order.
+def read_cifar(path):
+    """Read CIFAR: single pictures in train/<class> and test/<class>, or the authors' pickles.
+
+    Parameters
+    ----------
+    path : Path of a folder, or of a tar or zip archive
 
     Returns
     -------
-    list of (size, size, 3) uint8 arrays
+    dict of "train" and "test" -> list of (class, name, (32, 32, 3) uint8 array)
+        The names sort as the files of single pictures do: CIFAR-10 in the authors' order, CIFAR-100
+        by file name.
 
     Raises
     ------
-    IndexError
-        For a case beyond them; else as `read_species`.
+    Exception
+        Of many kinds, for files that are damaged or others.
+
+    Examples
+    --------
+    >>> from mcunc.data.images import read_cifar
+    >>> parts = read_cifar(path)  # doctest: +SKIP
     """
-    with opened(path) as files:
-        found = sorted(_photographs(files), key=lambda file: file[:2])
-        return [_read(read(), name, size)[0] for _, name, read in (found[case] for case in cases)]
+    parts, files = {"train": [], "test": []}, {}
+    for name, read in read_files(path):
+        folders, file = PurePosixPath(name).parts[:-1], PurePosixPath(name).name
+        # The outermost, since CIFAR-100 has a class of trains, test/train/…
+        part = next((folder for folder in folders if folder in parts), None)
+        if part and file.lower().endswith((".jpg", ".jpeg", ".png")):
+            picture, file_size = read_picture(name, read(), 32)
+            if file_size != (32, 32):
+                raise ValueError(f"{name} is not 32 × 32")
+            parts[part].append((folders[-1], file, picture))
+        elif file in _BATCHES or file in ("batches.meta", "meta"):
+            files[file] = _PlainUnpickler(io.BytesIO(read()), encoding="latin1").load()
+    if not (parts["train"] or parts["test"]):
+        for name in sorted(_BATCHES & set(files)):
+            parts["test" if "test" in name else "train"] += _batch(name, files)
+    return parts
 
 
-def _photographs(files):
-    """Yield folder, file name and reading function of each photograph."""
-    for path, size, read in files:
-        *_, folder, name = "", *PurePosixPath(path).parts
-        wanted = _SPECIES.fullmatch(folder) and name.lower().endswith((".jpg", ".jpeg"))
-        if size > (_LARGEST_FILE if wanted else _LARGEST_OTHER):
-            raise ValueError(f"{path} has {size:,} bytes")
-        if wanted:
-            yield folder, name, read
+def _batch(name, files):
+    """Classes, names and pictures of one of the authors' pickled dicts."""
+    fine = "fine_" if "meta" in files else ""  # CIFAR-100 has coarse classes too
+    meta, batch = files["meta" if fine else "batches.meta"], files[name]
+    classes = dict(enumerate(meta[f"{fine}label_names"]))  # unlike a list it has no class -1
+    labels = [classes[label] for label in batch[f"{fine}labels"]]
+    names = batch["filenames"] if fine else [f"{name}{i:05}" for i in range(len(labels))]
+    pictures = batch["data"].values.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return zip(labels, names, pictures, strict=True)
 
 
-def _read(content, name, size):
-    try:
-        with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
-            width, height = image.size
-            return to_square(image, size), width == height
-    except Exception as error:
-        raise ValueError(f"{name} cannot be read as a photograph ({error})") from error
+class _Array:
+    """Stands in for an array, and for its dtype, while a pickle is read."""
+
+    def __init__(self, *_):
+        self.values = None
+
+    def __setstate__(self, state):
+        if len(state) == 5:  # of an array: version, shape, dtype, order and bytes
+            _, shape, _, fortran, raw = state
+            values = np.frombuffer(raw.encode("latin1"), np.uint8)
+            self.values = values.reshape(shape, order="CF"[bool(fortran)])
 
 
-def black_bars(images, darkest=12):
-    """Where a picture has a black bar along a side, as crops have that reach beyond a photograph.
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads plain values and arrays of bytes as Python 2 wrote them; nothing is executed.
+
+    NumPy takes no part in reading: of an array only the shape and the bytes are taken.
+    """
+
+    def find_class(self, module, name):
+        if module.startswith("numpy") and name in ("_reconstruct", "ndarray", "dtype"):
+            return _Array
+        raise pickle.UnpicklingError(f"asks for {module}.{name}, which is not read")
+
+
+def black_bars(images):
+    """Find black bars along the sides of pictures, as crops have that reach beyond a photograph.
 
     A bar is a run of rows or columns from a side inwards in which no channel of any pixel is above
-    `darkest`; the traces that JPEG leaves at its inner edge are below it.
+    12 of 255.
 
     Parameters
     ----------
     images : (N, 3, H, W) uint8 array
-    darkest : int
 
     Returns
     -------
     (N, H, W) bool array
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc.data.images import black_bars
+    >>> image = np.full((1, 3, 4, 5), 200, np.uint8)
+    >>> image[..., 0] = 0
+    >>> black_bars(image)[0, 0].tolist()
+    [True, False, False, False, False]
     """
-    dark = (np.asarray(images) <= darkest).all(axis=1)
-    bars = np.zeros(dark.shape, bool)
-    for axis in (1, 2):  # 1: columns, which are dark along the rows; 2: rows
-        lines = dark.all(axis=axis)
+    dark = (np.asarray(images) <= _DARKEST).all(axis=1)
+
+    def from_sides(lines):
         ahead = np.logical_and.accumulate(lines, axis=1)
-        behind = np.logical_and.accumulate(lines[:, ::-1], axis=1)[:, ::-1]
-        bars |= np.expand_dims(ahead | behind, axis)
-    return bars
+        return ahead | np.logical_and.accumulate(lines[:, ::-1], axis=1)[:, ::-1]
+
+    return from_sides(dark.all(axis=2))[:, :, None] | from_sides(dark.all(axis=1))[:, None, :]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mcunc.data import download
-from mcunc.data.download import cache_folder, digest, fetch, file_here, local_file
+from mcunc.data.download import Archive, cache_folder, digest, fetch
 
 CONTENT = bytes(range(256)) * 40
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -287,14 +287,14 @@ def test_the_given_folder_comes_before_the_cache_and_the_first_name_before_the_s
         (folder / "second.tgz").touch()
     (cache / "first.zip").touch()
     names = ["first", "second"]
-    assert local_file(names, []) == cache / "first.zip"
+    assert Archive("toy", names, []).path() == cache / "first.zip"
     monkeypatch.setenv("MCUNC_DATA", str(given))
-    assert local_file(names, []) == given / "second.tgz"
+    assert Archive("toy", names, []).path() == given / "second.tgz"
     (given / "first.zip").touch()
-    assert local_file(names, []) == given / "first.zip"
+    assert Archive("toy", names, []).path() == given / "first.zip"
     monkeypatch.setenv("MCUNC_DATA", "")  # as if not set, and not the working folder
     monkeypatch.chdir(given)
-    assert local_file(names, []) == cache / "first.zip"
+    assert Archive("toy", names, []).path() == cache / "first.zip"
 
 
 def test_the_given_folder_may_be_the_archive_or_the_folder_itself(path, tmp_path, monkeypatch):
@@ -305,13 +305,13 @@ def test_the_given_folder_may_be_the_archive_or_the_folder_itself(path, tmp_path
         ("other.tar.gz", "other", "other.tar.gz"), (".", "other", "other.tar.gz"),
     ]:  # fmt: skip
         monkeypatch.setenv("MCUNC_DATA", str(tmp_path / given))
-        assert file_here([name]) == tmp_path / expected
+        assert Archive("toy", [name]).find() == tmp_path / expected
     for given, name in [("set", "other"), (".", "set/test"), ("set", "train/x")]:
         monkeypatch.setenv("MCUNC_DATA", str(tmp_path / given))
-        assert file_here([name]) is None
+        assert Archive("toy", [name]).find() is None
     monkeypatch.chdir(tmp_path / "set")
     monkeypatch.setenv("MCUNC_DATA", ".")
-    assert file_here(["set/train"]) == tmp_path / "set"
+    assert Archive("toy", ["set/train"]).find() == tmp_path / "set"
 
 
 def test_the_cache_is_in_the_home_folder_unless_said_otherwise(monkeypatch, tmp_path):
@@ -323,8 +323,8 @@ def test_the_cache_is_in_the_home_folder_unless_said_otherwise(monkeypatch, tmp_
 
 
 def test_a_missing_file_is_downloaded_once(server, path):
-    assert local_file(["data"], [(server.url, MD5)]) == path
-    assert local_file(["data"], [(server.url, MD5)]) == path
+    assert Archive("toy", ["data"], [(server.url, MD5)]).path() == path
+    assert Archive("toy", ["data"], [(server.url, MD5)]).path() == path
     assert server.asked == [None]
     assert_whole(path)
 
@@ -336,7 +336,7 @@ def test_the_second_source_stands_in_for_the_first(server, path):
         thread = threading.Thread(target=wrong.serve_forever, args=(0.01,))
         thread.start()
         sources = [(wrong.url, MD5), (server.url, MD5)]
-        assert local_file(["data"], sources) == path
+        assert Archive("toy", ["data"], sources).path() == path
         wrong.shutdown()
         thread.join()
     assert_whole(path)
@@ -348,7 +348,7 @@ def test_no_server_and_no_file_says_what_to_do(path, tmp_path, monkeypatch):
     monkeypatch.setenv("MCUNC_DATA", str(tmp_path / "given"))
     sources = [(f"http://127.0.0.1:9/{name}", MD5) for name in ("data.tgz", "other.tgz")]
     with pytest.raises(FileNotFoundError) as info:
-        local_file(["data", "other/inner"], sources)
+        Archive("toy", ["data", "other/inner"], sources).path()
     message = str(info.value)
     for piece in (
         "none of data, other/inner (a folder, or an archive .tgz, .tar.gz",
@@ -364,7 +364,7 @@ def test_a_cache_that_cannot_be_written_is_named(server, path, tmp_path, monkeyp
     (tmp_path / "file").touch()
     monkeypatch.setenv("MCUNC_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(FileNotFoundError, match=r"file.cache.*MCUNC_DATA"):
-        local_file(["data"], [(server.url, MD5)])
+        Archive("toy", ["data"], [(server.url, MD5)]).path()
 
 
 def test_digests_are_the_published_ones(tmp_path):

@@ -204,15 +204,15 @@ def test_published_columns_agree_with_their_own_splits():
 
 # The files that ship --------------------------------------------------------------------------
 
-SHIPPED = sorted((recorded.Path(recorded.__file__).parent).glob("*.npz"))
+SHIPPED = sorted(recorded.FOLDER.glob("*.npz"))
 ids = [path.stem for path in SHIPPED]
 
 
 def test_shipped_files_are_small_and_come_in_pairs():
     """At most 3 MB a file and 25 MB in all."""
-    folder = recorded.Path(recorded.__file__).parent
-    files = sorted(folder.glob("*")) if folder.exists() else []
-    assert {file.suffix for file in files} <= {".npz", ".json"}
+    files = [file for file in recorded.FOLDER.iterdir() if file.suffix in (".npz", ".json")]
+    others = {"__init__.py", "__pycache__", "published"}
+    assert {file.name for file in recorded.FOLDER.iterdir()} - others == {f.name for f in files}
     assert {file.stem for file in files if file.suffix == ".json"} == set(names())
     assert all(file.stat().st_size <= 3e6 for file in files)
     assert sum(file.stat().st_size for file in files) <= 25e6
@@ -341,7 +341,7 @@ def test_git_that_fails_gives_no_revision(monkeypatch, checkout, tmp_path):
 
 def test_a_repository_further_up_is_not_taken_for_this_one(monkeypatch, checkout, tmp_path):
     """Installed into an environment inside somebody's own repository."""
-    installed = tmp_path / "site-packages" / "mcunc" / "recorded.py"
+    installed = tmp_path / "site-packages" / "mcunc" / "recorded" / "__init__.py"
     installed.parent.mkdir(parents=True)
     monkeypatch.setattr(recorded, "__file__", str(installed))
     monkeypatch.setattr(subprocess, "run", None)

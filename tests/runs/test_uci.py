@@ -11,7 +11,7 @@ from torch import nn
 from mcunc import data, predictive, recorded
 from mcunc._internal import checkpoint as checkpoints
 from mcunc._internal.seeds import derive_seed
-from mcunc.data.regression import RegressionSet
+from mcunc.data import RegressionSet
 from mcunc.runs import uci as uci_run
 from mcunc.runs.uci import (
     PROTOCOLS,
