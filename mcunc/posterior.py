@@ -1,10 +1,9 @@
-r"""Roads to `samples`: what each is an estimate of, on models small enough to know the answer.
+r"""Samples from the posterior of small networks, and what stands in for them.
 
-A network with a normal prior on its weights and noise of known size has a posterior.
-`sample_hmc` draws from it; `fit_maps` (bootstrap refits, anchored ensembles), `train_networks`
-(deep ensembles, dropout) and `fit_laplace` stand in for it; where the model is linear it is
-normal and known (`exact_linear`).
-Introduced in chapter 4.
+A network with a normal prior on its weights and noise of known size has a posterior. `sample_hmc`
+draws from it; `find_map_estimates` (bootstrap refits, anchored ensembles), `train_networks` (deep
+ensembles, dropout) and `fit_laplace` approximate it. The posterior of a linear model is normal and
+known: `exact_linear`.
 """
 
 from dataclasses import dataclass
@@ -12,31 +11,31 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from torch.func import functional_call, jacrev, vmap
+from torch.func import jacrev, vmap
 
-from mcunc._internal.checks import (
-    as_array,
-    check_choice,
-    check_count,
-    check_fraction,
-    check_positive,
-)
-from mcunc.networks import ParallelMLP
+from mcunc._internal import checks
+from mcunc._internal.deprecation import moved, renamed_attribute
+from mcunc.networks import ACTIVATIONS, check_sizes
+
+__all__ = [
+    "Chains", "Laplace", "Normal", "RegressionModel", "draw_masks", "effective_sample_size",
+    "exact_linear", "find_map_estimates", "fit_laplace", "r_hat", "sample_hmc", "train_networks",
+]  # fmt: skip
+__getattr__ = moved(__name__, {"fit_maps": "posterior.find_map_estimates"})
 
 
 class RegressionModel:
-    r"""A multilayer perceptron with a prior, and normal noise of known size on one output.
+    r"""A multilayer perceptron with a prior, and normal noise of known size on its one output.
 
     .. math:: y = f_\theta(x) + \sigma \varepsilon, \qquad \theta = s \odot z, \quad z \sim N(0, I)
 
-    Everything works on the standardised parameters z, so that the prior is the same for all of
-    them.  Weights have prior standard deviation `weight_scale` divided by the root of the fan-in,
-    biases `bias_scale`.
+    All functions work on the standardised parameters z, whose priors are alike. Weights have
+    prior standard deviation `weight_scale` divided by the root of the fan-in, biases `bias_scale`.
 
     Parameters
     ----------
     sizes : sequence of int
-        Units of each layer, inputs first; the last is 1.  ``(k, 1)`` is linear regression.
+        Units of each layer, inputs first; the last is 1. ``(k, 1)`` is linear regression.
     noise : float, σ, in units of y
     activation : {"tanh", "relu", "none"}
     weight_scale, bias_scale : float
@@ -45,24 +44,31 @@ class RegressionModel:
     ------
     ValueError
         For sizes that do not end in 1, scales that are not positive, or as in `ParallelMLP`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mcunc.posterior import RegressionModel
+    >>> model = RegressionModel((1, 20, 1), noise=0.1)
+    >>> z = model.draw_prior(draws=5)  # standardised parameters of five networks
+    >>> x = torch.linspace(-1, 1, 30)[:, None]
+    >>> tuple(z.shape), tuple(model.outputs(z, x).shape), tuple(model.jacobian(z, x).shape)
+    ((5, 61), (5, 30), (5, 30, 61))
     """
 
     def __init__(self, sizes, noise, activation="tanh", weight_scale=1.0, bias_scale=1.0):
-        self.network = ParallelMLP(1, sizes, activation).double().requires_grad_(False)
-        self.sizes, self.activation = tuple(sizes), activation
+        self.sizes = check_sizes(sizes)
+        self.activation = checks.check_choice("activation", activation, tuple(ACTIVATIONS))
         if self.sizes[-1] != 1:
             raise ValueError(f"sizes: must end in 1 output, got {self.sizes}")
-        self.noise = check_positive("noise", noise)
-        weight_scale = check_positive("weight_scale", weight_scale)
-        bias_scale = check_positive("bias_scale", bias_scale)
-        self.shapes, scales = {}, []
-        for i, (inputs, outputs) in enumerate(pairwise(self.sizes)):
-            for kind, rows, scale in (
-                ("weights", inputs, weight_scale / inputs**0.5), ("biases", 1, bias_scale),
-            ):  # fmt: skip
-                self.shapes[f"{kind}.{i}"] = (rows, outputs)
-                scales += [scale] * (rows * outputs)
-        self.scale = torch.tensor(scales, dtype=torch.float64)
+        self.noise = checks.check_positive("noise", noise)
+        weight_scale = checks.check_positive("weight_scale", weight_scale)
+        bias_scale = checks.check_positive("bias_scale", bias_scale)
+        scales, self.lengths = [], []  # of the weights and the biases of each layer in turn
+        for inputs, outputs in pairwise(self.sizes):
+            scales += [weight_scale / inputs**0.5, bias_scale]
+            self.lengths += [inputs * outputs, outputs]
+        self.scale = torch.from_numpy(np.repeat(scales, self.lengths))
 
     def __len__(self):
         """Number of parameters, P."""
@@ -70,38 +76,47 @@ class RegressionModel:
 
     def draw_prior(self, draws, seed=0):
         """(draws, P) standardised parameters."""
-        generator = torch.Generator().manual_seed(check_count("seed", seed, minimum=0))
-        draws = check_count("draws", draws)
-        return torch.randn(draws, len(self), generator=generator, dtype=torch.float64)
+        return _standard_normal(draws, len(self), seed)
 
     def outputs(self, z, x):
         """Values of f, (R, n), for parameters (R, P) and inputs (n, k) or (R, n, k)."""
-        x = torch.as_tensor(x).double()
-        theta, state, start = z * self.scale, {}, 0
-        for name, (rows, columns) in self.shapes.items():
-            state[name] = theta[:, start : start + rows * columns].reshape(-1, rows, columns)
-            start += rows * columns
-        return functional_call(self.network, state, (x,))[..., 0]
+        x, parts = torch.as_tensor(x).double(), (z * self.scale).split(self.lengths, dim=-1)
+        for i, (inputs, outputs) in enumerate(pairwise(self.sizes)):
+            x = ACTIVATIONS[self.activation]()(x) if i else x
+            x = x @ parts[2 * i].reshape(-1, inputs, outputs) + parts[2 * i + 1][:, None]
+        return x[..., 0]
 
-    def slopes(self, z, x):
+    def jacobian(self, z, x):
         """Derivatives of f by the parameters: (R, n, P), at inputs (n, k) or (R, n, k)."""
         x = torch.as_tensor(x).double()
-        of = jacrev(lambda one, at: self.outputs(one[None], at)[0])
-        return vmap(of, in_dims=(0, 0 if x.ndim == 3 else None))(z, x)
+        one = jacrev(lambda z, x: self.outputs(z[None], x)[0])
+        return vmap(one, in_dims=(0, 0 if x.ndim == 3 else None))(z, x)
 
-    def log_joint(self, z, x, y):
-        """Log density of data and parameters, up to a constant: (R,); y is (n,) or (R, n)."""
-        squares = ((torch.as_tensor(y).double() - self.outputs(z, x)) / self.noise) ** 2
-        return -(squares.sum(dim=-1) + (z**2).sum(dim=-1)) / 2
+    slopes = renamed_attribute("slopes", "jacobian")
+
+    def log_joint(self, z, x, y, weights=1.0, anchors=0.0):
+        """Log density of data and parameters, up to a constant: (R,); y is (n,) or (R, n).
+
+        The cases may have weights (R, n), and the prior a mean, `anchors` (R, P).
+        """
+        squares = weights * ((torch.as_tensor(y).double() - self.outputs(z, x)) / self.noise) ** 2
+        return -(squares.sum(dim=-1) + ((z - anchors) ** 2).sum(dim=-1)) / 2
+
+
+def _standard_normal(draws, length, seed):
+    shape = checks.check_count("draws", draws), length
+    return torch.randn(shape, generator=_generator(seed), dtype=torch.float64)
+
+
+def _generator(seed):
+    return torch.Generator().manual_seed(checks.check_count("seed", seed, minimum=0))
 
 
 def exact_linear(model, x, y):
-    r"""Posterior of the standardised parameters where the model is linear: normal.
+    r"""Posterior of the standardised parameters of a linear model: normal.
 
     .. math:: \Sigma = (I + \tilde X^\top \tilde X / \sigma^2)^{-1}, \quad
               \mu = \Sigma \tilde X^\top y / \sigma^2, \qquad \tilde X = (x, 1)\,\mathrm{diag}(s)
-
-    Source: Bishop (2006), *Pattern Recognition and Machine Learning*, equations 3.53 and 3.54.
 
     Parameters
     ----------
@@ -117,14 +132,33 @@ def exact_linear(model, x, y):
     ------
     ValueError
         For a model with hidden layers, or arrays that do not fit.
+
+    Notes
+    -----
+    Source: Bishop (2006), *Pattern Recognition and Machine Learning*, equations 3.53 and 3.54.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc.posterior import RegressionModel, exact_linear
+    >>> x = np.linspace(-1, 1, 20)[:, None]
+    >>> exact = exact_linear(RegressionModel((1, 1), noise=0.1), x, 0.5 * x[:, 0] - 0.2)
+    >>> exact.mean.numpy().round(2)  # slope and intercept
+    array([ 0.5, -0.2])
     """
     if len(model.sizes) != 2:
         raise ValueError(f"model: needs sizes (k, 1) to be linear, got {model.sizes}")
-    x, y = _data(model, x, y, several=False)
+    x = _inputs(model, x)
+    y = torch.from_numpy(checks.as_outcomes("y", y, len(x)))
     design = torch.cat([x, torch.ones(len(x), 1)], dim=1) * model.scale
-    precision = torch.eye(len(model), dtype=x.dtype) + design.T @ design / model.noise**2
-    covariance = torch.linalg.inv(precision)
+    covariance = _covariance(design, model)
     return Normal(covariance @ design.T @ y / model.noise**2, covariance)
+
+
+def _covariance(design, model):
+    """Posterior covariance of a linear model with standard normal parameters."""
+    identity = torch.eye(design.shape[1], dtype=design.dtype)
+    return torch.linalg.inv(identity + design.T @ design / model.noise**2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,36 +169,42 @@ class Normal:
     ----------
     mean : (P,) tensor
     covariance : (P, P) tensor
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mcunc.posterior import Normal
+    >>> normal = Normal(torch.zeros(2), torch.eye(2))
+    >>> tuple(normal.sample(draws=1000, seed=1).shape)
+    (1000, 2)
     """
 
     mean: torch.Tensor
     covariance: torch.Tensor
 
-    def draw(self, draws, seed=0):
+    def sample(self, draws, seed=0):
         """(draws, P) tensor."""
-        generator = torch.Generator().manual_seed(check_count("seed", seed, minimum=0))
-        shape = check_count("draws", draws), len(self.mean)
-        noise = torch.randn(shape, generator=generator, dtype=self.mean.dtype)
+        noise = _standard_normal(draws, len(self.mean), seed).to(self.mean.dtype)
         values, vectors = torch.linalg.eigh(self.covariance)
         return self.mean + noise @ (vectors * values.clamp(min=0).sqrt()).T
 
+    draw = renamed_attribute("draw", "sample")
+
 
 def fit_laplace(model, x, z, last_layer=False):
-    r"""Normal around a mode, as if the network were linear in its parameters there.
+    r"""Normal distribution around a mode, as if the network were linear in its parameters there.
 
     .. math:: z \sim N\bigl(\hat z,\; (I + J^\top J / \sigma^2)^{-1}\bigr), \qquad
               J_{ij} = \partial f_{\hat z}(x_i) / \partial z_j
 
-    Draws of the function are then :math:`f_{\hat z} + J (z - \hat z)`; to put z into the network
-    itself, outside the range in which it is nearly linear, is a poor thing to do.
-    Source: MacKay (1992), with the curvature of the linear model in place of all of it; Immer,
-    Korzepa & Bauer (2021); Daxberger et al. (2021).
+    Draws of the function are :math:`f_{\hat z} + J (z - \hat z)`. Do not put draws of z into the
+    network itself, which is not linear over so wide a range.
 
     Parameters
     ----------
     model : RegressionModel
-    x : (n, k) array, inputs that were learned from; the outcomes are in the mode
-    z : (P,) tensor, a mode, as `fit_maps` finds it
+    x : (n, k) array, the training inputs; the outcomes are in the mode
+    z : (P,) tensor, a mode, as `find_map_estimates` finds it
     last_layer : bool
         Only the last weights and bias vary: linear regression on the features of the last layer.
 
@@ -176,24 +216,51 @@ def fit_laplace(model, x, z, last_layer=False):
     ------
     ValueError
         For arrays that do not fit.
+
+    Notes
+    -----
+    Source: MacKay (1992), with the curvature of the linear model in place of the full Hessian;
+    Immer, Korzepa & Bauer (2021); Daxberger et al. (2021).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc import posterior
+    >>> x = np.linspace(-1, 1, 20)[:, None]
+    >>> model = posterior.RegressionModel((1, 5, 1), noise=0.1)
+    >>> mode = posterior.find_map_estimates(model, x, np.sin(2 * x[:, 0]), model.draw_prior(1))[0]
+    >>> laplace = posterior.fit_laplace(model, x, mode)
+    >>> mean, covariance = laplace.moments([[0.0], [3.0]])
+    >>> bool(covariance[1, 1] > 1.5 * covariance[0, 0])  # less certain far from the data
+    True
     """
-    x, z = _inputs(model, x), _parameters("z", model, z, members=0)
+    x, z = _inputs(model, x), _parameters("z", model, z, lead=())
     free = torch.arange(len(model) - model.sizes[-2] - 1 if last_layer else 0, len(model))
-    design = model.slopes(z[None], x)[0][:, free]
-    precision = torch.eye(len(free), dtype=z.dtype) + design.T @ design / model.noise**2
-    return Laplace(model, z, free, Normal(z[free], torch.linalg.inv(precision)))
+    covariance = _covariance(model.jacobian(z[None], x)[0][:, free], model)
+    return Laplace(model, z, free, Normal(z[free], covariance))
 
 
 @dataclass(frozen=True, eq=False)
 class Laplace:
     """A network linearised at a mode, and the normal distribution of its free parameters.
 
+    Made by `fit_laplace`.
+
     Attributes
     ----------
     model : RegressionModel
     z : (P,) tensor, the mode
     free : tensor of indices, the parameters that vary
-    posterior : Normal of those
+    posterior : Normal, of the free parameters
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc import posterior
+    >>> model = posterior.RegressionModel((1, 5, 1), noise=0.1)
+    >>> laplace = posterior.fit_laplace(model, np.zeros((20, 1)), model.draw_prior(1)[0])
+    >>> laplace.sample(np.linspace(-1, 1, 30)[:, None], draws=100, seed=1).shape
+    (100, 30)
     """
 
     model: RegressionModel
@@ -202,32 +269,30 @@ class Laplace:
     posterior: Normal
 
     def sample(self, x, draws=50, seed=0):
-        """(T, N) array of draws of the function at (N, k) inputs."""
-        x = _inputs(self.model, x)
-        steps = self.posterior.draw(draws, seed) - self.posterior.mean
-        slopes = self.model.slopes(self.z[None], x)[0][:, self.free]
-        return (self.model.outputs(self.z[None], x) + steps @ slopes.T).numpy()
+        """(draws, N) array: the linearised function at (N, k) inputs."""
+        mean, jacobian = self._linear(x)
+        steps = self.posterior.sample(draws, seed) - self.posterior.mean
+        return (mean + steps @ jacobian.T).numpy()
 
     def moments(self, x):
         """Mean (N,) and covariance (N, N) of the function at (N, k) inputs, as arrays."""
+        mean, jacobian = self._linear(x)
+        return mean.numpy(), (jacobian @ self.posterior.covariance @ jacobian.T).numpy()
+
+    def _linear(self, x):
         x = _inputs(self.model, x)
-        slopes = self.model.slopes(self.z[None], x)[0][:, self.free]
-        mean = self.model.outputs(self.z[None], x)[0]
-        return mean.numpy(), (slopes @ self.posterior.covariance @ slopes.T).numpy()
+        jacobian = self.model.jacobian(self.z[None], x)[0][:, self.free]
+        return self.model.outputs(self.z[None], x)[0], jacobian
 
 
-def fit_maps(model, x, y, start, *, weights=None, anchors=None, iterations=200):
-    r"""Modes of the posterior, of R networks at once, by Levenberg and Marquardt's method.
+def find_map_estimates(model, x, y, start, *, weights=None, anchors=None, iterations=200):
+    r"""Modes of the posterior (MAP estimates) of R networks at once, by Levenberg and Marquardt.
 
-    Each minimises :math:`\sum_i w_i (y_i - f_z(x_i))^2 / 2\sigma^2 + |z - a|^2 / 2`.  With
-    `weights` that say how often each case was drawn they are bootstrap refits (Efron 1979); with
-    `anchors` drawn from the prior an anchored ensemble (Pearce, Leibfried & Brintrup 2020), and if
-    noise is added to `y` as well, different for each, its members are exact draws from the
-    posterior where the model is linear (Matthews, Hron, Turner & Ghahramani 2017).
-
-    A step solves the problem with f made linear, damped more after one that made things worse
-    (Nocedal & Wright 2006, section 10.3).  It needs the slope of every case by itself: as many
-    case gradients as one gradient of the loss, and more work with them.
+    Each minimises :math:`\sum_i w_i (y_i - f_z(x_i))^2 / 2\sigma^2 + |z - a|^2 / 2`. With counts of
+    resampled cases as `weights`, the networks are bootstrap refits (Efron 1979). With `anchors`
+    drawn from the prior, they are an anchored ensemble (Pearce, Leibfried & Brintrup 2020). If
+    different noise is added to the `y` of each as well, the anchored members are exact draws from
+    the posterior of a linear model (Matthews, Hron, Turner & Ghahramani 2017).
 
     Parameters
     ----------
@@ -247,57 +312,52 @@ def fit_maps(model, x, y, start, *, weights=None, anchors=None, iterations=200):
     ------
     ValueError
         For arrays that do not fit.
+
+    Notes
+    -----
+    A step solves the problem with f linearised, with more damping after a step that increased the
+    loss. Source: Nocedal & Wright (2006), section 10.3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc import posterior
+    >>> x = np.linspace(-1, 1, 20)[:, None]
+    >>> model = posterior.RegressionModel((1, 5, 1), noise=0.1)
+    >>> z = posterior.find_map_estimates(model, x, np.sin(2 * x[:, 0]), model.draw_prior(3))
+    >>> bool((abs(model.outputs(z, x).numpy() - np.sin(2 * x[:, 0])) < 0.1).all())
+    True
     """
-    x, y = _data(model, x, y)
-    z = _parameters("start", model, start)
-    _check_members(len(z), x=(x, 3), y=(y, 2))
-    if anchors is None:
-        anchors = torch.zeros_like(z)
-    anchors = _parameters("anchors", model, anchors, len(z))
-    root = _counts(weights, len(z), y.shape[-1]).sqrt() / model.noise
-    damping, loss = torch.full((len(z), 1), 0.01, dtype=z.dtype), None
-    for _ in range(check_count("iterations", iterations)):
-        if loss is None:
-            loss = _loss(model, z, x, y, root, anchors)
-        design = model.slopes(z, x) * root[..., None]
+    z, x, y = _problem(model, x, y, start)
+    anchors = torch.zeros_like(z) if anchors is None else anchors
+    anchors = _parameters("anchors", model, anchors, z.shape[:1])
+    shape = len(z), y.shape[-1]
+    weights = np.ones(shape) if weights is None else checks.as_array("weights", weights, ndim=2)
+    if weights.shape != shape or (weights < 0).any():
+        raise ValueError(f"weights: expected {shape} numbers of at least 0, got {weights.shape}")
+    iterations, weights = checks.check_count("iterations", iterations), torch.from_numpy(weights)
+    root, damping = weights.sqrt() / model.noise, torch.full((len(z), 1), 0.01, dtype=z.dtype)
+    loss = -model.log_joint(z, x, y, weights, anchors)
+    for _ in range(iterations):
+        design = model.jacobian(z, x) * root[..., None]
         residual = root * (y - model.outputs(z, x))
         slope = (design.mT @ residual[..., None])[..., 0] + anchors - z
         curve = design.mT @ design + torch.diag_embed((1 + damping).expand_as(z))
-        there = z + torch.linalg.solve(curve, slope)
-        found = _loss(model, there, x, y, root, anchors)
-        better = (found < loss)[:, None]  # False where it is NaN
-        z, loss = torch.where(better, there, z), torch.where(better[:, 0], found, loss)
-        damping = torch.where(better, damping / 5, damping * 5).clamp(1e-6, 1e9)
+        new_z = z + torch.linalg.solve(curve, slope)
+        new_loss = -model.log_joint(new_z, x, y, weights, anchors)
+        better = new_loss < loss  # False where it is NaN
+        z, loss = torch.where(better[:, None], new_z, z), torch.where(better, new_loss, loss)
+        damping = torch.where(better[:, None], damping / 5, damping * 5).clamp(1e-6, 1e9)
     return z
-
-
-def _counts(weights, members, cases):
-    """(R, n) tensor of how often each case counts; ones where nothing is given."""
-    if weights is None:
-        return torch.ones(1, 1, dtype=torch.float64)
-    weights = as_array("weights", weights, ndim=2)
-    if weights.shape != (members, cases) or (weights < 0).any():
-        raise ValueError(
-            f"weights: expected ({members}, {cases}) numbers of 0 or more, got {weights.shape}"
-        )
-    return torch.from_numpy(weights)
-
-
-def _loss(model, z, x, y, root, anchors):
-    residual = root * (y - model.outputs(z, x))
-    return ((residual**2).sum(dim=1) + ((z - anchors) ** 2).sum(dim=1)) / 2
 
 
 def train_networks(
     model, x, y, start, *, drop=0.0, prior=1.0, steps=1000, learning_rate=0.02, seed=0
 ):  # fmt: skip
-    r"""Train R networks as one trains networks, by Adam, for so many steps; with dropout or not.
+    r"""Train R networks by Adam for a fixed number of steps, with or without dropout.
 
-    With `prior` = 0 the penalty is left out, and where they end depends on where they began and
-    on how long they went.  With `drop` there are new masks at every step, one for all cases.
-    Parameters times masks are used as they are, so that the penalty is in the mean that of Gal &
-    Ghahramani (2016), :math:`(1 - p) |M|^2 / 2` with :math:`M = z / (1 - p)` in the rows that are
-    dropped.
+    With `prior` = 0 there is no penalty, and the result depends on the initialisation and on the
+    number of steps. With `drop` every step draws new masks, one for all cases.
 
     Parameters
     ----------
@@ -307,7 +367,7 @@ def train_networks(
     start : (R, P) tensor
     drop : float in [0, 1), probability to drop, as in `draw_masks`
     prior : float, factor of :math:`|z|^2 / 2`
-    steps : int, the rate falling to 0 as a cosine
+    steps : int; the learning rate falls to 0 as a cosine
     learning_rate : float, at the first step
     seed : int, of the masks
 
@@ -319,38 +379,46 @@ def train_networks(
     ------
     ValueError
         For arrays that do not fit, or numbers outside their range.
+
+    Notes
+    -----
+    The penalty is on parameters times masks. On average this is the penalty of Gal & Ghahramani
+    (2016), :math:`(1 - p) |M|^2 / 2` with :math:`M = z / (1 - p)` in the rows that are dropped.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc import posterior
+    >>> x = np.linspace(-1, 1, 20)[:, None]
+    >>> model = posterior.RegressionModel((1, 5, 1), noise=0.1)
+    >>> start = model.draw_prior(10)  # a deep ensemble
+    >>> z = posterior.train_networks(model, x, x[:, 0], start, prior=0.0, steps=100)
+    >>> bool(abs(model.outputs(z, x).numpy() - x[:, 0]).mean() < 0.2)
+    True
     """
-    x, y = _data(model, x, y)
-    z = _parameters("start", model, start).clone().requires_grad_()
-    _check_members(len(z), x=(x, 3), y=(y, 2))
-    drop = 0.0 if _is_zero(drop) else check_fraction("drop", drop)
-    prior = 0.0 if _is_zero(prior) else check_positive("prior", prior)
-    steps = check_count("steps", steps)
-    optimiser = torch.optim.Adam([z], lr=check_positive("learning_rate", learning_rate))
+    z, x, y = _problem(model, x, y, start)
+    z = z.clone().requires_grad_()
+    drop = checks.check_from_zero("drop", drop, 1)
+    prior = checks.check_from_zero("prior", prior, np.inf)
+    steps, generator = checks.check_count("steps", steps), _generator(seed)
+    optimiser = torch.optim.Adam([z], lr=checks.check_positive("learning_rate", learning_rate))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    generator = torch.Generator().manual_seed(check_count("seed", seed, minimum=0))
     for _ in range(steps):
-        used = z * draw_masks(model, z.shape[:1], drop, generator) if drop else z
+        masked = z * draw_masks(model, z.shape[:1], drop, generator) if drop else z
         optimiser.zero_grad()
         # log_joint has all of the prior in it.
-        loss = -model.log_joint(used, x, y) - (1 - prior) * (used**2).sum(dim=1) / 2
+        loss = -model.log_joint(masked, x, y) - (1 - prior) * (masked**2).sum(dim=1) / 2
         loss.sum().backward()
         optimiser.step()
         schedule.step()
     return z.detach()
 
 
-def _is_zero(value):
-    return isinstance(value, (int, float)) and value == 0
-
-
 def draw_masks(model, shape, p, generator):
-    r"""Dropout as a law of the parameters: factors of z, 0 or 1 / (1 - p).
+    r"""Dropout as a distribution of the parameters: factors of z, 0 or 1 / (1 - p).
 
-    A unit that is dropped takes its row of the next layer's weights with it, so that
-    :math:`z = m \odot \text{mask}` has the law that Gal & Ghahramani (2016) write
-    :math:`M \cdot \mathrm{diag}(z)`.  Biases are never dropped, and inputs only where
-    the model is linear and there is nothing else.
+    A dropped unit takes its row of the next layer's weights with it. Biases are never dropped,
+    and inputs only in a linear model, which has nothing else to drop.
 
     Parameters
     ----------
@@ -367,28 +435,47 @@ def draw_masks(model, shape, p, generator):
     ------
     ValueError
         For a probability outside (0, 1).
+
+    Notes
+    -----
+    Source: Gal & Ghahramani (2016), who write :math:`M \cdot \mathrm{diag}(z)`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mcunc.posterior import RegressionModel, draw_masks
+    >>> model = RegressionModel((1, 5, 1), noise=0.1)
+    >>> masks = draw_masks(model, (100,), 0.5, torch.Generator().manual_seed(0))
+    >>> tuple(masks.shape), masks.unique().tolist()
+    ((100, 16), [0.0, 1.0, 2.0])
     """
-    p = check_fraction("p", p)
-    parts, first = [], 0 if len(model.sizes) == 2 else 1
-    for name, (rows, columns) in model.shapes.items():
-        masks = torch.ones(*shape, rows, 1, dtype=torch.float64)
-        kind, layer = name.split(".")
-        if kind == "weights" and int(layer) >= first:
-            masks = (torch.rand(*shape, rows, 1, generator=generator) >= p) / (1 - p)
-        parts.append(masks.expand(*shape, rows, columns).flatten(-2))
+    p, parts = checks.check_fraction("p", p), []
+    for i, (inputs, outputs) in enumerate(pairwise(model.sizes)):
+        masks = torch.ones(*shape, inputs, 1, dtype=torch.float64)
+        if i or len(model.sizes) == 2:
+            masks = (torch.rand(*shape, inputs, 1, generator=generator) >= p) / (1 - p)
+        parts += [masks.expand(*shape, inputs, outputs).flatten(-2), torch.ones(*shape, outputs)]
     return torch.cat(parts, dim=-1)
 
 
 @dataclass(frozen=True, eq=False)
 class Chains:
-    """Draws by Hamiltonian Monte Carlo.
+    """Draws by Hamiltonian Monte Carlo, from `sample_hmc`.
 
     Attributes
     ----------
     z : (T, R, P) tensor, draws of R chains
-    accepted : (R,) tensor, share of proposals that were accepted
+    accepted : (R,) tensor, proportion of proposals that were accepted
     step_size : (R,) tensor
     gradients : int, evaluations of the gradient by each chain, warm-up included
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mcunc.posterior import Chains
+    >>> chains = Chains(torch.randn(100, 4, 3), torch.ones(4), torch.ones(4), 1000)
+    >>> tuple(chains.sample(draws=20, seed=1).shape)
+    (20, 3)
     """
 
     z: torch.Tensor
@@ -396,17 +483,20 @@ class Chains:
     step_size: torch.Tensor
     gradients: int
 
+    def sample(self, draws, seed=0):
+        """(draws, P) tensor, drawn at random with replacement from all chains."""
+        pool, shape = self.z.flatten(0, 1), (checks.check_count("draws", draws),)
+        return pool[torch.randint(len(pool), shape, generator=_generator(seed))]
+
 
 def sample_hmc(
     model, x, y, start, *, draws=1000, warm_up=1000, leapfrog=50, target=0.8, seed=0
 ):  # fmt: skip
     """Hamiltonian Monte Carlo on the posterior, R chains at once.
 
-    Each chain has a step size of its own, adapted in the warm-up by dual averaging until the
-    share of accepted proposals is `target`; the number of leapfrog steps of a trajectory is drawn
-    anew each time, from 1 to twice `leapfrog`, so that few come back to where they began.
-    Source: Neal (2011), *MCMC using Hamiltonian dynamics*; Hoffman & Gelman (2014), section 3.2,
-    but for the first step size, which is 0.01.
+    In the warm-up dual averaging adapts the step size of each chain until the acceptance rate is
+    `target`. Each trajectory draws its number of leapfrog steps from 1 to twice `leapfrog`, so that
+    few return to where they began.
 
     Parameters
     ----------
@@ -427,33 +517,51 @@ def sample_hmc(
     ------
     ValueError
         For arrays that do not fit, or numbers outside their range.
+
+    Notes
+    -----
+    Source: Neal (2011), *MCMC using Hamiltonian dynamics*; Hoffman & Gelman (2014), section 3.2,
+    except for the first step size, which is 0.01.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc import posterior
+    >>> x = np.linspace(-1, 1, 20)[:, None]
+    >>> model = posterior.RegressionModel((1, 1), noise=0.5)
+    >>> start = model.draw_prior(4)
+    >>> chains = posterior.sample_hmc(model, x, x[:, 0], start, draws=50, warm_up=50, leapfrog=3)
+    >>> tuple(chains.z.shape)
+    (50, 4, 2)
     """
-    x, y = _data(model, x, y)
-    z = _parameters("start", model, start).clone()
-    _check_members(len(z), x=(x, 3), y=(y, 2))
-    draws, warm_up = check_count("draws", draws), check_count("warm_up", warm_up)
-    leapfrog, target = check_count("leapfrog", leapfrog), check_fraction("target", target)
-    generator = torch.Generator().manual_seed(check_count("seed", seed, minimum=0))
-    adapted = _StepSize(len(z), target)
+    z, x, y = _problem(model, x, y, start)
+    draws, warm_up = checks.check_count("draws", draws), checks.check_count("warm_up", warm_up)
+    leapfrog, target = (
+        checks.check_count("leapfrog", leapfrog),
+        checks.check_fraction("target", target),
+    )
+    generator, adapted = _generator(seed), _StepSize(len(z), target)
     kept = torch.zeros(draws, *z.shape, dtype=z.dtype)
     accepted, gradients = torch.zeros(len(z)), 1
-    value, slope = _log_density(model, z, x, y)
+
+    def density(z):
+        """Value (R,) and gradient (R, P); chains are independent, so one sum serves all."""
+        z = z.detach().requires_grad_()
+        value = model.log_joint(z, x, y)
+        return value.detach(), *torch.autograd.grad(value.sum(), z)
+
+    value, slope = density(z)
     for t in range(warm_up + draws):
         steps = int(torch.randint(1, 2 * leapfrog + 1, (), generator=generator))
         momentum = torch.randn(z.shape, generator=generator, dtype=z.dtype)
-        energy = value - (momentum**2).sum(dim=1) / 2
-        place, there, force, p = z, value, slope, momentum
         size = adapted.size(warm=t < warm_up)[:, None]
-        for _ in range(steps):
-            p = p + size / 2 * force
-            place = place + size * p
-            there, force = _log_density(model, place, x, y)
-            p = p + size / 2 * force
+        *proposal, end = _trajectory(density, z, value, slope, momentum, size, steps)
         gradients += steps
-        chance = (there - (p**2).sum(dim=1) / 2 - energy).exp().nan_to_num(0).clamp(max=1)
+        change = proposal[1] - value - ((end**2).sum(dim=1) - (momentum**2).sum(dim=1)) / 2
+        chance = change.exp().nan_to_num(0).clamp(max=1)
         moved = torch.rand(len(z), generator=generator, dtype=z.dtype) < chance
-        z = torch.where(moved[:, None], place, z)
-        value, slope = torch.where(moved, there, value), torch.where(moved[:, None], force, slope)
+        rows = moved[:, None], moved, moved[:, None]
+        z, value, slope = map(torch.where, rows, proposal, (z, value, slope))
         if t < warm_up:
             adapted.update(chance)
         else:
@@ -462,12 +570,14 @@ def sample_hmc(
     return Chains(kept, accepted, adapted.size(warm=False), gradients)
 
 
-def _log_density(model, z, x, y):
-    """Value (R,) and gradient (R, P); chains do not meet, so that one sum serves all."""
-    z = z.detach().requires_grad_()
-    value = model.log_joint(z, x, y)
-    (slope,) = torch.autograd.grad(value.sum(), z)
-    return value.detach(), slope
+def _trajectory(density, z, value, slope, momentum, size, steps):
+    """Leapfrog steps: parameters, their log density and its gradient, and momentum at the end."""
+    for _ in range(steps):
+        momentum = momentum + size / 2 * slope
+        z = z + size * momentum
+        value, slope = density(z)
+        momentum = momentum + size / 2 * slope
+    return z, value, slope, momentum
 
 
 class _StepSize:
@@ -492,51 +602,41 @@ class _StepSize:
         self.averaged = weight * self.log + (1 - weight) * self.averaged
 
 
-def _inputs(model, x, several=False):
-    """(N, k), or (R, N, k) where `several`, tensor in double precision."""
-    x = torch.from_numpy(as_array("x", x, ndim=(2, 3) if several else 2))
+def _inputs(model, x, ndim=2):
+    x = torch.from_numpy(checks.as_array("x", x, ndim))
     if x.shape[-1] != model.sizes[0]:
         raise ValueError(f"x: has {x.shape[-1]} columns, the model takes {model.sizes[0]}")
     return x
 
 
-def _data(model, x, y, several=True):
-    """Inputs and outcomes in double precision; with an axis of networks where `several`."""
-    x = _inputs(model, x, several)
-    y = torch.from_numpy(as_array("y", y, ndim=(1, 2) if several else 1))
+def _problem(model, x, y, start):
+    """Parameters of R networks, inputs and outcomes, in double precision."""
+    z = _parameters("start", model, start)
+    x, y = _inputs(model, x, (2, 3)), torch.from_numpy(checks.as_array("y", y, ndim=(1, 2)))
     if y.shape[-1] != x.shape[-2]:
         raise ValueError(f"y: has {y.shape[-1]} values for {x.shape[-2]} rows of x")
-    return x, y
+    for name, array, ndim in ("x", x, 3), ("y", y, 2):
+        if array.ndim == ndim and len(array) != len(z):
+            raise ValueError(f"{name}: is of {len(array)} networks, start of {len(z)}")
+    return z, x, y
 
 
-def _parameters(name, model, z, members=None):
-    """(R, P) parameters in double precision, or (P,) where `members` is 0."""
-    ndim = 1 if members == 0 else 2
-    if not torch.is_tensor(z) or z.ndim != ndim or z.shape[-1] != len(model):
-        shape = f"({len(model)},)" if members == 0 else f"(R, {len(model)})"
+def _parameters(name, model, z, lead=("R",)):
+    """Parameters (*lead, P) in double precision; "R" stands for any number of networks."""
+    shape, actual = (*lead, len(model)), tuple(z.shape) if torch.is_tensor(z) else ()
+    fits = [expected in ("R", n) for expected, n in zip(shape, actual, strict=False)]
+    if len(actual) != len(shape) or not all(fits):
         raise ValueError(f"{name}: expected a tensor of shape {shape}, got {np.shape(z)}")
-    if members and len(z) != members:
-        raise ValueError(f"{name}: has {len(z)} rows for {members} networks")
-    if not torch.isfinite(z).all():
+    if not z.isfinite().all():
         raise ValueError(f"{name}: contains NaN or infinity")
     return z.detach().double()
 
 
-def _check_members(members, **arrays):
-    """Arrays with an axis of networks have as many of them as there are."""
-    for name, (value, ndim) in arrays.items():
-        if value.ndim == ndim and len(value) != members:
-            raise ValueError(f"{name}: is of {len(value)} networks, start of {members}")
-
-
-# Have the chains met? ---------------------------------------------------------------------------
+# Have the chains converged? ----------------------------------------------------------------------
 
 
 def r_hat(samples):
-    r"""Rank-normalised split R-hat of a quantity: 1 where the chains have met.
-
-    Source: Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), sections 3.1 and 4.1, as
-    `arviz-stats` computes it.
+    """Rank-normalised split R-hat of a quantity: 1 if the chains have converged.
 
     Parameters
     ----------
@@ -550,16 +650,27 @@ def r_hat(samples):
     ------
     ValueError
         For fewer than four draws, a single chain, or values that are not finite.
+
+    Notes
+    -----
+    Source: Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), sections 3.1 and 4.1, as
+    arviz-stats computes it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc import posterior
+    >>> samples = np.random.default_rng(0).normal(size=(1000, 4))
+    >>> bool(posterior.r_hat(samples) < 1.01), bool(posterior.r_hat(samples + np.arange(4)) > 1.1)
+    (True, True)
     """
     return _diagnostic("rhat", samples, chains=2)
 
 
 def effective_sample_size(samples, kind="mean"):
-    r"""How many independent draws would tell a summary of the quantity as well.
+    """How many independent draws would estimate a summary of the quantity as precisely.
 
-    The number differs between summaries of the same chains: the squares of a quantity may be
-    correlated for longer than the quantity itself, or for less long.
-    Source: Vehtari et al. (2021), sections 3.2 and 4.3, as `arviz-stats` computes it.
+    The number differs between summaries of the same chains.
 
     Parameters
     ----------
@@ -575,17 +686,29 @@ def effective_sample_size(samples, kind="mean"):
     ------
     ValueError
         For fewer than four draws, values that are not finite, or another kind.
+
+    Notes
+    -----
+    Source: Vehtari et al. (2021), sections 3.2 and 4.3, as arviz-stats computes it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc import posterior
+    >>> samples = np.random.default_rng(0).normal(size=(1000, 4))
+    >>> bool(3000 < posterior.effective_sample_size(samples) < 5000)
+    True
     """
-    check_choice("kind", kind, ("mean", "sd", "tail"))
+    checks.check_choice("kind", kind, ("mean", "sd", "tail"))
     options = {"prob": (0.05, 0.95)} if kind == "tail" else {}
     return _diagnostic("ess", samples, method=kind, **options)
 
 
 def _diagnostic(name, samples, chains=1, **options):
-    """What arviz-stats finds for (T, R, ...) samples.
+    """What arviz-stats computes of (T, R, ...) samples.
 
-    It takes a range below 1e-15 for none, so quantities come to it in units of about their range:
-    powers of two, which round nothing.
+    It treats a range below 1e-15 as none, so quantities are scaled to a range of about 1, by powers
+    of two, which round nothing.
     """
     from arviz_stats.base import array_stats  # not at the top: it takes a second
 
@@ -594,7 +717,7 @@ def _diagnostic(name, samples, chains=1, **options):
         raise ValueError(
             f"samples: expected (T, R, …), T of 4 or more and R of {chains} or more, got {shape}"
         )
-    samples = as_array("samples", samples, ndim=len(shape))
+    samples = checks.as_array("samples", samples, ndim=len(shape))
     width = np.ptp(samples, axis=(0, 1))
     samples = np.where(width > 0, np.ldexp(samples, -np.frexp(width)[1]), np.nan)
     return getattr(array_stats, name)(samples, chain_axis=1, draw_axis=0, **options)

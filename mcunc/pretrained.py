@@ -115,11 +115,12 @@ class Setting:
 # the network worse than its probe within an epoch (inner split, 160 pixels).  On a GPU
 # torchvision's GoogLeNet with ImageNet weights takes minutes.
 _FINE_TUNED = training.Recipe(
-    epochs=10, batch_size=32, learning_rate=0.01, drops=(0.6, 0.85), weight_decay=1e-4
+    epochs=10, batch_size=32, learning_rate=0.01, lr_milestones=(0.6, 0.85), weight_decay=1e-4
 )  # fmt: skip
 _FROM_SCRATCH = training.Recipe(
-    epochs=60, batch_size=64, learning_rate=0.05, drops=(0.7, 0.9), weight_decay=5e-4, halved=0.5
-)
+    epochs=60, batch_size=64, learning_rate=0.05, lr_milestones=(0.7, 0.9), weight_decay=5e-4,
+    half_resolution_fraction=0.5,
+)  # fmt: skip
 _googlenet = partial(networks.torchvision_classifier, "googlenet")
 SETTINGS = {
     "efficientnet_lite0": Setting(

@@ -5,7 +5,7 @@ import numpy as np
 from mcunc import data, networks, training
 from mcunc.pretrained import Setting
 
-RECIPE = training.Recipe(2, 16, 0.05, keep_statistics=True)
+RECIPE = training.Recipe(2, 16, 0.05, freeze_batchnorm=True)
 
 
 def five_colours():

@@ -19,7 +19,7 @@ from mcunc.runs import common
 from mcunc.training import Recipe, fit_minibatches
 
 
-def train(checkpoint=None, watch=None, device="cpu", masks=True):
+def train(checkpoint=None, evaluate=None, device="cpu", masks=True):
     """A network with BatchNorm as it is, and dropout; 3 epochs of 45 pictures in batches of 11."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (45, 3, 8, 8), dtype=np.uint8)
@@ -32,8 +32,8 @@ def train(checkpoint=None, watch=None, device="cpu", masks=True):
     )  # fmt: skip
     network[1].running_mean.uniform_(-1, 1)
     history = fit_minibatches(
-        network, images, rng.integers(0, 3, 45), Recipe(3, 11, 0.05, keep_statistics=True),
-        watch=watch, checkpoint=checkpoint, seed=3, device=device,
+        network, images, rng.integers(0, 3, 45), Recipe(3, 11, 0.05, freeze_batchnorm=True),
+        evaluate=evaluate, checkpoint=checkpoint, seed=3, device=device,
         masks=keyed_masks(5) if masks else None,
     )  # fmt: skip
     return network, history

@@ -71,7 +71,7 @@ def test_a_photograph_is_looked_at_alike():
 
 def test_augmentations_are_those_of_the_cpu():
     images = torch.from_numpy(pictures())
-    for augment, tolerance in ((training.crop_and_flip, 0), (training.zoom_and_flip, 1)):
+    for augment, tolerance in ((training.crop_and_flip, 0), (training.random_resized_crop, 1)):
         mine, theirs = (
             augment(images.to(device), torch.Generator().manual_seed(3))
             for device in ("cpu", "cuda")
@@ -88,7 +88,8 @@ def train(device, checkpoint=None, epochs=4):
     network = with_dropout(networks.small_inception(classes=5, seed=1), 0.05)
     history = training.fit_minibatches(
         network, images.astype(np.uint8), labels, training.Recipe(epochs, 20, 0.05),
-        training.zoom_and_flip, checkpoint=checkpoint, seed=2, device=device, masks=keyed_masks(2),
+        training.random_resized_crop, checkpoint=checkpoint, seed=2, device=device,
+        masks=keyed_masks(2),
     )  # fmt: skip
     return network, history
 

@@ -106,6 +106,28 @@ def test_forward_on_anything(x):
         assert outputs.isfinite().all()
 
 
+@pytest.mark.parametrize("activation", ["tanh", "relu", "none"])
+@pytest.mark.parametrize("sizes", [(3, 1), (3, 5, 1), (3, 8, 8, 2)])
+def test_a_member_is_the_same_network_of_torch_s_layers(sizes, activation):
+    many, x = ParallelMLP(4, sizes, activation, seed=1), torch.randn(6, 3)
+    for r, outputs in enumerate(many(x)):
+        torch.testing.assert_close(many.member(r)(x), outputs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "none"])
+def test_gradients_are_those_of_the_members(activation):
+    """The loss of all is the sum of theirs."""
+    many, x = ParallelMLP(3, (2, 6, 5, 1), activation, seed=1), torch.randn(9, 2)
+    many(x).square().sum().backward()
+    for r in range(3):
+        one = many.member(r)
+        one(x).square().sum().backward()
+        layers = [layer for layer in one if isinstance(layer, nn.Linear)]
+        for weight, bias, layer in zip(many.weights, many.biases, layers, strict=True):
+            torch.testing.assert_close(weight.grad[r].T, layer.weight.grad, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(bias.grad[r, 0], layer.bias.grad, rtol=1e-4, atol=1e-4)
+
+
 def test_one_member_does_not_pass_for_many():
     with pytest.raises(ValueError, match="x: expected"):
         ParallelMLP(1, (3, 1))(torch.ones(5, 2, 3))
@@ -863,9 +885,7 @@ def test_lite0_without_its_packages_says_how_to_install_them(package, monkeypatc
         efficientnet_lite0()
 
 
-@pytest.mark.parametrize(
-    "options", [{"classes": 1}, {"classes": 2.5}, {"pretrained": "no"}, {"seed": -1}]
-)
+@pytest.mark.parametrize("options", [{"classes": 1}, {"classes": 2.5}, {"seed": -1}])
 def test_lite0_refuses_what_it_cannot_build(options):
     with pytest.raises(ValueError, match=rf"^{next(iter(options))}: "):
         efficientnet_lite0(**options)

@@ -14,14 +14,15 @@ from scipy import optimize, stats
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct
 
+from mcunc import posterior
 from mcunc.linear import fit_least_squares
 from mcunc.posterior import (
     RegressionModel,
     draw_masks,
     effective_sample_size,
     exact_linear,
+    find_map_estimates,
     fit_laplace,
-    fit_maps,
     r_hat,
     sample_hmc,
     train_networks,
@@ -80,7 +81,7 @@ def test_the_joint_density_is_that_of_normal_laws():
 def test_slopes_are_differences_of_outputs():
     x = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None]
     z = SMALL.draw_prior(2)
-    slopes = SMALL.slopes(z, x)
+    slopes = SMALL.jacobian(z, x)
     for j in range(len(SMALL)):
         step = torch.zeros(len(SMALL), dtype=torch.float64)
         step[j] = 1e-6
@@ -118,7 +119,7 @@ def test_with_a_wide_prior_the_exact_posterior_is_least_squares():
 def test_modes_and_laplace_are_exact_where_the_model_is_linear():
     x, y = table()
     exact = exact_linear(LINEAR, x, y)
-    modes = fit_maps(LINEAR, x, y, LINEAR.draw_prior(3))
+    modes = find_map_estimates(LINEAR, x, y, LINEAR.draw_prior(3))
     assert_allclose(modes, exact.mean.repeat(3, 1), atol=1e-8)
     for last_layer in (False, True):  # the last layer is all there is
         found = fit_laplace(LINEAR, x, modes[0], last_layer)
@@ -150,7 +151,7 @@ def test_anchored_ensembles_and_chains_draw_from_the_exact_posterior():
     moments = exact.mean, exact.covariance.diagonal()
     rng, members = np.random.default_rng(0), 2000
     noisy = y + NOISE * rng.normal(size=(members, len(y)))
-    anchored = fit_maps(
+    anchored = find_map_estimates(
         LINEAR, x, noisy, LINEAR.draw_prior(members), anchors=LINEAR.draw_prior(members, 1),
         iterations=5,
     )  # fmt: skip
@@ -164,7 +165,7 @@ def test_bootstrap_refits_count_cases_as_often_as_drawn():
     x, y = table()
     rng = np.random.default_rng(0)
     weights = rng.multinomial(20, np.full(20, 1 / 20), size=3)
-    found = fit_maps(LINEAR, x, y, LINEAR.draw_prior(3), weights=weights)
+    found = find_map_estimates(LINEAR, x, y, LINEAR.draw_prior(3), weights=weights)
     for z, counts in zip(found, weights, strict=True):
         rows = np.repeat(np.arange(20), counts)
         assert_allclose(z, exact_linear(LINEAR, x[rows], y[rows]).mean, atol=1e-7)
@@ -176,9 +177,9 @@ def test_bootstrap_refits_count_cases_as_often_as_drawn():
 def test_members_are_fitted_as_if_alone():
     x, y = curve()
     start = SMALL.draw_prior(3)
-    together = fit_maps(SMALL, x, y, start, iterations=20)
+    together = find_map_estimates(SMALL, x, y, start, iterations=20)
     for r in range(3):
-        alone = fit_maps(SMALL, x, y, start[r : r + 1], iterations=20)
+        alone = find_map_estimates(SMALL, x, y, start[r : r + 1], iterations=20)
         torch.testing.assert_close(together[r], alone[0])
     assert torch.equal(start, SMALL.draw_prior(3))  # not changed behind one's back
 
@@ -187,7 +188,7 @@ def test_modes_are_those_of_another_optimiser():
     """L-BFGS from where Levenberg and Marquardt stopped finds nothing better nearby."""
     x, y = curve()
     start = SMALL.draw_prior(3)
-    for z in fit_maps(SMALL, x, y, start):
+    for z in find_map_estimates(SMALL, x, y, start):
 
         def loss(z):
             z = torch.tensor(z[None])
@@ -199,7 +200,7 @@ def test_modes_are_those_of_another_optimiser():
 
 def test_laplace_of_the_last_layer_is_regression_on_its_features():
     x, y = curve()
-    z = fit_maps(SMALL, x, y, SMALL.draw_prior(1))[0]
+    z = find_map_estimates(SMALL, x, y, SMALL.draw_prior(1))[0]
     theta = (z * SMALL.scale).numpy()
     features = np.tanh(x * theta[:4] + theta[4:8])
     head = RegressionModel((4, 1), 0.2, "none")
@@ -409,12 +410,12 @@ def test_wrong_data_are_named():
     x, y = table()
     z = LINEAR.draw_prior(2)
     for function in (
-        lambda *of: exact_linear(LINEAR, *of), lambda *of: fit_maps(LINEAR, *of, z),
+        lambda *of: exact_linear(LINEAR, *of), lambda *of: find_map_estimates(LINEAR, *of, z),
         lambda *of: train_networks(LINEAR, *of, z), lambda *of: sample_hmc(LINEAR, *of, z),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=r"^x: has 2 columns, the model takes 3"):
             function(x[:, :2], y)
-        with pytest.raises(ValueError, match=r"^y: has 19 values for 20 rows"):
+        with pytest.raises(ValueError, match=r"^y: has 19 values for 20"):
             function(x, y[:19])
         with pytest.raises(ValueError, match=r"^y: contains NaN"):
             function(x, y * np.nan)
@@ -428,7 +429,7 @@ def test_wrong_data_are_named():
         fit_laplace(LINEAR, x, z[0]).sample(x[:, :1])
     with pytest.raises(ValueError, match=r"^z: expected a tensor of shape \(4,\)"):
         fit_laplace(LINEAR, x, z)
-    for function in (fit_maps, train_networks, sample_hmc):
+    for function in (find_map_estimates, train_networks, sample_hmc):
         for start in (z[0], z[:, :3], z.numpy(), z * torch.nan):
             with pytest.raises(ValueError, match=r"^start: "):
                 function(LINEAR, x, y, start)
@@ -442,15 +443,35 @@ def test_wrong_data_are_named():
         (train_networks, {"drop": 1.0}), (train_networks, {"drop": None}),
         (train_networks, {"prior": -1}), (train_networks, {"prior": "a"}),
         (train_networks, {"prior": np.nan}), (train_networks, {"steps": 0}),
-        (train_networks, {"learning_rate": 0}), (fit_maps, {"iterations": 0}),
-        (fit_maps, {"weights": -np.ones((2, 20))}), (fit_maps, {"weights": "a"}),
-        (fit_maps, {"weights": np.ones((2, 19))}), (fit_maps, {"anchors": LINEAR.draw_prior(3)}),
-        (fit_maps, {"anchors": 0}),
+        (train_networks, {"learning_rate": 0}), (find_map_estimates, {"iterations": 0}),
+        (find_map_estimates, {"weights": -np.ones((2, 20))}),
+        (find_map_estimates, {"weights": "a"}), (find_map_estimates, {"weights": np.ones((2, 19))}),
+        (find_map_estimates, {"anchors": LINEAR.draw_prior(3)}),
+        (find_map_estimates, {"anchors": 0}),
     ],
 )  # fmt: skip
 def test_wrong_options_are_named(function, given_):
     with pytest.raises(ValueError, match=f"^{next(iter(given_))}: "):
         function(LINEAR, *table(), LINEAR.draw_prior(2), **given_)
+
+
+def test_old_names_still_work():
+    x, z = torch.ones(2, 1), SMALL.draw_prior(1)
+    with pytest.warns(DeprecationWarning, match=r"posterior\.find_map_estimates"):
+        assert posterior.fit_maps is find_map_estimates
+    with pytest.warns(DeprecationWarning, match="slopes is now jacobian"):
+        assert torch.equal(SMALL.slopes(z, x), SMALL.jacobian(z, x))
+    normal = posterior.Normal(torch.zeros(2), torch.eye(2))
+    with pytest.warns(DeprecationWarning, match="draw is now sample"):
+        assert torch.equal(normal.draw(3, 1), normal.sample(3, 1))
+
+
+def test_chains_are_sampled_alike():
+    """20,000 of 200 draws: each is expected 100 times; chi-square with p > 1e-8."""
+    z = torch.arange(200.0).reshape(50, 4, 1)
+    chains = posterior.Chains(z, torch.ones(4), torch.ones(4), 1)
+    counts = chains.sample(20_000, seed=1)[:, 0].long().bincount(minlength=200)
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-8
 
 
 @pytest.mark.parametrize("p", [0, 1, 1.5, "a"])

@@ -1,4 +1,4 @@
-"""Checkpoints of training: a run that was killed goes on from the last, and from no other run's."""
+"""Checkpoints of training: an interrupted run continues from its last, and from no other run's."""
 
 from io import BytesIO
 from pathlib import Path
@@ -7,17 +7,30 @@ import torch
 
 from mcunc._internal.files import atomic_write
 
+# Names of recipes and augmentations in records and checkpoints from before version 0.4.
+RENAMED = {
+    "drops": "lr_milestones",
+    "halved": "half_resolution_fraction",
+    "keep_statistics": "freeze_batchnorm",
+}
+_LATER = {"half_resolution_fraction": 0.0, "freeze_batchnorm": False}  # the first had none
+
+
+def current_names(settings):
+    """Settings of a `Recipe` under today's names."""
+    return {RENAMED.get(name, name): value for name, value in settings.items()}
+
 
 def save(path, run, network, optimiser, history):
-    """Write the checkpoint; a kill or a full disk leaves the one before.
+    """Write the checkpoint; if that is interrupted, the one before remains.
 
     Parameters
     ----------
     path : path, or None: nothing is written
-    run : dict of numbers and strings, what tells this run from others
+    run : dict of numbers and strings that identify the run
     network : torch.nn.Module
     optimiser : torch.optim.Optimizer
-    history : list or dict of numbers and tensors, the state beside these two
+    history : list or dict of numbers and tensors, the rest of the state
     """
     if path is None:
         return
@@ -29,37 +42,45 @@ def save(path, run, network, optimiser, history):
 
 
 def resume(path, run, network, optimiser):
-    """Load the checkpoint if there is one; returns its history, or an empty list.
+    """Load the checkpoint if it exists; returns its history, or an empty list.
 
     Raises
     ------
     ValueError
-        Where it is damaged or of another run or network; these two are then as they were.
+        If it is damaged or of another run or network; these two stay as they were.
     """
     if path is None or not Path(path).exists():
         return []
     remedy = "delete it or name another file"
-    wanted = {"setting": None} | run
-    unknown = {key: run.get(key) for key in ("augment", "masks")}  # to those written before
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         weights, steps, history = (saved[key] for key in ("network", "optimiser", "history"))
-        found = {"setting": None} | unknown | saved["run"]
-        found = {key: found[key] for key in wanted}
+        saved_run = _current_run(saved["run"], run)
+        saved_run = {key: saved_run[key] for key in run}
     except Exception as error:  # damage makes torch stumble in many ways, with advice that misleads
         raise ValueError(
             f"checkpoint: {path} is damaged or no checkpoint ({type(error).__name__}); {remedy}"
         ) from None
-    for key, value in wanted.items():
-        if found[key] != value:
+    for key, value in run.items():
+        if saved_run[key] != value:
             raise ValueError(
-                f"checkpoint: {path} is of another {key} ({found[key]}, not {value}); {remedy}"
+                f"checkpoint: {path} is of another {key} ({saved_run[key]}, not {value}); {remedy}"
             )
     if _signature(weights) != _signature(network.state_dict()):
         raise ValueError(f"checkpoint: {path} is of another network; {remedy}")
     optimiser.load_state_dict(steps)
     network.load_state_dict(weights)
     return history
+
+
+def _current_run(saved, run):
+    """The identity in a checkpoint under today's names; what it does not note is taken to fit."""
+    saved = {"setting": None} | {key: run.get(key) for key in ("augment", "masks")} | saved
+    if isinstance(saved.get("recipe"), dict):
+        saved["recipe"] = _LATER | current_names(saved["recipe"])
+    if isinstance(saved["augment"], str):
+        saved["augment"] = saved["augment"].replace("zoom_and_flip", "random_resized_crop")
+    return saved
 
 
 def _signature(state):

@@ -1,4 +1,4 @@
-"""Several processes that train one network, each on its part of every batch: torchrun's."""
+"""Where a network is trained: the device, and torchrun's processes, which share each batch."""
 
 import os
 from contextlib import contextmanager
@@ -7,13 +7,26 @@ import torch
 from torch import distributed
 
 
+def check_device(name):
+    """The torch.device of a name, or a ValueError where there is none."""
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device: {error}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device: must be 'cpu' or 'cuda', got {str(device)!r}")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: torch finds no GPU here; use 'cpu'")
+    return device
+
+
 @contextmanager
 def joined(device="cpu"):
-    """Join the processes that ``torchrun`` started; alone, where it did not start this one.
+    """Join the processes that ``torchrun`` started; do nothing if it did not start this one.
 
     Yields
     ------
-    str, the device of this process: on "cuda" each has a GPU of its own
+    str, the device of this process; on "cuda" each process has its own GPU
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
         yield device
@@ -36,7 +49,7 @@ def rank_and_world_size():
 
 
 def shard(count):
-    """Slice of `count` cases that belong to this process; the parts differ by one at most."""
+    """Slice of `count` cases that belong to this process; the parts differ by at most one."""
     rank, processes = rank_and_world_size()
     return slice(rank * count // processes, (rank + 1) * count // processes)
 
@@ -52,6 +65,6 @@ def sum_over_processes(tensors):
 
 
 def barrier():
-    """Until every process is here."""
+    """Wait for every process."""
     if rank_and_world_size()[1] > 1:
         distributed.barrier()

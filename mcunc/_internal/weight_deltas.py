@@ -1,4 +1,4 @@
-"""Weights of a fine-tuned network, kept as what fine-tuning changed."""
+"""Weights of a fine-tuned network, stored as their differences from the pretrained ones."""
 
 import numpy as np
 import torch
@@ -7,19 +7,19 @@ LEVELS = 31  # steps from 0 to the largest change of a tensor
 
 
 def changes(network, before):
-    """What training changed, each tensor of weights in steps of its own size.
+    """Differences between two networks, rounded to steps of a size for each tensor.
 
     Parameters
     ----------
     network : torch.nn.Module
-    before : torch.nn.Module with parts of the same names; a weight it lacks, or has in another
-        shape, or all of whose values are 0, counts as new
+    before : torch.nn.Module with parts of the same names
+        A weight that it lacks, or has in another shape or as zeros only, counts as new.
 
     Returns
     -------
-    dict: for each parameter, under its name, its change in steps, in whole ones (int8) unless it
-    is new (float16); under "scales" the sizes of the steps; and BatchNorm's statistics as they
-    are, under their names
+    dict
+        By name, the change of each parameter in whole steps (int8), or in float16 where it is new,
+        and BatchNorm's statistics as they are; under "scales" the sizes of the steps.
     """
     old = dict(before.named_parameters())
     arrays, scales = {}, []
@@ -35,14 +35,12 @@ def changes(network, before):
 
 
 def restore(network, arrays):
-    """Add changes to the weights of a network, in place.
-
-    Weights of layers that were drawn anew must be 0 before.
+    """Add changes to the weights of a network, in place; new weights must be 0 before.
 
     Raises
     ------
     ValueError
-        For changes of another network; it is left as it was.
+        For changes of another network; this one is left as it was.
     """
     parameters, statistics = dict(network.named_parameters()), _statistics(network)
     expected = {name: tuple(value.shape) for name, value in (parameters | statistics).items()}

@@ -167,7 +167,7 @@ def run_birds(*options, folder="runs", device="cpu", pictures=None, **named):
     """
     run = Run(*options, **named)
     path = Path(checks.check_folder(folder)) / f"{run.name}.npz"
-    training.check_device(device)
+    distributed.check_device(device)
     pictures = pictures or data.cub200(2010, run.size)
     parts = data.cub200_split(pictures.labels, run.split)
     if run.inner:
@@ -228,7 +228,8 @@ def _fit(network, pictures, parts, run, checkpoint, device):
     }  # fmt: skip
     return common.fit(
         network, run.recipe, pictures, parts, checkpoint, run.seed, device,
-        ramped(network, keyed_masks(run.seed), rise), about, training.zoom_and_flip, batch_size=100,
+        ramped(network, keyed_masks(run.seed), rise), about,
+        training.random_resized_crop, batch_size=100,
     )  # fmt: skip
 
 

@@ -4,8 +4,6 @@ Each variant gets the same number of trials.  The comparisons take one to three 
 "googlenet-96" and the trials as long on two cores.
 """
 
-import json
-from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import log_softmax
 
-from mcunc import recorded
+from mcunc import recorded, training
 from mcunc._internal import distributed
 from mcunc._internal.checks import check_choice, check_count
 from mcunc.recalibration import TemperatureScaling, cross_fitted
@@ -236,8 +234,9 @@ def _trained(network, trial, inner, seed, folder, device, pictures=None, **small
     if not there:
         run_birds(folder=folder, device=device, pictures=pictures, **options)
     finished = recorded.load(path)
-    setting = json.loads(json.dumps([asdict(run.recipe), run.setting.ramp, run.draws]))
-    if [finished.record[key] for key in ("recipe", "ramp", "draws")] != setting:
+    recipe = training.Recipe.from_record(finished.record["recipe"])
+    setting = recipe, finished.record["ramp"], finished.record["draws"]
+    if setting != (run.recipe, run.setting.ramp, run.draws):
         raise ValueError(f"folder: {path} is of another recipe; delete it")
     return finished
 

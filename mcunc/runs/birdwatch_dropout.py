@@ -92,7 +92,7 @@ def train(birds, held, variant, seed, epochs, checkpoint=None):
     """A network trained on birds and evaluated on those held out, and its history."""
     network, pictures = drawn_network(variant, seed), birdwatch.as_bytes(held)
     recipe = training.Recipe(
-        epochs=epochs, batch_size=64, learning_rate=0.1, drops=(0.6, 0.8), weight_decay=1e-3
+        epochs=epochs, batch_size=64, learning_rate=0.1, lr_milestones=(0.6, 0.8), weight_decay=1e-3
     )
     history = training.fit_minibatches(
         network, birdwatch.as_bytes(birds), birds.labels, recipe, None,

@@ -9,6 +9,7 @@ from dataclasses import asdict
 import numpy as np
 
 from mcunc import data, networks, recorded, training
+from mcunc._internal import distributed
 from mcunc._internal.checks import check_choice
 from mcunc.data.corruption import STRENGTHS, corrupt
 from mcunc.runs import common
@@ -66,7 +67,7 @@ def run_calibration(
     """
     check_choice("dataset", dataset, ("cifar10", "cifar100"))
     seed, path = recorded.destination(f"calibration-{dataset}", seed, folder)
-    training.check_device(device)
+    distributed.check_device(device)
     train, test = pictures or data.cifar(int(dataset.removeprefix("cifar")))
     name = f"calibration-{dataset}-seed{seed}"
     parts = fitted, held = data.stratified_split(train.labels, validation)

@@ -90,9 +90,9 @@ def fit(
     list of dict, the history
     """
     train, held = parts
-    watch = evaluator(pictures.images[held], pictures.labels[held], batch_size)
+    evaluate = evaluator(pictures.images[held], pictures.labels[held], batch_size)
     return training.fit_minibatches(
-        network, pictures.images[train], pictures.labels[train], recipe, augment, watch,
+        network, pictures.images[train], pictures.labels[train], recipe, augment, evaluate,
         checkpoint, seed, device, masks, setting,
     )  # fmt: skip
 

@@ -232,7 +232,7 @@ def _refits(task, *, resampled=False, restarted=True, anchored=False):
         weights = rng.multinomial(CASES, np.full(CASES, 1 / CASES), len(x))
     if anchored:
         y, anchors = y + NOISE * rng.normal(size=y.shape), start
-    z = posterior.fit_maps(
+    z = posterior.find_map_estimates(
         task.model, x, y, start, weights=weights, anchors=anchors, iterations=sizes.iterations
     )
     return task.members(z, sizes.iterations)
@@ -247,7 +247,7 @@ def _ensemble(task):
 
 def _laplace(task, last_layer=False):
     members, iterations = task.sizes.members, task.sizes.iterations
-    modes = posterior.fit_maps(task.model, *task.repeated(1), iterations=iterations)
+    modes = posterior.find_map_estimates(task.model, *task.repeated(1), iterations=iterations)
 
     def draw(i):
         fit = posterior.fit_laplace(task.model, task.x[i], modes[i], last_layer)
@@ -275,7 +275,7 @@ def _exact(task):
 
     def draw(i):
         exact = posterior.exact_linear(task.model, task.x[i], task.y[i])
-        z = exact.draw(members, task.derive_seed("exact", i))
+        z = exact.sample(members, task.derive_seed("exact", i))
         return task.model.outputs(z, torch.from_numpy(task.grid)).numpy()
 
     return task.one_by_one(draw, 0)

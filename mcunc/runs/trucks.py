@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from mcunc import data, networks, predictive, recorded, training
+from mcunc._internal import distributed
 from mcunc.data.corruption import corrupt
 from mcunc.dropout import keyed_masks, sample_logits, with_dropout
 from mcunc.ood import Mahalanobis
@@ -20,7 +21,9 @@ HELD_OUT = "truck"
 DROP = 0.1  # not chosen by trials
 # Chapter 1's, for half the epochs.  Its weight decay was chosen on validation pictures of all ten
 # classes, the only way trucks influenced training.
-RECIPE = training.Recipe(epochs=30, learning_rate=0.1, weight_decay=5e-4, halved=0.4)
+RECIPE = training.Recipe(
+    epochs=30, learning_rate=0.1, weight_decay=5e-4, half_resolution_fraction=0.4
+)
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ def run_trucks(seed=0, folder="runs", device="cpu", how=BOOK, pictures=None):
         Where the data are neither here nor to be downloaded.
     """
     seed, path = recorded.destination("trucks", seed, folder)
-    training.check_device(device)
+    distributed.check_device(device)
     train, test = pictures or data.cifar(10)
     parts = [
         apart(train, cases)[0] for cases in data.stratified_split(train.labels, how.validation)

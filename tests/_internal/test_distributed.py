@@ -21,12 +21,12 @@ def killer(epoch):
     """Watches, and ends the run before the checkpoint of an epoch."""
     epochs = iter(range(1, epoch))
 
-    def watch(network):
+    def evaluate(network):
         if next(epochs, None) is None:
             raise Killed
         return {}
 
-    return watch
+    return evaluate
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def launched(tmp_path_factory):
     """What each process of one launch found: the time goes into starting them."""
     folder = tmp_path_factory.mktemp("launched")
     with pytest.raises(Killed):
-        train(folder / "run.pt", watch=killer(epoch=3))
+        train(folder / "run.pt", evaluate=killer(epoch=3))
     assert len(torch.load(folder / "run.pt")["history"]) == 2
     script = Path(__file__).parents[1] / "small_training.py"
     command = [sys.executable, str(script), str(folder), str(PROCESSES)]

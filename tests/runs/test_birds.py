@@ -56,7 +56,7 @@ def test_all_variants_begin_with_the_same_weights():
 def test_settings_are_sound():
     for setting in SETTINGS.values():
         assert isinstance(setting.recipe, training.Recipe)
-    assert SETTINGS["googlenet"].recipe.keep_statistics is False  # which have yet to be learned
+    assert SETTINGS["googlenet"].recipe.freeze_batchnorm is False  # which have yet to be learned
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -59,7 +59,7 @@ def test_a_trial_of_another_recipe_is_refused(tmp_path):
     (half,) = tmp_path.glob("*inner*.json")
     half.unlink()  # killed between the two files: made again
     run_tuning("tiny", **given_)
-    other = replace(TINY, recipe=training.Recipe(1, 8, keep_statistics=True))
+    other = replace(TINY, recipe=training.Recipe(1, 8, freeze_batchnorm=True))
     with pytest.raises(ValueError, match=r"^folder: .* is of another recipe; delete it"):
         run_tuning("tiny", **given_ | {"settings": {"tiny": other}})
     with pytest.raises(ValueError, match=r"^network: "):

@@ -23,7 +23,7 @@ from mcunc.runs.calibration_cifar import run_calibration
 NAMES = [f"class {i}" for i in range(10)]
 RECIPES = {
     "lenet5": training.Recipe(epochs=2, batch_size=32, learning_rate=0.05),
-    "resnet20": training.Recipe(epochs=2, batch_size=32, learning_rate=0.1, drops=(0.5,)),
+    "resnet20": training.Recipe(epochs=2, batch_size=32, learning_rate=0.1, lr_milestones=(0.5,)),
 }
 SOURCE = "small.tgz sha256:0123"
 
@@ -281,8 +281,9 @@ def test_the_recipes_of_the_book_are_pinned():
     """A run that was begun with them must be able to go on."""
     assert {name: asdict(recipe) for name, recipe in cifar_run.RECIPES.items()} == {
         name: {
-            "epochs": epochs, "batch_size": 128, "learning_rate": rate, "drops": (0.5, 0.75),
-            "momentum": 0.9, "weight_decay": decay, "keep_statistics": False, "halved": 0.0,
+            "epochs": epochs, "batch_size": 128, "learning_rate": rate,
+            "lr_milestones": (0.5, 0.75), "momentum": 0.9, "weight_decay": decay,
+            "freeze_batchnorm": False, "half_resolution_fraction": 0.0,
         }
         for name, epochs, rate, decay in (("lenet5", 60, 0.05, 1e-4), ("resnet20", 60, 0.1, 5e-4))
     }  # fmt: skip

@@ -217,4 +217,5 @@ def test_by_default_the_run_has_the_settings_of_the_recorded_one():
 def test_the_recipe_of_the_book_is_pinned():
     """A run that was begun with it must be able to go on."""
     assert (BOOK.epochs, BOOK.batch_size, BOOK.learning_rate) == (30, 128, 0.1)
-    assert (BOOK.drops, BOOK.weight_decay, BOOK.halved) == ((0.5, 0.75), 5e-4, 0.4)
+    assert (BOOK.lr_milestones, BOOK.weight_decay) == ((0.5, 0.75), 5e-4)
+    assert BOOK.half_resolution_fraction == 0.4
