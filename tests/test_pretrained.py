@@ -1,9 +1,12 @@
 """Networks that ship with the package: where dropout is, and how they are loaded."""
 
+from importlib import import_module
+
 import pytest
 import torch
 
-from mcunc import recorded
+from mcunc import experiments, recorded
+from mcunc.experiments import OLD_ADDRESSES
 from mcunc.pretrained import VARIANTS, load_network
 from mcunc.pretrained import drawn_network as network_of
 
@@ -29,3 +32,13 @@ def test_the_old_name_of_the_variant_still_works():
     with pytest.warns(DeprecationWarning, match="arm= is now variant="):
         network = load_network(run, arm="standard", member=2)
     assert all(torch.equal(expected[name], value) for name, value in network.state_dict().items())
+
+
+def test_the_old_addresses_of_runs_and_networks_still_work():
+    for name, place in OLD_ADDRESSES.items():
+        module, _, attribute = f"mcunc.{place}".rpartition(".")
+        with pytest.warns(DeprecationWarning, match=f"is now {module}.{attribute}"):
+            old = getattr(experiments, name)
+        assert old is getattr(import_module(module), attribute)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        experiments.nothing  # noqa: B018

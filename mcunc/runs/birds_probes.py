@@ -1,4 +1,4 @@
-r"""Linear probes on frozen features of photographs of birds, over twenty splits: chapter 6.
+r"""Linear probes on frozen features of photographs of birds, over twenty splits: chapter 6b.
 
 It shows what dropout, the Laplace approximation and an ensemble add to one linear layer; it takes
 an hour and a half on two cores.
@@ -164,7 +164,7 @@ def measured(samples, labels, held_samples, held_labels):
 
 @command("birds-heads")
 def run_probes(seed=0, folder="runs", how=BOOK, pictures=None):
-    """Linear probes on frozen features of CUB-200, over many splits (chapter 6).
+    """Linear probes on frozen features of CUB-200, over many splits (chapter 6b).
 
     Killed and called again, it goes on with the split it was at.
 

@@ -1,7 +1,7 @@
 """Settings of training on birds, tried on an inner split; the best judged on many: chapter 6c.
 
-Each variant gets the same number of trials.  The comparisons take one to three hours on a GPU,
-"googlenet-96" and the trials as long on two cores.
+Each variant gets the same number of trials.  A comparison takes about an hour on a GPU; the trials
+and "googlenet-96" take one to three hours on two cores.
 """
 
 from itertools import chain

@@ -1,6 +1,6 @@
 """LeNet-5 and a residual network on CIFAR-10 or CIFAR-100: chapter 1.
 
-It shows which of the two is calibrated; a day on two cores, minutes on a GPU.
+It shows which of the two is calibrated; two to three hours on two cores.
 """
 
 import sys

@@ -1,6 +1,6 @@
 r"""Spread of dropout networks against data, width and probability to drop: chapter 5.
 
-It shows that the spread follows the probability more than the data; half an hour on two cores.
+It shows what the spread depends on; half an hour on two cores.
 
 Curves :math:`y = \sin 2x + x/2 + \varepsilon`, x uniform on [-2, 2], noise of known size.
 """
