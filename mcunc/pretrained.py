@@ -13,7 +13,7 @@ from mcunc.dropout import with_dropout
 
 __all__ = [
     "SETTINGS", "VARIANTS", "Setting", "drawn_network", "fine_tuned", "load_network",
-    "photograph_network",
+    "photograph_network", "zero_head",
 ]  # fmt: skip
 
 # No dropout, each network with birds of its own; all with the birds of the first; dropout
@@ -177,7 +177,23 @@ def photograph_network(setting, variant, drop=None, classes=CLASSES, seed=0):
 
 
 def zero_head(network):
-    """Set the head's weights to 0, in place: all of what training makes of them counts as new."""
+    """Set the weights of a network's head to 0, in place, so that all of them count as new.
+
+    Parameters
+    ----------
+    network : networks.ImageClassifier
+
+    Returns
+    -------
+    networks.ImageClassifier, the same one
+
+    Examples
+    --------
+    >>> from mcunc import pretrained
+    >>> network = pretrained.zero_head(pretrained.drawn_network("standard"))
+    >>> bool(network.head.weight.any())
+    False
+    """
     for value in network.head.parameters():
         nn.init.zeros_(value)
     return network

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax
 from small_birds import FEW, SMALL, TINY
 
-from mcunc import data, networks, predictive, recorded, training
+from mcunc import data, predictive, recorded, training
 from mcunc._internal import weight_deltas
 from mcunc.dropout import keyed_masks, sample_logits
 from mcunc.pretrained import SETTINGS, fine_tuned
@@ -18,7 +18,6 @@ from mcunc.pretrained import photograph_network as network_of
 from mcunc.probes import Standardiser, fit_probes
 from mcunc.runs import birds as birds_run
 from mcunc.runs.birds import VARIANTS, run_birds
-from mcunc.runs.birds_pretrained import run_pretrained
 
 
 @cache
@@ -234,17 +233,6 @@ def test_probabilities_to_drop_rise_and_stay(ramp):
         assert head.p == 0.2
     rising = [0.05, 0.1, 0.15] if ramp else [0.2] * 3
     assert_allclose(seen, [*rising, *[0.2] * 5])
-
-
-def test_masks_in_a_network_as_it_comes(tmp_path):
-    """Dropout that is next to none changes no answer, dropout of nearly all changes most."""
-    tiny = replace(TINY, build=lambda classes, seed: networks.small_inception(classes, seed=1))
-    given_ = {"drops": (1e-9, 0.9), "setting": tiny, "pictures": FEW}
-    run = recorded.load(run_pretrained(folder=tmp_path, **given_))
-    assert sorted(FEW.labels[run["cases"]]) == [0, 1, 2, 3, 4]
-    agree = (run["predicted"] == run["off"]).mean(axis=(2, 3))
-    assert_allclose(agree[:, 0], 1)
-    assert agree[0, 1] < 0.5
 
 
 def test_the_head_learned_alone_is_that_of_the_features():
