@@ -1,38 +1,46 @@
-"""Settings of training on birds, tried on an inner split, and the best of them on many splits."""
+"""Settings of training on birds, tried on an inner split; the best judged on many: chapter 6c.
 
+Each variant gets the same number of trials.  A comparison takes about an hour on a GPU; the trials
+and "googlenet-96" take one to three hours on two cores.
+"""
+
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import log_softmax
-from scipy.stats import entropy
 
 from mcunc import recorded, training
 from mcunc._internal import distributed
 from mcunc._internal.checks import check_choice, check_count
 from mcunc.recalibration import TemperatureScaling, cross_fitted
-from mcunc.runs.birds import HISTORY, run_birds, run_of
-from mcunc.runs.common import DEVICE, command, option
+from mcunc.runs.birds import Run, run_birds
+from mcunc.runs.common import DEVICE, HISTORY, case_scores, command, option, save
 
 
 class Trial(NamedTuple):
-    """Settings tried on the inner split: arm, probability to drop, learning rate, and so on."""
+    """Settings tried on the inner split: variant, probability to drop, learning rate, and so on."""
 
-    arm: str
+    variant: str
     drop: float
     rate: float
     decay: float
     epochs: int
     size: int
 
+    def record(self):
+        """As recorded files call it."""
+        return {"arm" if key == "variant" else key: value for key, value in self._asdict().items()}
+
 
 VARIED = ("epochs", "learning_rate", "weight_decay")
-# As many for one arm as for the other.
+# As many for one variant as for the other.
 TRIALS = {
     "efficientnet_lite0": (
         Trial("standard", 0.1, 0.01, 1e-4, 4, 160), Trial("standard", 0.1, 0.02, 1e-4, 4, 160),
         Trial("last", 0.05, 0.01, 1e-4, 4, 160), Trial("last", 0.1, 0.01, 1e-4, 4, 160),
-        # Four epochs do not show what ten need: regularisers of either arm, for as long as the run.
+        # Four epochs do not show what ten need: regularisers, for as long as the run.
         *(Trial("standard", 0.1, 0.01, decay, 10, 128) for decay in (1e-4, 1e-3, 5e-3)),
         *(Trial("last", drop, 0.01, 1e-4, 10, 128) for drop in (0.05, 0.1, 0.2)),
     ),
@@ -44,15 +52,15 @@ TRIALS = {
 }  # fmt: skip
 
 
-class Contest(NamedTuple):
+class Comparison(NamedTuple):
     """Settings tried on the inner split of one split, or a pair; and how many splits judge.
 
     Attributes
     ----------
-    trials : tuple of Trial, the best of either arm judged; none where `pair` is given
+    trials : tuple of Trial, the best of either variant judged; none where `pair` is given
     splits : int
     pair : tuple of Trial, standard and dropout, that no trial here chose
-    network : str, optional, where the contest has a name of its own
+    network : str, optional, where the comparison has a name of its own
     """
 
     trials: tuple
@@ -63,20 +71,20 @@ class Contest(NamedTuple):
 
 def _beside_masks(decay, size, splits):
     """Masks at every layer of GoogLeNet against none, all else alike."""
-    arms = ("standard", 0.1), ("everywhere", 0.02)
-    pair = tuple(Trial(*arm, 0.05, decay, 60, size) for arm in arms)
-    return Contest((), splits, pair, "googlenet")
+    variants = ("standard", 0.1), ("everywhere", 0.02)
+    pair = tuple(Trial(*variant, 0.05, decay, 60, size) for variant in variants)
+    return Comparison((), splits, pair, "googlenet")
 
 
-CONTESTS = {
-    "efficientnet_lite0": Contest(
+COMPARISONS = {
+    "efficientnet_lite0": Comparison(
         (
             *(Trial("standard", 0.1, 0.01, decay, 10, 224) for decay in (1e-3, 5e-3, 1e-2, 2e-2)),
             Trial("last", 0.1, 0.01, 1e-4, 10, 224),
             *(Trial("last", drop, 0.01, 5e-3, 10, 224) for drop in (0.05, 0.1, 0.2)),
         ), 8,
     ),
-    "googlenet": Contest(
+    "googlenet": Comparison(
         (
             *(Trial("standard", 0.1, 0.05, decay, 60, 224) for decay in (5e-4, 2e-3, 5e-3)),
             *(Trial("everywhere", drop, 0.05, 5e-4, 60, 224) for drop in (0.02, 0.05)),
@@ -87,7 +95,7 @@ CONTESTS = {
     "googlenet-96": _beside_masks(5e-4, 96, splits=1),
 }  # fmt: skip
 PLACE = ("git_revision", "python", "versions", "cpu_cores", "gpu")  # of a run's record
-WAYS = ("standard", "off", "passes")
+PREDICTIONS = ("standard", "off", "passes")
 
 
 @command(
@@ -99,7 +107,7 @@ WAYS = ("standard", "off", "passes")
 def run_tuning(
     network="efficientnet_lite0", seed=0, folder="runs", device="cpu", *, trials=TRIALS, **small
 ):
-    """Settings of training on birds, each tried on the inner split: chapter 6.
+    """Settings of training on birds, each tried on the inner split (chapter 6c).
 
     Parameters
     ----------
@@ -117,50 +125,37 @@ def run_tuning(
 
     Raises
     ------
-    ValueError
-        As `run_birds`, or for a trial of other settings that lies in the folder.
-    FileNotFoundError
-        Where the photographs are neither here nor to be downloaded.
-    ImportError
-        Without the packages of EfficientNet-Lite0.
+    ValueError, FileNotFoundError, ImportError
+        As `run_birds`; a ValueError for a trial of other settings that lies in the folder.
     """
     check_choice("network", network, tuple(trials))
-    seed, path = recorded.destination(f"birds-tuning-{network}", seed, folder)
-    trials = trials[network]
-    with distributed.joined(device) as device:
-        made = [_made(network, trial, True, seed, folder, device, **small) for trial in trials]
-        _check_alike(made, folder)
-        if distributed.rank_and_world_size()[0] == 0:
-            record = _record("birds-tuning", network, seed, trials, made)
-            recorded.save(path, _ends(trials, made), record)
-        distributed.barrier()
-    return path
+    comparison = {network: Comparison(trials[network], 0)}
+    return _compare("tuning", network, 0, seed, folder, device, comparison, small)
 
 
 @command(
     "birds-repeated",
-    option("--network", choices=[*CONTESTS], help="(default: efficientnet_lite0)"),
+    option("--network", choices=[*COMPARISONS], help="(default: efficientnet_lite0)"),
     option("--splits", type=int, help="how many (default: as many as the book has)"),
     DEVICE,
     together=True,
 )
 def run_repeated(
     network="efficientnet_lite0", splits=None, seed=0, folder="runs", device="cpu", *,
-    contests=CONTESTS, **small,
+    comparisons=COMPARISONS, **small,
 ):  # fmt: skip
-    """The best settings of either arm, or a given pair, judged on many splits: chapter 6.
+    """The best settings of either variant, or a given pair, on many splits (chapter 6c).
 
     Settings are tried on the inner split of split `seed`, and those of the lowest log loss (of
     passes where there is dropout) taken for that split and those after it; photographs that judge
     on those were therefore among the ones of the trials.  "googlenet-equal" and "googlenet-96" try
-    nothing: their pairs have the same decay, 0.002 at 224 pixels and 0.0005 at 96.  All but the
-    last are many trainings: for a GPU.  A run that lies finished in the folder is not made again,
-    so that processes of ``run birds``, each with runs of its own, can share the work.  The book's
-    record of "googlenet" has one split.
+    nothing: their pairs have the same decay, 0.002 at 224 pixels and 0.0005 at 96.  A run that lies
+    finished in the folder is not made again, so that processes of ``run birds``, each with runs of
+    its own, can share the work.  The book's record of "googlenet" has one split.
 
-    The result has for every way ("standard"; "off" and "passes" of the dropout network) arrays of
-    splits by cases: ``<way>_right``, ``_loss``, ``_brier``, ``_confidence``, ``_entropy``,
-    ``_tempered_loss`` (`recalibration.cross_fitted`), and ``<way>_temperature``, its mean;
+    The result has for every prediction ("standard"; "off" and "passes" of the dropout network)
+    arrays of splits by cases: ``<prediction>_right``, ``_loss``, ``_brier``, ``_confidence``,
+    ``_entropy``, ``_tempered_loss`` (`recalibration.cross_fitted`), and ``_temperature``, its mean;
     ``information``, of the passes; ``loss_of_draws`` by number of passes; and for either network
     ``history`` and the loss and accuracy on the training photographs, whole and without masks.
     ``tried_loss``, ``tried_off_loss`` and ``tried_off_accuracy`` are the ends of the trials,
@@ -168,12 +163,12 @@ def run_repeated(
 
     Parameters
     ----------
-    network : str, one of `CONTESTS`
-    splits : int, optional, instead of that of the contest
+    network : str, one of `COMPARISONS`
+    splits : int, optional, instead of that of the comparison
     seed : int, of the trials, and of the first split
     folder : path, takes the runs and ``birds-repeated-<network>.npz`` and .json
     device : {"cpu", "cuda"}
-    contests : dict of name -> Contest
+    comparisons : dict of name -> Comparison
     **small : `settings`, `draws` and `pictures` of `run_birds`
 
     Returns
@@ -182,67 +177,71 @@ def run_repeated(
 
     Raises
     ------
-    ValueError
-        As `run_birds`, or for a run of other settings that lies in the folder.
-    FileNotFoundError
-        Where the photographs are neither here nor to be downloaded.
-    ImportError
-        Without the packages of EfficientNet-Lite0.
+    ValueError, FileNotFoundError, ImportError
+        As `run_birds`; a ValueError for a run of other settings that lies in the folder.
     """
-    check_choice("network", network, tuple(contests))
-    seed, path = recorded.destination(f"birds-repeated-{network}", seed, folder)
-    contest, trials = contests[network], contests[network].trials
-    splits = check_count("splits", contest.splits if splits is None else splits)
-    kind = contest.network or network
+    check_choice("network", network, tuple(comparisons))
+    splits = check_count("splits", comparisons[network].splits if splits is None else splits)
+    return _compare("repeated", network, splits, seed, folder, device, comparisons, small)
+
+
+def _compare(run, network, splits, seed, folder, device, comparisons, small):
+    """Make the runs of a comparison, or load them; gather what they say; returns the path."""
+    seed, path = recorded.destination(f"birds-{run}-{network}", seed, folder)
+    comparison = comparisons[network]
+    kind, trials = comparison.network or network, comparison.trials
     with distributed.joined(device) as device:
-        tried = [_made(kind, trial, True, seed, folder, device, **small) for trial in trials]
+        tried = [_trained(kind, trial, True, seed, folder, device, **small) for trial in trials]
         ends = _ends(trials, tried) if trials else {}
-        pair = contest.pair or best_of_arms(trials, ends["loss"])
-        judged = [
-            [_made(kind, trial, False, seed + split, folder, device, **small) for trial in pair]
-            for split in range(splits)
-        ]
-        made = [*tried, *(run for runs in judged for run in runs)]
-        _check_alike(made, folder)
+        judged, details = [], {}
+        if splits:
+            pair = comparison.pair or best_of_variants(trials, ends["loss"])
+            details["given" if comparison.pair else "chosen"] = [each.record() for each in pair]
+            for split in range(seed, seed + splits):
+                judged.append(
+                    [_trained(kind, each, False, split, folder, device, **small) for each in pair]
+                )
+        runs = [*tried, *chain.from_iterable(judged)]
+        _check_alike(runs, folder)
         if distributed.rank_and_world_size()[0] == 0:
-            name = f"birds-repeated --splits {splits}"
-            record = _record(name, network, seed, trials, made)
-            record["given" if contest.pair else "chosen"] = [trial._asdict() for trial in pair]
-            said = [_said(*runs) for runs in judged]
-            arrays = {key: np.stack([of[key] for of in said]) for key in said[0]}
-            arrays |= {f"tried_{key}": value for key, value in ends.items()}
-            recorded.save(path, arrays, record)
+            command = f"birds-{run}" + (f" --splits {splits}" if splits else "")
+            record = _record(f"{command} --network {network} --seed {seed}", seed, trials, runs)
+            scores = [_scores(*each) for each in judged]
+            arrays = {key: np.stack([each[key] for each in scores]) for key in (scores or [{}])[0]}
+            prefix = "tried_" if splits else ""
+            arrays |= {f"{prefix}{key}": value for key, value in ends.items()}
+            save(path, arrays, record | details)
         distributed.barrier()
     return path
 
 
-def best_of_arms(trials, loss):
-    """The trial of lowest loss of either arm, the standard one first."""
+def best_of_variants(trials, loss):
+    """The trial of lowest loss of either variant, the standard one first."""
     order = np.argsort(loss, kind="stable")
-    standard = next(trials[i] for i in order if trials[i].arm == "standard")
-    return standard, next(trials[i] for i in order if trials[i].arm != "standard")
+    standard = next(trials[i] for i in order if trials[i].variant == "standard")
+    return standard, next(trials[i] for i in order if trials[i].variant != "standard")
 
 
-def _made(network, trial, inner, seed, folder, device, pictures=None, **small):
+def _trained(network, trial, inner, seed, folder, device, pictures=None, **small):
     """One run, made now or before."""
-    given = {"inner": inner, "seed": seed} | trial._asdict() | small
-    if trial.arm == "standard":
-        given["drop"] = None
-    run = run_of(network, **given)
+    options = {"network": network, "inner": inner, "seed": seed} | trial._asdict() | small
+    if trial.variant == "standard":
+        options["drop"] = None
+    run = Run(**options)
     path = Path(folder) / f"{run.name}.npz"
     there = path.with_suffix(".json").exists()  # which is written after the other
     distributed.barrier()  # for every process to have looked
     if not there:
-        run_birds(network, folder=folder, device=device, pictures=pictures, **given)
-    made = recorded.load(path)
-    recipe = training.Recipe.from_record(made.record["recipe"])
-    setting = recipe, made.record["ramp"], made.record["draws"]
+        run_birds(folder=folder, device=device, pictures=pictures, **options)
+    finished = recorded.load(path)
+    recipe = training.Recipe.from_record(finished.record["recipe"])
+    setting = recipe, finished.record["ramp"], finished.record["draws"]
     if setting != (run.recipe, run.setting.ramp, run.draws):
         raise ValueError(f"folder: {path} is of another recipe; delete it")
-    return made
+    return finished
 
 
-def _check_alike(made, folder):
+def _check_alike(runs, folder):
     """Of the same photographs, with the same libraries, on processors or the same kind of GPU.
 
     The version of mcunc may differ, which is None in a source tree that was never installed.
@@ -250,66 +249,61 @@ def _check_alike(made, folder):
     for key, what in (
         ("data", "photographs"), ("kind", "photographs"), ("versions", "libraries"), ("gpu", "GPUs")
     ):  # fmt: skip
-        of = [run.record.get(key) for run in made]
+        values = [run.record.get(key) for run in runs]
         if key == "versions":
-            of = [versions | {"mcunc": None} for versions in of]
-        if len(set(map(str, of))) > 1:
+            values = [versions | {"mcunc": None} for versions in values]
+        if len(set(map(str, values))) > 1:
             raise ValueError(f"folder: runs in {folder} are of different {what}")
 
 
-def _ends(trials, made):
-    """Log loss at the end of each trial, of passes where there are masks; and asked without."""
-    ends = np.array([run["history"][-1] for run in made], float)
+def _ends(trials, runs):
+    """Log loss at the end of each trial, of passes where there are masks; and with dropout off."""
+    ends = np.array([run["history"][-1] for run in runs], float)
     off, accuracy = (ends[:, HISTORY.index(key)] for key in ("val_loss", "val_accuracy"))
     loss = [
-        without if trial.arm == "standard" else run["loss_of_draws"][-1]
-        for trial, run, without in zip(trials, made, off, strict=True)
+        without if trial.variant == "standard" else run["loss_of_draws"][-1]
+        for trial, run, without in zip(trials, runs, off, strict=True)
     ]
     return {"loss": np.array(loss), "off_loss": off, "off_accuracy": accuracy}
 
 
-def _record(run, network, seed, trials, made):
+def _record(command, seed, trials, runs):
     """Where the runs were made, which may be elsewhere than they are put together.
 
     The place is that of the first of them, the git revisions are those of all.
     """
-    command, first = f"python -m mcunc run {run} --network {network} --seed {seed}", made[0].record
-    if "gpu" in first:
-        command += " --device cuda"
-    revisions = dict.fromkeys(run.record["git_revision"] for run in made)
+    first = runs[0].record
+    device = " --device cuda" if "gpu" in first else ""
+    revisions = dict.fromkeys(run.record["git_revision"] for run in runs)
     return {key: first[key] for key in PLACE if key in first} | {
         "git_revision": " ".join(filter(None, revisions)) or None,
-        "command": command, "seed": seed,
-        "hours": round(sum(run.record["hours"] for run in made), 2),
+        "command": f"python -m mcunc run {command}{device}", "seed": seed,
+        "hours": round(sum(run.record["hours"] for run in runs), 2),
         "data": first["data"], "kind": first["kind"],
-        "tried": [trial._asdict() for trial in trials],
+        "tried": [trial.record() for trial in trials],
         "recipe": {k: v for k, v in first["recipe"].items() if k not in VARIED},
     }  # fmt: skip
 
 
-def _said(standard, dropped):
-    """What both networks of a split said of each photograph that judges, the other in two ways."""
-    label = standard["labels"].astype(int)
+def _scores(standard, dropped):
+    """Scores of both networks of a split, case by case; of the second with dropout off and on."""
+    labels = standard["labels"].astype(int)
     log_probs = standard["off_log_probs"], dropped["off_log_probs"], dropped["log_probs"]
     arrays = {
+        key: np.stack([standard[key], dropped[key]])
+        for key in ("history", "learned_loss", "learned_accuracy")
+    } | {
         "cases": standard["cases"],
-        "information": dropped["mutual_information"].astype(np.float16),
+        "information": dropped["mutual_information"],
         "loss_of_draws": dropped["loss_of_draws"],
-        "history": np.stack([standard["history"], dropped["history"]]),
-        "learned_loss": np.stack([standard["learned_loss"], dropped["learned_loss"]]),
-        "learned_accuracy": np.stack([standard["learned_accuracy"], dropped["learned_accuracy"]]),
     }
-    for way, of in zip(WAYS, log_probs, strict=True):
-        scores, own = log_softmax(of, axis=1), np.arange(len(label))
-        probs = np.exp(scores)
-        scaled, maps = cross_fitted(TemperatureScaling(), of, label)
-        columns = {
-            "loss": -scores[own, label],
-            "brier": ((probs - np.eye(probs.shape[1])[label]) ** 2).sum(axis=1),
-            "confidence": probs.max(axis=1), "entropy": entropy(probs, axis=1),
-            "tempered_loss": -np.log(scaled[own, label].clip(1e-300)),
-        }  # fmt: skip
-        arrays |= {f"{way}_{name}": column.astype(np.float32) for name, column in columns.items()}
-        arrays[f"{way}_right"] = (probs.argmax(axis=1) == label).astype(np.uint8)
-        arrays[f"{way}_temperature"] = np.float32(np.mean([m.temperature_ for m in maps]))
+    for name, values in zip(PREDICTIONS, log_probs, strict=True):
+        values = log_softmax(values, axis=1)
+        scaled, calibrators = cross_fitted(TemperatureScaling(), values, labels)
+        columns = case_scores(values, labels) | {
+            "tempered_loss": -np.log(scaled[np.arange(len(labels)), labels].clip(1e-300)),
+            "right": values.argmax(axis=1) == labels,
+            "temperature": np.mean([each.temperature_ for each in calibrators]),
+        }
+        arrays |= {f"{name}_{key}": column for key, column in columns.items()}
     return arrays

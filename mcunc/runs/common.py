@@ -1,13 +1,20 @@
-"""Training on pictures, and what is kept of it: shared by several runs."""
+"""What the runs share: commands, training, scores, and how results are rounded and kept."""
 
+import json
+import sys
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.special import softmax
+from scipy.special import entr, softmax
 
 from mcunc import calibration, recorded, training
 from mcunc._internal import distributed
+from mcunc._internal.files import atomic_write
+
+LARGE = 10_000  # numbers in an array that is kept in half precision
+HISTORY = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 
 class Command(NamedTuple):
@@ -32,16 +39,35 @@ def command(name, *options, together=False):
 
 
 def option(*flags, **settings):
-    """An option of a run: what `argparse` is told of it."""
+    """An option of a run, with the arguments of `argparse`."""
     return flags, settings
 
 
 DEVICE = option("--device", choices=["cpu", "cuda"], help="where to train (default: cpu)")
 
 
+# Training -------------------------------------------------------------------------------------
+
+
 def channels(images):
     """Means and standard deviations of the channels of (N, 3, H, W) bytes, in [0, 1]."""
     return {key: getattr(images, key)(axis=(0, 2, 3)) / 255 for key in ("mean", "std")}
+
+
+def evaluator(images, labels, batch_size=500):
+    """What a training evaluates after each epoch: `validation_scores` on these pictures."""
+    return lambda network: validation_scores(
+        training.predict_logits(network, images, batch_size), labels
+    )
+
+
+def validation_scores(logits, labels):
+    """Log loss, accuracy and mean confidence, as a history calls them."""
+    return {
+        "val_loss": calibration.log_loss_from_logits(logits, labels),
+        "val_accuracy": float((logits.argmax(axis=1) == labels).mean()),
+        "val_confidence": float(softmax(logits, axis=1).max(axis=1).mean()),
+    }
 
 
 def fit(
@@ -64,54 +90,143 @@ def fit(
     list of dict, the history
     """
     train, held = parts
-
-    def evaluate(network):
-        logits = training.predict_logits(network, pictures.images[held], batch_size)
-        probs = softmax(logits, axis=1)
-        return scores(logits, pictures.labels[held]) | {
-            "val_confidence": float(probs.max(axis=1).mean())
-        }
-
+    evaluate = evaluator(pictures.images[held], pictures.labels[held], batch_size)
     return training.fit_minibatches(
         network, pictures.images[train], pictures.labels[train], recipe, augment, evaluate,
         checkpoint, seed, device, masks, setting,
     )  # fmt: skip
 
 
-def scores(logits, labels):
-    """Log loss and accuracy, as a history calls them."""
+def history_array(history):
+    """(epochs, 4) array of the columns `HISTORY`."""
+    return np.array([[row[key] for key in HISTORY] for row in history])
+
+
+def seconds_of(history):
+    """Seconds that a training took."""
+    return sum(row["seconds"] for row in history)
+
+
+# Scores ---------------------------------------------------------------------------------------
+
+
+def case_scores(log_probs, labels):
+    """Scores (N,) of each case: log loss, Brier score, confidence, entropy."""
+    probs, cases = np.exp(log_probs), np.arange(len(labels))
     return {
-        "val_loss": calibration.log_loss_from_logits(logits, labels),
-        "val_accuracy": float((logits.argmax(axis=1) == labels).mean()),
+        "loss": -log_probs[cases, labels],
+        "brier": np.square(probs - np.eye(probs.shape[1])[labels]).sum(axis=1),
+        "confidence": probs.max(axis=1),
+        "entropy": entr(probs).sum(axis=1),
     }
 
 
-def as_half(values):
-    """Half the bytes; what is below the smallest number of half precision is set to it."""
+def loss_by_draws(label_probs):
+    """(T,) log loss of the mean of the first 1 … T draws (T, N) of the labels' probabilities."""
+    running = np.cumsum(label_probs, axis=0) / np.arange(1, len(label_probs) + 1)[:, None]
+    return -np.log(running.clip(1e-300)).mean(axis=1)
+
+
+def test_scores(logits, labels):
+    """What a record says of a network's predictions on test cases."""
+    probs = softmax(logits.astype(float), axis=1)
+    return {
+        "accuracy": float((logits.argmax(axis=1) == labels).mean()),
+        "log_loss": calibration.log_loss_from_logits(logits, labels),
+        "brier": calibration.brier_score(probs, labels),
+        "ece_15_bins": calibration.expected_calibration_error(probs, labels, bins=15),
+    }
+
+
+def training_record(history):
+    """What a record says of a training: its history with five digits, and hours."""
+    rows = [{key: value if key == "epoch" else round(value, 5) for key, value in row.items()}
+            for row in history]  # fmt: skip
+    return {"history": rows, "hours": round(seconds_of(history) / 3600, 3)}
+
+
+# Files ----------------------------------------------------------------------------------------
+
+
+def to_half(values):
+    """Half precision; what is below its smallest number is set to it."""
     return values.clip(float(np.finfo(np.float16).min)).astype(np.float16)
 
 
-def half(outputs):
+def compact_logits(outputs):
     """Logits in half precision, each row shifted so that its largest is 0 (softmax is the same).
 
     The predicted class is kept apart, since rounding can tie.
     """
     stored = {}
     for name, logits in outputs.items():
-        stored[name] = as_half(logits - logits.max(axis=-1, keepdims=True))
-        stored[name.replace("logits", "predicted")] = logits.argmax(axis=-1).astype(np.uint8)
+        stored[name] = to_half(logits - logits.max(axis=-1, keepdims=True))
+        stored[name.replace("logits", "predicted")] = logits.argmax(axis=-1)
     return stored
 
 
-def told(history):
-    """What a record says of a training: its history with five digits, and hours."""
-    rows = [{key: value if key == "epoch" else round(value, 5) for key, value in row.items()}
-            for row in history]  # fmt: skip
-    return {"history": rows, "hours": round(sum(row["seconds"] for row in history) / 3600, 3)}
+def save(path, arrays, record):
+    """Write a run and return its path.
+
+    Whole numbers get the smallest type that holds them.  Other numbers are rounded to single
+    precision, and arrays of more than `LARGE` to half precision, but for weights.
+    """
+    compact = {}
+    for name, values in arrays.items():
+        values = np.asarray(values)
+        if values.dtype.kind in "biu":
+            values = values.astype(np.min_scalar_type(int(values.max(initial=0))))
+        elif values.size > LARGE and not name.startswith("weights"):
+            values = to_half(values)
+        elif values.dtype != np.float16:
+            values = values.astype(np.float32)
+        compact[name] = values
+    recorded.save(path, compact, record)
+    return path
 
 
-def provenance(run, seed, device):
-    """`recorded.provenance` of a run on a device, with the name of its GPU where it has one.
+def cached(path, settings, make):
+    """Arrays of a part of a run, made now, or before under the same settings.
+
+    Parameters
+    ----------
+    path : path of the .npz file
+    settings : what JSON can hold, all that decides the arrays
+    make : callable () -> dict of arrays
+
+    Returns
+    -------
+    dict of arrays, and "seconds" that they took
+
+    Raises
+    ------
+    ValueError
+        Where the file is damaged.
+    """
+    settings = json.dumps(settings)
+    if path.exists():
+        try:
+            with path.open("rb") as stream, np.load(stream) as file:
+                arrays = dict(file)
+            same = str(arrays.pop("settings")) == settings
+        except Exception:  # whose text would be about pickles, or about the insides of archives
+            raise ValueError(
+                f"folder: {path} is damaged, no finished part of this run; "
+                "remove it, and the run makes it again"
+            ) from None
+        if same:
+            return arrays
+    print(f"making {path.stem}", file=sys.stderr, flush=True)
+    begin = perf_counter()
+    arrays = make()
+    arrays["seconds"] = np.float64(perf_counter() - begin)
+    with atomic_write(path) as part, part.open("wb") as file:
+        np.savez(file, **arrays, settings=settings)
+    return arrays
+
+
+def provenance(run, seed, device="cpu", seconds=None):
+    """`recorded.provenance` of a run, with its hours, and the name of its GPU where it has one.
 
     Several processes are named in the command: BatchNorm that learns sees in each its own part of
     a batch, and what they reach together is not what one reaches alone.
@@ -119,8 +234,11 @@ def provenance(run, seed, device):
     device, processes = torch.device(device), distributed.rank_and_world_size()[1]
     start = "python" if processes == 1 else f"torchrun --nproc-per-node {processes}"
     command = f"{start} -m mcunc run {run}"
-    if device.type == "cpu":
-        return recorded.provenance(command, seed)
-    command += f" --device {device.type}"  # "cuda:1" is that of one process
-    about = recorded.provenance(command, seed)
-    return about | {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else about
+    if device.type != "cpu":
+        command += f" --device {device.type}"  # "cuda:1" is that of one process
+    record = recorded.provenance(command, seed)
+    if seconds is not None:
+        record["hours"] = round(seconds / 3600, 4)
+    if device.type == "cuda":
+        record["gpu"] = torch.cuda.get_device_name(device)
+    return record

@@ -1,4 +1,6 @@
-r"""Spread of dropout networks against data, width and probability: a run of chapter 5.
+r"""Spread of dropout networks against data, width and probability to drop: chapter 5.
+
+It shows what the spread depends on; half an hour on two cores.
 
 Curves :math:`y = \sin 2x + x/2 + \varepsilon`, x uniform on [-2, 2], noise of known size.
 """
@@ -14,7 +16,7 @@ from mcunc import recorded
 from mcunc.dropout import sample_logits
 from mcunc.networks import DropoutMLP
 from mcunc.predictive import log_predictive_density
-from mcunc.runs.common import command
+from mcunc.runs.common import command, provenance, save
 
 CASES = (25, 100, 400, 1600, 6400)
 WIDTHS = (25, 100, 400)
@@ -62,7 +64,7 @@ def train(network, x, y, steps=STEPS, seed=0):
 def gaussian_process(x, y, at):
     """Posterior mean and standard deviation of the function: the network of infinite width.
 
-    Two hidden layers of rectifiers; first-layer weights and biases N(0, 1), behind it weights
+    Two hidden layers of ReLUs; first-layer weights and biases N(0, 1), behind it weights
     N(0, 2/fan-in) and no biases (Cho & Saul 2009, equation 6; Lee et al. 2018, equation 5).
     """
     both = np.concatenate([x, at])
@@ -83,7 +85,7 @@ def run_spread(
     seed=0, folder="runs", *, cases=CASES, widths=WIDTHS, probabilities=PROBABILITIES,
     repeats=REPEATS, steps=STEPS, draws=DRAWS,
 ):  # fmt: skip
-    """Train networks of three widths on five amounts of data with five probabilities to drop.
+    """Train dropout networks of three widths on five amounts of data (chapter 5).
 
     Parameters
     ----------
@@ -102,47 +104,53 @@ def run_spread(
         For a seed below 0 or a folder that is no path.
     """
     seed, path = recorded.destination("dropout-spread", seed, folder)
-    begin = time()
-    shape = (len(cases), len(widths), len(probabilities), repeats)
-    arrays = {
-        "mean": np.zeros((*shape, len(GRID)), np.float16),  # of the passes, at GRID
-        "spread": np.zeros((*shape, len(GRID)), np.float16),  # their standard deviation
-        "log_density": np.zeros(shape),  # of 2,000 new points, by the true noise
-        "exact_spread": np.zeros((len(cases), repeats, len(GRID)), np.float16),
-    }
-    new_x, new_y = draw_curve(2000, seed, 0, 0)
-    at = torch.tensor(np.r_[GRID, new_x], dtype=torch.float32)[:, None]
-    all_p = np.tile(probabilities, repeats)
-    for i, n in enumerate(cases):
-        curves = [draw_curve(n, seed, n, repeat) for repeat in range(repeats)]
-        for repeat, curve in enumerate(curves):
-            arrays["exact_spread"][i, repeat] = gaussian_process(*curve, GRID)[1]
-        sets = np.repeat(np.array(curves, dtype=np.float32), len(probabilities), axis=0)
-        x, y = torch.from_numpy(sets[:, 0]), torch.from_numpy(sets[:, 1])
-        for j, width in enumerate(widths):
+    begin, test = time(), draw_curve(2000, seed, 0, 0)
+    parts = {"mean": [], "spread": [], "log_density": []}
+    exact = []
+    for n in cases:
+        curves = np.array([draw_curve(n, seed, n, repeat) for repeat in range(repeats)])
+        exact.append([gaussian_process(*curve, GRID)[1] for curve in curves])
+        for width in widths:
             print(f"dropout-spread: {n} cases, width {width}", file=sys.stderr, flush=True)
-            networks = DropoutMLP(all_p, (1, width, width, 1), seed)
-            for weight in networks.weights[:-1]:  # He et al. (2015), for rectifiers
-                weight.data.mul_(2**0.5)
-            train(networks, x, y, steps, seed)
-            for r in range(len(all_p)):
-                repeat, k = divmod(r, len(probabilities))
-                passes = _passes(networks.member(r), at, draws)
-                arrays["mean"][i, j, k, repeat] = passes[:, : len(GRID)].mean(axis=0)
-                arrays["spread"][i, j, k, repeat] = passes[:, : len(GRID)].std(axis=0)
-                arrays["log_density"][i, j, k, repeat] = log_predictive_density(
-                    passes[:, len(GRID) :], new_y, NOISE**-2
-                ).mean()
-    command = f"python -m mcunc run dropout-spread --seed {seed}"
-    record = recorded.provenance(command, seed) | {
+            networks = _trained(curves, width, probabilities, steps, seed)
+            for name, values in _evaluated(networks, *test, draws).items():
+                parts[name].append(values)
+    shape = len(cases), len(widths), repeats, len(probabilities)
+    arrays = {"exact_spread": np.array(exact)}
+    for name, values in parts.items():
+        values = np.array(values)
+        arrays[name] = values.reshape(shape + values.shape[2:]).swapaxes(2, 3)
+    seconds = time() - begin
+    record = provenance(f"dropout-spread --seed {seed}", seed, seconds=seconds) | {
         "data": "drawn by mcunc.runs.dropout_spread.draw_curve",
-        "hours": round((time() - begin) / 3600, 3),
         "cases": cases, "widths": widths, "probabilities": probabilities, "repeats": repeats,
         "noise": NOISE, "length_scale": LENGTH_SCALE, "steps": steps, "batch": BATCH,
         "learning_rate": RATE, "draws": draws,
     }  # fmt: skip
-    recorded.save(path, arrays, record)
-    return path
+    return save(path, arrays, record)
+
+
+def _trained(curves, width, probabilities, steps, seed):
+    """Networks for each curve and probability, in that order."""
+    networks = DropoutMLP(np.tile(probabilities, len(curves)), (1, width, width, 1), seed)
+    for weight in networks.weights[:-1]:  # He et al. (2015), for ReLUs
+        weight.data.mul_(2**0.5)
+    sets = np.repeat(curves.astype(np.float32), len(probabilities), axis=0)
+    train(networks, torch.from_numpy(sets[:, 0]), torch.from_numpy(sets[:, 1]), steps, seed)
+    return networks
+
+
+def _evaluated(networks, x, y, draws):
+    """Of each network: mean and spread of its passes at `GRID`, mean log density of new points."""
+    at, n = torch.tensor(np.r_[GRID, x], dtype=torch.float32)[:, None], len(GRID)
+    passes = [_passes(networks.member(r), at, draws) for r in range(len(networks.p))]
+    return {
+        "mean": [each[:, :n].mean(axis=0) for each in passes],
+        "spread": [each[:, :n].std(axis=0) for each in passes],
+        "log_density": [
+            log_predictive_density(each[:, n:], y, NOISE**-2).mean() for each in passes
+        ],
+    }
 
 
 def _passes(network, at, draws):

@@ -1,7 +1,9 @@
-r"""Dropout networks on tables of the UCI repository, by the published protocols: runs of chapter 5.
+r"""Dropout networks on tables of the UCI repository, by the published protocols: chapter 5b.
+
+They reproduce a published table and explain it; minutes to an hour for each set on two cores.
 
 Gal & Ghahramani (2016), table 1, and the code that the authors published two years later.  One
-hidden layer of rectifiers, masks on the inputs of both layers, Adam; the probability to drop and
+hidden layer of ReLUs, masks on the inputs of both layers, Adam; the probability to drop and
 the precision :math:`\tau` are those with the best log likelihood on the last fifth of the
 training rows; the network that was best there is tested as it is, and another with its settings
 after training on all of them, since the authors' code has had both.  Or they are those that the
@@ -20,7 +22,7 @@ from mcunc._internal import checkpoint as checkpoints
 from mcunc._internal.checks import check_choice
 from mcunc._internal.seeds import derive_seed
 from mcunc.networks import DropoutMLP
-from mcunc.runs.common import command, option
+from mcunc.runs.common import command, option, provenance, save
 
 LENGTH_SCALE = 0.01  # l of the prior
 RATE = 0.001  # Adam's
@@ -99,27 +101,21 @@ class Tables:
     scale: torch.Tensor
 
 
-def tables(found, part=PART):
+def tables(dataset, part=PART):
     """The splits of a `RegressionSet`, standardised by the rows that are learned from."""
-    splits = []
-    for train, test in zip(found.train, found.test, strict=True):
+    splits, (X, y) = [], (dataset.X, dataset.y)
+    for train, test in zip(dataset.train, dataset.test, strict=True):
         learned, judging = np.split(train, [int(part * len(train))])
-        mean, std = found.X[learned].mean(axis=0), found.X[learned].std(axis=0)
+        mean, std = X[learned].mean(axis=0), X[learned].std(axis=0)
         std[std == 0] = 1
-        centre, scale = found.y[learned].mean(), found.y[learned].std()
-        columns = []
+        centre, scale = y[learned].mean(), y[learned].std()
+        splits.append([scale])
         for rows in (learned, judging, test):
-            columns += [(found.X[rows] - mean) / std, (found.y[rows] - centre) / scale]
-        splits.append((*columns, scale))
-    x, y, judge_x, judge_y, test_x, test_y, scale = (
+            splits[-1] += [(X[rows] - mean) / std, (y[rows] - centre) / scale]
+    scale, x, y, *others = (
         torch.from_numpy(np.stack(column)).float() for column in zip(*splits, strict=True)
     )
-    return Tables(x, y, (judge_x, judge_y), (test_x, test_y), scale)
-
-
-def _generator(seed, purpose):
-    """For each purpose its own, so that none depends on where a run was resumed."""
-    return torch.Generator().manual_seed(derive_seed(seed, purpose))
+    return Tables(x, y, tuple(others[:2]), tuple(others[2:]), scale)
 
 
 def grid(drops, precisions):
@@ -159,7 +155,7 @@ def train(networks, tables, penalty, protocol, generator, checkpoint=None, about
 
     Returns
     -------
-    float, seconds that all of it took
+    float, seconds that earlier calls took
     """
     splits, cases = tables.y.shape
     settings = len(penalty) // splits
@@ -188,7 +184,7 @@ def train(networks, tables, penalty, protocol, generator, checkpoint=None, about
             state = {"epochs": epoch + 1, "seconds": spent + last - begin,
                      "generator": generator.get_state()}  # fmt: skip
             checkpoints.save(checkpoint, run, networks, optimiser, state)
-    return spent + perf_counter() - begin
+    return spent
 
 
 def score(networks, x, y, scale, precisions, draws, generator):
@@ -211,17 +207,16 @@ def score(networks, x, y, scale, precisions, draws, generator):
     precisions, scale = precisions[:, None].double(), scale[:, None].double()
     y = y.double() * scale
     total, mean = torch.full_like(y, -torch.inf), torch.zeros_like(y)
-    found = []
+    scores = {"log_likelihood": [], "rmse": []}
     for t in range(1, max(draws) + 1):
         passed = networks(x, generator)[..., 0].double() * scale
         total = torch.logaddexp(total, -precisions / 2 * (y - passed) ** 2)
         mean += (passed - mean) / t
         if t in draws:
             density = total - np.log(t) + (precisions.log() - np.log(2 * np.pi)) / 2
-            error = (y - mean).square().mean(dim=1).sqrt()
-            found.append((density.mean(dim=1).numpy(), error.numpy()))
-    columns = zip(("log_likelihood", "rmse"), zip(*found, strict=True), strict=True)
-    return {name: np.stack(column) for name, column in columns}
+            scores["log_likelihood"].append(density.mean(dim=1).numpy())
+            scores["rmse"].append((y - mean).square().mean(dim=1).sqrt().numpy())
+    return {name: np.stack(rows) for name, rows in scores.items()}
 
 
 @command(
@@ -236,14 +231,14 @@ def run_uci(
     name="yacht", protocol="paper", seed=0, folder="runs", *, how=None, passes=BOOK, fixed=None,
     table=None,
 ):  # fmt: skip
-    """Train and test dropout networks on one UCI set by a published protocol.
+    """Train and test dropout networks on UCI sets by a published protocol (chapter 5b).
 
     Beside the published figures it keeps what explains them: scores of every setting; of the
     chosen networks with dropout off, and with larger precisions than were tried; and of networks
     with the chosen settings trained on all training rows.
 
     Killed and called again, it goes on from the last checkpoint.  Source: Gal & Ghahramani (2016),
-    table 1, and the code of its authors.  Introduced in chapter 5.
+    table 1, and the code of its authors.
 
     Parameters
     ----------
@@ -272,109 +267,108 @@ def run_uci(
     """
     check_choice("protocol", protocol, tuple(PROTOCOLS))
     seed, path = recorded.destination(f"uci-{name}-{protocol}", seed, folder)
-    found, how = table or data.uci(name), how or PROTOCOLS[protocol]
+    dataset, how = table or data.uci(name), how or PROTOCOLS[protocol]
     fixed = (fixed or FIXED[name]) if protocol == "original" else None
     about = {
-        "data": found.source, "set": name, "seed": seed, "hidden": found.hidden,
+        "data": dataset.source, "set": name, "seed": seed, "hidden": dataset.hidden,
         "learning_rate": RATE, "epsilon": EPSILON,
         "length_scale": fixed.length_scale if fixed else LENGTH_SCALE,
     }  # fmt: skip
-    if fixed:
-        arrays, record = _original(found, fixed, how, seed, path, about, passes)
-    else:
-        arrays, record = _chosen(found, how, seed, path, about, passes)
-    command = f"python -m mcunc run uci --set {name} --protocol {protocol} --seed {seed}"
-    record = recorded.provenance(command, seed) | about | {"protocol": protocol} | record
-    recorded.save(path, arrays, record)
-    return path
-
-
-def _original(found, fixed, how, seed, path, about, passes):
-    """Arrays and record of networks with fixed settings, trained on all training rows."""
-    splits = len(found.train)
-    drops, precisions = np.full(splits, fixed.drop), np.full(splits, fixed.precision)
-    seconds, (split, networks) = _trained(
-        found, 1.0, drops, precisions, how, _generator(seed, "train"), path.with_suffix(".pt"),
-        about,
-    )  # fmt: skip
-    begin, generator = perf_counter(), _generator(seed, "passes")
-    taus = torch.as_tensor(precisions)
-    with torch.no_grad():
-        arrays = score(networks, *split.test, split.scale, taus, passes.tested, generator)
-        arrays |= _off(networks, split, taus, generator)
-    seconds += perf_counter() - begin
-    return arrays, asdict(how) | asdict(fixed) | {
-        "hours": round(seconds / 3600, 3), "cases": len(found.train[0]), "passes": passes.tested,
-    }  # fmt: skip
-
-
-def _chosen(found, how, seed, path, about, passes):
-    """Arrays and record of networks whose settings the last fifth of the training rows chose."""
-    drops, precisions = grid(how.drops, found.precisions)
-    seconds, (split, networks) = _trained(
-        found, PART, *(np.tile(of, len(found.train)) for of in (drops, precisions)), how,
-        _generator(seed, "train"), path.with_suffix(".pt"), about,
-    )  # fmt: skip
+    study = Study(dataset, how, seed, path, about, passes)
     begin = perf_counter()
-    arrays = _tested(networks, split, drops, precisions, _generator(seed, "passes"), passes)
-    judging = perf_counter() - begin
-    best = arrays["chosen"]
-    again, (split, networks) = _trained(
-        found, 1.0, drops[best], precisions[best], how, _generator(seed, "refit"),
-        path.with_name(f"{path.stem}-refit.pt"), about,
-    )  # fmt: skip
-    taus, generator = torch.as_tensor(precisions[best]), _generator(seed, "refit passes")
-    with torch.no_grad():
-        refitted = score(networks, *split.test, split.scale, taus, passes.tested[-1:], generator)
-    arrays |= {f"refit_{key}": value[0] for key, value in refitted.items()}
-    return arrays, asdict(how) | {
-        "hours": round((seconds + judging + again) / 3600, 2),
-        "cases": int(PART * len(found.train[0])),
-        "drops_of_settings": drops.tolist(), "precisions_of_settings": precisions.tolist(),
-        "choosing": passes.choosing, "others": passes.others, "passes": passes.tested,
-        "multiples": MULTIPLES,
-    }  # fmt: skip
+    arrays, details = study.fixed(fixed) if fixed else study.chosen()
+    seconds = perf_counter() - begin + study.before
+    command = f"uci --set {name} --protocol {protocol} --seed {seed}"
+    record = provenance(command, seed, seconds=seconds) | about | asdict(how)
+    return save(path, arrays, record | details | {"protocol": protocol, "passes": passes.tested})
 
 
-def _trained(found, part, drops, precisions, how, generator, checkpoint, about):
-    """Seconds, and the tables of a part of the training rows with R networks trained on them."""
-    split = tables(found, part)
-    _, cases, inputs = split.x.shape
-    networks = new_networks(inputs, found.hidden, drops, generator)
-    penalty = penalty_of(drops, precisions, cases, about["length_scale"])
-    return train(networks, split, penalty, how, generator, checkpoint, about), (split, networks)
+@dataclass
+class Study:
+    """The networks of one run: those that choose their settings, and those that are tested."""
 
+    dataset: object
+    how: Protocol
+    seed: int
+    path: object
+    about: dict
+    passes: Passes
+    before: float = 0.0  # seconds of training before a run was killed
 
-def _off(networks, split, taus, generator):
-    """Scores of what is tested with dropout off, which it then is."""
-    networks.p.zero_()
-    found = score(networks, *split.test, split.scale, taus, (1,), generator)
-    return {f"off_{key}": value[0] for key, value in found.items()}
+    def generator(self, purpose):
+        """For each purpose its own, so that none depends on where a run was resumed."""
+        return torch.Generator().manual_seed(derive_seed(self.seed, purpose))
 
+    def trained(self, part, drops, precisions, purpose="train", suffix=""):
+        """Tables of a part of the training rows, and R networks trained on them."""
+        split, generator = tables(self.dataset, part), self.generator(purpose)
+        _, cases, inputs = split.x.shape
+        networks = new_networks(inputs, self.dataset.hidden, drops, generator)
+        penalty = penalty_of(drops, precisions, cases, self.about["length_scale"])
+        checkpoint = self.path.with_name(f"{self.path.stem}{suffix}.pt")
+        self.before += train(networks, split, penalty, self.how, generator, checkpoint, self.about)
+        return split, networks
 
-def _tested(networks, split, drops, precisions, generator, passes):
-    """Scores of all settings on both parts, and of the chosen ones after more passes."""
-    splits, settings = len(split.x), len(drops)
-    taus = torch.as_tensor(np.tile(precisions, splits))
-    arrays = {}
-    with torch.no_grad():
+    @torch.no_grad()
+    def tested(self, split, networks, precisions, draws, generator):
+        """Scores on the test rows after so many passes."""
+        taus = torch.as_tensor(precisions)
+        return score(networks, *split.test, split.scale, taus, draws, generator)
+
+    def off(self, split, networks, precisions, generator):
+        """Scores on the test rows with dropout off, which it then is."""
+        networks.p.zero_()
+        scores = self.tested(split, networks, precisions, (1,), generator)
+        return {f"off_{key}": value[0] for key, value in scores.items()}
+
+    def fixed(self, fixed):
+        """Arrays and record of networks with fixed settings, trained on all training rows."""
+        splits = len(self.dataset.train)
+        drops, precisions = np.full(splits, fixed.drop), np.full(splits, fixed.precision)
+        split, networks = self.trained(1.0, drops, precisions)
+        generator = self.generator("passes")
+        arrays = self.tested(split, networks, precisions, self.passes.tested, generator)
+        arrays |= self.off(split, networks, precisions, generator)
+        return arrays, asdict(fixed) | {"cases": len(self.dataset.train[0])}
+
+    def chosen(self):
+        """Arrays and record of networks whose settings the last fifth of the rows chose."""
+        drops, precisions = grid(self.how.drops, self.dataset.precisions)
+        every = [np.tile(values, len(self.dataset.train)) for values in (drops, precisions)]
+        arrays = self.compared(*self.trained(PART, *every), drops, precisions)
+        drops_chosen, precisions_chosen = drops[arrays["chosen"]], precisions[arrays["chosen"]]
+        split, networks = self.trained(1.0, drops_chosen, precisions_chosen, "refit", "-refit")
+        refitted = self.tested(
+            split, networks, precisions_chosen, self.passes.tested[-1:],
+            self.generator("refit passes"),
+        )  # fmt: skip
+        arrays |= {f"refit_{key}": value[0] for key, value in refitted.items()}
+        return arrays, {
+            "cases": int(PART * len(self.dataset.train[0])), "multiples": MULTIPLES,
+            "drops_of_settings": drops.tolist(), "precisions_of_settings": precisions.tolist(),
+            "choosing": self.passes.choosing, "others": self.passes.others,
+        }  # fmt: skip
+
+    @torch.no_grad()
+    def compared(self, split, networks, drops, precisions):
+        """Scores of all settings on both parts, and of the chosen ones after more passes."""
+        splits, settings, passes = len(split.x), len(drops), self.passes
+        taus, generator = torch.as_tensor(np.tile(precisions, splits)), self.generator("passes")
+        parts = {"judge": (*split.judge, split.scale), "test": (*split.test, split.scale)}
+        arrays = {}
         for part, draws in (("judge", passes.choosing), ("test", passes.others)):
-            x, y, scale = (
-                of.repeat_interleave(settings, dim=0) for of in (*getattr(split, part), split.scale)
-            )
-            for key, value in score(networks, x, y, scale, taus, (draws,), generator).items():
+            cases = [values.repeat_interleave(settings, dim=0) for values in parts[part]]
+            for key, value in score(networks, *cases, taus, (draws,), generator).items():
                 arrays[f"{part}_{key}"] = value.reshape(splits, settings)
         judged = arrays["judge_log_likelihood"]
         chosen = np.where(np.isnan(judged), -np.inf, judged).argmax(axis=1)  # the first of equals
         members = np.arange(splits) * settings + chosen
         few, taus = networks.only(members), taus[members]
-        scores = score(few, *split.test, split.scale, taus, passes.tested, generator)
-        for part in ("judge", "test"):
+        arrays |= self.tested(split, few, taus, passes.tested, generator)
+        for part, cases in parts.items():
             # The penalty, where τ enters the training, is next to nothing: none is trained again.
-            cases = *getattr(split, part), split.scale
             arrays[f"wide_{part}"] = np.concatenate([
                 score(few, *cases, taus * multiple, (passes.others,), generator)["log_likelihood"]
                 for multiple in MULTIPLES
             ])  # fmt: skip
-        off = _off(few, split, taus, generator)
-    return arrays | {"chosen": chosen.astype(np.uint8)} | scores | off
+        return arrays | {"chosen": chosen} | self.off(split, few, taus, generator)

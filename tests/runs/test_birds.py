@@ -8,22 +8,22 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax
-from small_birds import FEW, RECIPE, SMALL, TINY
+from small_birds import FEW, SMALL, TINY
 
-from mcunc import data, networks, predictive, recorded, training
+from mcunc import data, predictive, recorded, training
 from mcunc._internal import weight_deltas
 from mcunc.dropout import keyed_masks, sample_logits
 from mcunc.pretrained import SETTINGS, fine_tuned
 from mcunc.pretrained import photograph_network as network_of
+from mcunc.probes import Standardiser, fit_probes
 from mcunc.runs import birds as birds_run
-from mcunc.runs import birds_probes
-from mcunc.runs.birds import ARMS, run_birds
+from mcunc.runs.birds import VARIANTS, run_birds
 
 
 @cache
-def built(name, arm):
+def built(name, variant):
     """A network of the book, for several tests to look at."""
-    return network_of(SETTINGS[name], arm, 0.2, 5, seed=3).eval()
+    return network_of(SETTINGS[name], variant, 0.2, 5, seed=3).eval()
 
 
 def places(network):
@@ -34,22 +34,22 @@ def places(network):
 @pytest.mark.parametrize(
     ("name", "last", "all_"), [("googlenet", 12, 57), ("efficientnet_lite0", 13, 49)]
 )
-def test_dropout_is_where_the_arm_says(name, last, all_):
+def test_dropout_is_where_the_variant_says(name, last, all_):
     """GoogLeNet has 57 convolutions, six in a block; Lite0 49, three in a block; and the head."""
     if name == "efficientnet_lite0":
         pytest.importorskip("efficientnet_lite_pytorch")
-    found = {arm: places(built(name, arm)) for arm in ARMS}
-    assert [len(found[arm]) for arm in ARMS] == [0, 1, last + 1, all_ + 1]
-    for arm in ARMS[1:]:
-        assert found[arm][-1] == "head.dropout"
+    found = {variant: places(built(name, variant)) for variant in VARIANTS}
+    assert [len(found[variant]) for variant in VARIANTS] == [0, 1, last + 1, all_ + 1]
+    for variant in VARIANTS[1:]:
+        assert found[variant][-1] == "head.dropout"
     assert set(found["last"]) < set(found["everywhere"])
 
 
-def test_all_arms_begin_with_the_same_weights():
+def test_all_variants_begin_with_the_same_weights():
     x = torch.rand(2, 3, 64, 64)
     first = built("googlenet", "standard")(x)
-    for arm in ARMS[1:]:
-        torch.testing.assert_close(built("googlenet", arm)(x), first)
+    for variant in VARIANTS[1:]:
+        torch.testing.assert_close(built("googlenet", variant)(x), first)
 
 
 def test_settings_are_sound():
@@ -58,16 +58,16 @@ def test_settings_are_sound():
     assert SETTINGS["googlenet"].recipe.freeze_batchnorm is False  # which have yet to be learned
 
 
-@pytest.mark.parametrize("arm", ARMS)
-def test_the_run_from_end_to_end(arm, tmp_path):
-    drop = None if arm == "standard" else 0.3
-    path = run_birds("tiny", arm, drop, seed=2, folder=tmp_path, **SMALL)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_run_from_end_to_end(variant, tmp_path):
+    drop = None if variant == "standard" else 0.3
+    path = run_birds("tiny", variant, drop, seed=2, folder=tmp_path, **SMALL)
     run = recorded.load(path)
     _, test = data.cub200_split(FEW.labels, 2)
     np.testing.assert_array_equal(run["cases"], test)
     np.testing.assert_array_equal(run["labels"], FEW.labels[test])
     assert run["history"].shape == (2, 4)
-    network = network_of(TINY, arm, 0.3, 5, seed=2).eval()
+    network = network_of(TINY, variant, 0.3, 5, seed=2).eval()
     saved = torch.load(next(tmp_path.glob("*.pt")), weights_only=True)
     network.load_state_dict(saved["network"])
     logits = training.predict_logits(network, FEW.images[test])
@@ -78,8 +78,8 @@ def test_the_run_from_end_to_end(arm, tmp_path):
     assert run["learned_loss"] == pytest.approx(own, abs=1e-4)
     right = log_probs.argmax(axis=1) == FEW.labels[train]
     assert run["learned_accuracy"] == pytest.approx(right.mean())
-    assert ("--drop" in run.record["command"]) == (arm != "standard")
-    if arm == "standard":
+    assert ("--drop" in run.record["command"]) == (variant != "standard")
+    if variant == "standard":
         assert "log_probs" not in run.arrays
         return
     summary = predictive.summarise_classes(logits=sample_logits(network, FEW.images[test], 6))
@@ -89,16 +89,18 @@ def test_the_run_from_end_to_end(arm, tmp_path):
     assert_allclose(-np.log(probs).mean(), run["loss_of_draws"][-1], atol=0.01)
     own = -run["log_probs"][np.arange(10), FEW.labels[test]].mean()
     assert run["loss_of_draws"][-1] == pytest.approx(own, abs=0.01)
-    assert run.record["command"].startswith(f"python -m mcunc run birds --network tiny --arm {arm}")
+    assert run.record["command"].startswith(
+        f"python -m mcunc run birds --network tiny --variant {variant}"
+    )
 
 
 def test_the_command_tells_processes_and_device(monkeypatch):
     """BatchNorm that learns sees in each process its own part of a batch."""
-    run = birds_run.Run("tiny", "standard", 0.0, 32, RECIPE, False, 1, 1, TINY)
-    assert " run birds --network tiny " in birds_run._record(run, [], "cpu")["command"]
+    run = birds_run.Run("tiny", seed=1, settings={"tiny": TINY})
+    assert " run birds --network tiny " in birds_run._record(run, [], "cpu", FEW)["command"]
     monkeypatch.setattr(birds_run.distributed, "rank_and_world_size", lambda: (0, 3))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
-    record = birds_run._record(run, [], "cuda:1")
+    record = birds_run._record(run, [], "cuda:1", FEW)
     assert record["gpu"] == "GPU 1"
     command = record["command"]
     assert command.startswith("torchrun --nproc-per-node 3 -m mcunc run birds --network tiny ")
@@ -170,10 +172,18 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path, monkeypatch)
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_the_old_name_of_the_variant_still_works():
+    with (
+        pytest.warns(DeprecationWarning, match="arm= is now variant="),
+        pytest.raises(ValueError, match=r"^variant: must be one of"),
+    ):
+        run_birds(arm="half")
+
+
 @pytest.mark.parametrize(
     ("given_", "name"),
-    [({"network": "vgg"}, "network"), ({"arm": "half"}, "arm"),
-     ({"arm": "head", "drop": 1.5}, "drop"),
+    [({"network": "vgg"}, "network"), ({"variant": "half"}, "variant"),
+     ({"variant": "head", "drop": 1.5}, "drop"),
      ({"seed": -1}, "seed"), ({"size": 3}, "size"), ({"epochs": 0}, "epochs"),
      ({"rate": -1}, "rate"), ({"decay": 0}, "decay"),
      ({"device": "gpu"}, "device"),
@@ -225,17 +235,6 @@ def test_probabilities_to_drop_rise_and_stay(ramp):
     assert_allclose(seen, [*rising, *[0.2] * 5])
 
 
-def test_masks_in_a_network_as_it_comes(tmp_path):
-    """Dropout that is next to none changes no answer, dropout of nearly all changes most."""
-    tiny = replace(TINY, build=lambda classes, seed: networks.small_inception(classes, seed=1))
-    given_ = {"drops": (1e-9, 0.9), "setting": tiny, "pictures": FEW}
-    run = recorded.load(birds_run.run_pretrained(folder=tmp_path, **given_))
-    assert sorted(FEW.labels[run["cases"]]) == [0, 1, 2, 3, 4]
-    agree = (run["predicted"] == run["off"]).mean(axis=(2, 3))
-    assert_allclose(agree[:, 0], 1)
-    assert agree[0, 1] < 0.5
-
-
 def test_the_head_learned_alone_is_that_of_the_features():
     network = network_of(TINY, "last", 0.3, 5).eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -243,9 +242,9 @@ def test_the_head_learned_alone_is_that_of_the_features():
     with torch.no_grad():
         maps = network.features((torch.tensor(FEW.images) / 255 - network.mean) / network.std)
     x = maps.mean(dim=(2, 3)).numpy()
-    standardise = birds_probes.Standardiser(x)
+    standardise = Standardiser(x)
     args = FEW.labels, 5, [0], [birds_run.PROBE_DECAY], 1
-    (weight,) = birds_probes.fit_heads(standardise(x), *args)
+    (weight,) = fit_probes(standardise(x), *args)
     logits = training.predict_logits(network, FEW.images)
     assert_allclose(logits, standardise(x) @ weight, atol=1e-3)
     assert (logits.argmax(axis=1) == FEW.labels).mean() > 0.9

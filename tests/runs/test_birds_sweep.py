@@ -14,7 +14,12 @@ from mcunc.pretrained import SETTINGS
 from mcunc.recalibration import TemperatureScaling, cross_fitted
 from mcunc.runs import birds as birds_run
 from mcunc.runs import birds_sweep
-from mcunc.runs.birds_sweep import CONTESTS, Contest, Trial, run_repeated, run_tuning
+from mcunc.runs.birds_sweep import COMPARISONS, Comparison, Trial, run_repeated, run_tuning
+
+
+def trial_of(record):
+    """A trial as a recorded file has it."""
+    return Trial(**{"variant" if key == "arm" else key: value for key, value in record.items()})
 
 
 def test_trials_are_compared_by_what_they_said_of_the_inner_split(tmp_path, monkeypatch):
@@ -40,7 +45,7 @@ def test_trials_are_compared_by_what_they_said_of_the_inner_split(tmp_path, monk
     for wrong in ({"seed": -1}, {"folder": 3}):
         with pytest.raises(ValueError, match=f"^{next(iter(wrong))}: "):
             run_tuning("tiny", **given_ | wrong)
-    monkeypatch.setattr(birds_sweep, "_made", lambda *_, **__: next(made))
+    monkeypatch.setattr(birds_sweep, "_trained", lambda *_, **__: next(made))
     standard.record["kind"] = "crops"
     made = iter((standard, last))
     with pytest.raises(ValueError, match=r"^folder: runs .* are of different photographs"):
@@ -65,7 +70,7 @@ def test_one_process_of_several_writes_the_tuning(tmp_path, monkeypatch):
     given_ = SMALL | {"trials": {"tiny": (Trial("standard", 0.1, 0.05, 1e-4, 1, 32),)}}
     first = run_tuning("tiny", folder=tmp_path / "first", **given_)
     made = recorded.load(next(first.parent.glob("*inner*.npz")))
-    monkeypatch.setattr(birds_sweep, "_made", lambda *_, **__: made)
+    monkeypatch.setattr(birds_sweep, "_trained", lambda *_, **__: made)
     monkeypatch.setattr(birds_sweep.distributed, "rank_and_world_size", lambda: (1, 2))
     waited = []
     monkeypatch.setattr(birds_sweep.distributed, "barrier", lambda: waited.append(True))
@@ -75,16 +80,16 @@ def test_one_process_of_several_writes_the_tuning(tmp_path, monkeypatch):
 
 ALL_TRIALS = [
     *birds_sweep.TRIALS.items(),
-    *((name, contest.trials) for name, contest in CONTESTS.items() if not contest.pair),
+    *((name, comparison.trials) for name, comparison in COMPARISONS.items() if not comparison.pair),
 ]
 
 
 @pytest.mark.parametrize(("name", "trials"), ALL_TRIALS)
-def test_both_arms_are_tried_as_often(name, trials):
+def test_both_variants_are_tried_as_often(name, trials):
     for at in {(trial.epochs, trial.size) for trial in trials}:
-        arms = [trial.arm for trial in trials if (trial.epochs, trial.size) == at]
-        assert arms.count("standard") == len(arms) / 2
-        assert len(set(arms)) == 2
+        variants = [trial.variant for trial in trials if (trial.epochs, trial.size) == at]
+        assert variants.count("standard") == len(variants) / 2
+        assert len(set(variants)) == 2
     assert SETTINGS[name].recipe.learning_rate in {trial.rate for trial in trials}
 
 
@@ -93,12 +98,12 @@ def test_both_arms_are_tried_as_often(name, trials):
     [("googlenet-equal", 2e-3, 224, 4), ("googlenet-96", 5e-4, 96, 1)],
 )
 def test_a_given_pair_differs_in_the_masks_alone(name, decay, size, splits):
-    contest = CONTESTS[name]
-    standard, dropped = contest.pair
-    assert standard._replace(arm="everywhere", drop=0.02) == dropped
-    assert (standard.arm, dropped.decay, dropped.size) == ("standard", decay, size)
-    assert (contest.trials, contest.splits, contest.network) == ((), splits, "googlenet")
-    setting = SETTINGS[contest.network].recipe
+    comparison = COMPARISONS[name]
+    standard, dropped = comparison.pair
+    assert standard._replace(variant="everywhere", drop=0.02) == dropped
+    assert (standard.variant, dropped.decay, dropped.size) == ("standard", decay, size)
+    assert (comparison.trials, comparison.splits, comparison.network) == ((), splits, "googlenet")
+    setting = SETTINGS[comparison.network].recipe
     assert (dropped.rate, dropped.epochs) == (setting.learning_rate, setting.epochs)
 
 
@@ -106,12 +111,12 @@ TRIED = (
     *(Trial("standard", 0.1, 0.05, decay, 1, 32) for decay in (1e-4, 0.1)),
     *(Trial("last", drop, 0.05, 1e-4, 1, 32) for drop in (0.1, 0.4)),
 )
-GIVEN = SMALL | {"contests": {"tiny": Contest(TRIED, 3)}}
+GIVEN = SMALL | {"comparisons": {"tiny": Comparison(TRIED, 3)}}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Folder of a run of that contest."""
+    """Folder of a run of that comparison."""
     folder = tmp_path_factory.mktemp("finished")
     run_repeated("tiny", seed=4, folder=folder, **GIVEN)
     return folder
@@ -127,13 +132,13 @@ toy = pytest.mark.filterwarnings("ignore:TemperatureScaling")  # ten cases bear 
 
 
 @toy
-def test_the_best_of_either_arm_is_judged_on_every_split(finished):
+def test_the_best_of_either_variant_is_judged_on_every_split(finished):
     run = recorded.load(finished / "birds-repeated-tiny-seed4.npz")
-    chosen = [Trial(**trial) for trial in run.record["chosen"]]
-    for arm, pair in (("standard", TRIED[:2]), ("last", TRIED[2:])):
+    chosen = [trial_of(trial) for trial in run.record["chosen"]]
+    for variant, pair in (("standard", TRIED[:2]), ("last", TRIED[2:])):
         losses = dict(zip(TRIED, run["tried_loss"], strict=True))
         assert min(pair, key=losses.get) in chosen
-        assert chosen[arm == "last"].arm == arm
+        assert chosen[variant == "last"].variant == variant
     assert run["standard_loss"].shape == (3, 10)
     for split in range(3):
         _, test = data.cub200_split(FEW.labels, 4 + split)
@@ -142,7 +147,7 @@ def test_the_best_of_either_arm_is_judged_on_every_split(finished):
         for i, way in enumerate(("standard", "off")):
             given_ = chosen[i]._asdict() | {"inner": False, "seed": 4 + split}
             given_["drop"] = given_["drop"] if i else None
-            name = birds_run.run_of("tiny", **given_, settings=SMALL["settings"]).name
+            name = birds_run.Run("tiny", **given_, settings=SMALL["settings"]).name
             one = recorded.load(finished / f"{name}.npz")
             probs = np.exp(one["off_log_probs"])
             assert_allclose(run[f"{way}_confidence"][split], probs.max(axis=1), atol=0.01)
@@ -190,14 +195,14 @@ def test_repeated_runs_that_are_there_are_not_made_again(folder, monkeypatch):
 @toy
 def test_a_given_pair_is_judged_without_trials(tmp_path):
     pair = Trial("standard", 0.1, 0.05, 0.1, 1, 32), Trial("last", 0.4, 0.05, 0.1, 1, 32)
-    contests = {"tiny-equal": Contest((), 2, pair, "tiny")}
-    path = run_repeated("tiny-equal", folder=tmp_path, contests=contests, **SMALL)
+    comparisons = {"tiny-equal": Comparison((), 2, pair, "tiny")}
+    path = run_repeated("tiny-equal", folder=tmp_path, comparisons=comparisons, **SMALL)
     run = recorded.load(path)
     assert path.name == "birds-repeated-tiny-equal.npz"
     made = {name.stem for name in tmp_path.glob("birds-tiny-*.npz")}
     arms = "standard-32-1-0.05", "last-0.4-32-1-0.05"
     assert made == {f"birds-tiny-{arm}-decay0.1-seed{i}" for arm in arms for i in (0, 1)}
-    assert [Trial(**trial) for trial in run.record["given"]] == list(pair)
+    assert [trial_of(trial) for trial in run.record["given"]] == list(pair)
     assert "chosen" not in run.record
     assert run.record["tried"] == []
     assert not any(name.startswith("tried") for name in run.arrays)
@@ -240,7 +245,7 @@ def test_one_process_of_several_writes_the_repeated_runs(folder, monkeypatch):
     assert waited
 
 
-@pytest.mark.parametrize("network", CONTESTS)
+@pytest.mark.parametrize("network", COMPARISONS)
 def test_the_recorded_splits_agree_with_what_the_training_watched(network):
     """Losses and accuracies come twice: of each photograph, and from the end of each history."""
     run = recorded.load(f"birds-repeated-{network}")
@@ -251,13 +256,13 @@ def test_the_recorded_splits_agree_with_what_the_training_watched(network):
         assert_allclose(run[f"{way}_loss"].mean(axis=1), loss, rtol=1e-3)
         assert_allclose(run[f"{way}_right"].mean(axis=1), accuracy, rtol=1e-6)
     assert_allclose(run["passes_loss"].mean(axis=1), run["loss_of_draws"][:, -1], rtol=1e-3)
-    if CONTESTS[network].pair:
-        assert run.record["given"] == [trial._asdict() for trial in CONTESTS[network].pair]
+    if COMPARISONS[network].pair:
+        assert run.record["given"] == [trial.record() for trial in COMPARISONS[network].pair]
     else:
-        tried = [Trial(**trial) for trial in run.record["tried"]]
-        assert tuple(tried) == CONTESTS[network].trials
-        pair = birds_sweep.best_of_arms(tried, run["tried_loss"])
-        assert run.record["chosen"] == [trial._asdict() for trial in pair]
+        tried = [trial_of(trial) for trial in run.record["tried"]]
+        assert tuple(tried) == COMPARISONS[network].trials
+        pair = birds_sweep.best_of_variants(tried, run["tried_loss"])
+        assert run.record["chosen"] == [trial.record() for trial in pair]
     command = f"python -m mcunc run birds-repeated --splits {splits} --network {network} --seed 0"
     assert run.record["command"] == command + " --device cuda" * ("gpu" in run.record)
 

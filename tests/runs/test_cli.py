@@ -10,6 +10,7 @@ import pytest
 from mcunc import data, recorded
 from mcunc.__main__ import main
 from mcunc._internal import distributed
+from mcunc.runs.birds import Run
 from mcunc.runs.cli import COMMANDS
 
 
@@ -93,11 +94,12 @@ def test_every_run_is_given_seeds_and_folder(calls):
 
 def test_the_functions_take_what_the_options_say():
     for name, command in COMMANDS.items():
-        known = inspect.signature(command.function).parameters
+        known = {*inspect.signature(command.function).parameters}
+        known |= {*inspect.signature(Run).parameters} if name == "birds" else set()
         names = {
             settings.get("dest", flags[0].removeprefix("--")) for flags, settings in command.options
         }
-        assert {"seed", "folder", *names} <= known.keys(), name
+        assert {"seed", "folder", *names} <= known, name
         assert ("device" in known) == ("device" in names)
 
 
@@ -114,13 +116,13 @@ def test_the_commands_in_the_records_are_understood(calls):
         name, options = calls[-1]
         assert arguments[1] == name
         for option, value in zip(arguments[2::2], arguments[3::2], strict=True):
-            key = {"--data": "dataset", "--set": "name"}.get(option, option[2:])
+            key = {"--data": "dataset", "--set": "name", "--arm": "variant"}.get(option, option[2:])
             number = value.replace(".", "", 1).isdigit()
             assert str(options[key]) in (value, str(float(value)) if number else value)
 
 
 OPTIONS = {
-    "--data": "cifar10", "--network": "googlenet", "--arm": "last", "--drop": "0.5",
+    "--data": "cifar10", "--network": "googlenet", "--variant": "last", "--drop": "0.5",
     "--epochs": "3", "--size": "96", "--rate": "0.1", "--decay": "0.1", "--inner": None,
     "--split": "1", "--splits": "2", "--set": "yacht", "--protocol": "paper", "--device": "cpu",
 }  # fmt: skip
@@ -144,6 +146,7 @@ def test_options_of_other_runs_are_errors(name, calls, capsys):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
+        ("birds --variant lst", "invalid choice: 'lst'"),
         ("birds --arm lst", "invalid choice: 'lst'"),
         ("birds --network googlenet-96", "argument --network: invalid choice: 'googlenet-96'"),
         ("birds-tuning --network googlenet_imagenet", "argument --network: invalid choice"),
@@ -165,7 +168,7 @@ def test_choices_are_checked_before_anything_runs(command, message, calls, capsy
     assert calls == []
 
 
-@pytest.mark.parametrize("options", ["--drop 0.5", "--arm standard --drop 0.5"])
+@pytest.mark.parametrize("options", ["--drop 0.5", "--variant standard --drop 0.5"])
 def test_the_standard_network_takes_no_probability_to_drop(options, capsys):
     assert run("birds", *options.split()) == 2
     assert capsys.readouterr().err.startswith("mcunc: drop: the standard network has no dropout;")
@@ -199,13 +202,14 @@ def test_all_sets_are_run_unless_some_are_named(calls):
 
 def test_the_run_on_birds_is_given_every_option(calls):
     command = (
-        "birds --network googlenet --arm last --drop 0.1 --epochs 3 --size 96 --rate 0.02 "
+        "birds --network googlenet --variant last --drop 0.1 --epochs 3 --size 96 --rate 0.02 "
         "--decay 0.003 --inner --seed 4 --split 7 --folder x"
     )
     assert run(*command.split()) == 0
     expected = {
-        "network": "googlenet", "arm": "last", "drop": 0.1, "epochs": 3, "size": 96, "rate": 0.02,
-        "decay": 0.003, "inner": True, "seed": 4, "split": 7, "folder": "x", "device": "cpu",
+        "network": "googlenet", "variant": "last", "drop": 0.1, "epochs": 3, "size": 96,
+        "rate": 0.02, "decay": 0.003, "inner": True, "seed": 4, "split": 7, "folder": "x",
+        "device": "cpu",
     }  # fmt: skip
     assert calls == [("birds", expected)]
 

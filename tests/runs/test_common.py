@@ -1,21 +1,24 @@
-"""What several runs share: scores, rounding and where a run was made."""
+"""What several runs share: scores, rounding, finished parts, and where a run was made."""
 
 import numpy as np
+import pytest
 import torch
+from numpy.testing import assert_allclose
 
+from mcunc import recorded
 from mcunc.runs import common
 
 
 def test_the_predicted_class_is_that_before_rounding():
     """Half precision cannot tell 1 from 1.0001; differences beyond its range stay finite."""
     logits = np.array([[1, 1.0001, 0], [5, -1e5, 0]], dtype=np.float32)
-    stored = common.half({"test_logits": logits})
+    stored = common.compact_logits({"test_logits": logits})
     assert stored["test_predicted"].tolist() == [1, 0]
     assert stored["test_logits"][0, 0] == np.float16(-1e-4)
     assert np.isfinite(stored["test_logits"]).all()
-    tied = common.half({"test_logits": np.array([[30, 10, 10.001]], dtype=np.float32)})
+    tied = common.compact_logits({"test_logits": np.array([[30, 10, 10.001]], dtype=np.float32)})
     assert tied["test_logits"].tolist() == [[0, -20, -20]]
-    near = common.half({"test_logits": np.array([[0, 1e-8]], dtype=np.float32)})
+    near = common.compact_logits({"test_logits": np.array([[0, 1e-8]], dtype=np.float32)})
     assert near["test_logits"].tolist() == [[0, 0]]
     assert near["test_predicted"].tolist() == [1]
 
@@ -25,7 +28,9 @@ def test_the_validation_loss_stays_finite():
     logits = np.zeros((20, 10), dtype=np.float32)
     logits[:, 9] = 500
     labels = np.arange(20) % 2
-    assert common.scores(logits, labels) == {"val_loss": 500.0, "val_accuracy": 0.0}
+    assert common.validation_scores(logits, labels) == {
+        "val_loss": 500.0, "val_accuracy": 0.0, "val_confidence": 1.0,
+    }  # fmt: skip
 
 
 def test_a_record_names_device_and_gpu(monkeypatch):
@@ -37,3 +42,47 @@ def test_a_record_names_device_and_gpu(monkeypatch):
     there = common.provenance("trucks --seed 2", 2, "cuda:3")
     assert there["command"] == "python -m mcunc run trucks --seed 2 --device cuda"
     assert there["gpu"] == "GPU 3"
+
+
+def test_files_are_small_and_weights_are_exact(tmp_path):
+    numbers = np.random.default_rng(0).normal(size=20_000)
+    arrays = {
+        "labels": np.arange(200), "cases": np.arange(300), "right": np.array([True, False]),
+        "log_probs": -1e6 * np.arange(20_000), "few": numbers[:9], "weights_0": numbers,
+    }  # fmt: skip
+    kept = recorded.load(common.save(tmp_path / "a.npz", arrays, {})).arrays
+    types = {name: array.dtype for name, array in kept.items()}
+    assert types == {
+        "labels": np.uint8, "cases": np.uint16, "right": np.uint8, "log_probs": np.float16,
+        "few": np.float32, "weights_0": np.float32,
+    }  # fmt: skip
+    assert_allclose(kept["weights_0"], numbers, rtol=1e-7)
+    assert np.isfinite(kept["log_probs"]).all()  # beyond its range: the smallest there is
+    for name in ("labels", "cases", "right"):
+        np.testing.assert_array_equal(kept[name], arrays[name])
+
+
+def test_a_finished_part_is_made_again_only_for_other_settings(tmp_path):
+    path, made = tmp_path / "part.npz", []
+
+    def make():
+        made.append(len(made))
+        return {"x": np.array(made)}
+
+    for settings, times in (({"a": 1}, 1), ({"a": 1}, 1), ({"a": 2}, 2)):
+        assert common.cached(path, settings, make)["x"].tolist() == list(range(times))
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ValueError, match=r"^folder: .*part\.npz is damaged"):
+        common.cached(path, {"a": 2}, make)
+
+
+def test_scores_of_cases():
+    log_probs = np.log([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]])
+    scores = common.case_scores(log_probs, np.array([0, 1]))
+    assert_allclose(scores["loss"], [np.log(2), np.log(10)])
+    assert_allclose(scores["brier"], [0.25 + 2 / 16, 0.01 + 0.81 + 0.64])
+    assert_allclose(scores["confidence"], [0.5, 0.8])
+    assert_allclose(scores["entropy"][0], 1.5 * np.log(2))
+    draws = np.array([[0.5, 0.5], [0.25, 1.0]])  # of the labels' probabilities
+    expected = [np.log(2), -np.log([0.375, 0.75]).mean()]
+    assert_allclose(common.loss_by_draws(draws), expected)

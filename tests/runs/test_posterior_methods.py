@@ -9,7 +9,16 @@ from scipy import stats
 
 from mcunc import recorded
 from mcunc.posterior import RegressionModel, exact_linear
-from mcunc.runs.posterior_methods import GRID, PROBLEMS, WAYS, Problem, Sizes, judged, run_posterior
+from mcunc.runs.posterior_methods import (
+    GRID,
+    METHODS,
+    PROBLEMS,
+    Problem,
+    Sizes,
+    Task,
+    judged,
+    run_posterior,
+)
 
 SHORT = Sizes(
     sets=2, members=4, iterations=3, steps=3, chains=2, draws=12, warm_up=5, leapfrog=2, thin=2
@@ -59,7 +68,7 @@ def test_a_band_of_few_draws_holds_fewer_of_those_to_come():
 def test_the_run_from_end_to_end(tmp_path):
     run = recorded.load(run_posterior(seed=3, folder=tmp_path, sizes=SHORT))
     for name in PROBLEMS:
-        for way in WAYS:
+        for way in METHODS:
             if (name, way) == ("network", "exact"):
                 assert f"{name}_{way}_mean" not in run.arrays
                 continue
@@ -88,7 +97,9 @@ LINEAR = Problem(
 def test_refits_of_a_linear_model_differ_by_the_data_alone():
     """It has one mode, and two iterations find it."""
     x, y, _ = LINEAR.draw(2, seed=1)
-    found = {way: WAYS[way](LINEAR, x, y, 1, SHORT) for way in ("modes", "bootstrap", "both")}
+    found = {
+        way: METHODS[way](Task(LINEAR, x, y, 1, SHORT)) for way in ("modes", "bootstrap", "both")
+    }
     assert_allclose(found["modes"]["spread"], 0, atol=1e-4)
     assert found["bootstrap"]["spread"].min() > 1e-3
     assert_allclose(found["bootstrap"]["mean"], found["both"]["mean"], atol=1e-4)
@@ -110,7 +121,7 @@ def test_chains_and_anchored_members_of_the_linear_model_are_exact():
     spread = np.sqrt([np.diag(design @ each.covariance.numpy() @ design.T) for each in exact])
     assert abs(np.diff(centre, axis=0)).max() > 1  # the sets do differ
     for way in ("exact", "anchored", "laplace", "hmc"):
-        found = WAYS[way](LINEAR, x, y, 1, sizes)
+        found = METHODS[way](Task(LINEAR, x, y, 1, sizes))
         mean, wide, n, n_sd = (
             found.get(key, default)
             for key, default in (
@@ -126,16 +137,16 @@ def test_chains_and_anchored_members_of_the_linear_model_are_exact():
 def made(monkeypatch):
     """The ways that a run makes, in their order; `made.fatal` is one that is killed."""
     ways = Made()
-    for way, method in WAYS.items():
+    for way, method in METHODS.items():
 
-        def watched(problem, *given_, way=way, method=method):
-            name = next(name for name, each in PROBLEMS.items() if each is problem)
+        def watched(task, way=way, method=method):
+            name = next(name for name, each in PROBLEMS.items() if each is task.problem)
             if (name, way) == ways.fatal:
                 raise KeyboardInterrupt
             ways.append((name, way))
-            return method(problem, *given_)
+            return method(task)
 
-        monkeypatch.setitem(WAYS, way, watched)
+        monkeypatch.setitem(METHODS, way, watched)
     return ways
 
 

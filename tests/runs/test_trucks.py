@@ -1,4 +1,4 @@
-"""The run without trucks, on a few dozen pictures: what is trained on, asked, kept and resumed."""
+"""The run without trucks, on a few dozen pictures: what is trained on, kept and resumed."""
 
 import json
 
@@ -93,7 +93,7 @@ def test_networks_standardise_with_what_they_are_trained_on(finished):
         assert_allclose(weights["std"].ravel(), x.std(axis=(0, 2, 3)), rtol=1e-5)
 
 
-def test_the_pictures_asked_about_are_those_stated(finished):
+def test_the_pictures_evaluated_are_those_stated(finished):
     pictures, labels, some = trucks_run.shown(TEST, SHORT)
     assert_array_equal(pictures["test"], TEST.images[KNOWN])
     assert_array_equal(pictures["truck"], TEST.images[~KNOWN])
@@ -170,7 +170,7 @@ def test_the_record_tells_scores_and_how_to_make_it_again(finished, tmp_path):
 
 def test_killed_after_a_network_the_run_goes_on(finished, tmp_path, monkeypatch):
     """What was trained is not trained again, and the result is the same."""
-    original, count = trucks_run.asked, 0
+    original, count = trucks_run.deterministic, 0
 
     def killed(*given, **named):
         nonlocal count
@@ -180,7 +180,7 @@ def test_killed_after_a_network_the_run_goes_on(finished, tmp_path, monkeypatch)
         return original(*given, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trucks_run, "asked", killed)
+        patch.setattr(trucks_run, "deterministic", killed)
         with pytest.raises(Killed):
             run_small(tmp_path)
     assert not list(tmp_path.glob("*.npz"))

@@ -10,6 +10,7 @@ from torch import nn
 
 from mcunc import data, predictive, recorded
 from mcunc._internal import checkpoint as checkpoints
+from mcunc._internal.seeds import derive_seed
 from mcunc.data import RegressionSet
 from mcunc.runs import uci as uci_run
 from mcunc.runs.uci import (
@@ -239,7 +240,7 @@ def test_fixed_settings_are_trained_on_all_rows(tmp_path):
     split = tables(FEW, 1.0)
     taus = torch.tensor([0.3, 0.3])
     with torch.no_grad():
-        passes = uci_run._generator(2, "passes")  # the same ones
+        passes = seeded(derive_seed(2, "passes"))  # the same ones
         found = score(networks, *split.test, split.scale, taus, (1, 5, 100), passes)
     assert_allclose(run["log_likelihood"], found["log_likelihood"], rtol=1e-4)
     assert_allclose(run["rmse"], found["rmse"], rtol=1e-4)
