@@ -11,10 +11,8 @@ from mcunc._internal.deprecation import renamed_arguments
 from mcunc._internal.weight_deltas import restore
 from mcunc.dropout import with_dropout
 
-__all__ = [
-    "SETTINGS", "VARIANTS", "Setting", "drawn_network", "fine_tuned", "load_network",
-    "photograph_network", "zero_head",
-]  # fmt: skip
+__all__ = ["SETTINGS", "VARIANTS", "Setting", "drawn_network", "fine_tuned", "load_network"]
+__all__ += ["photograph_network", "zero_head"]
 
 # No dropout, each network with birds of its own; all with the birds of the first; dropout
 # everywhere; everywhere but on the picture.
