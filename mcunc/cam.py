@@ -366,7 +366,8 @@ class _MapNetwork(nn.Module):
     def forward(self, x):
         features = _features(self.network, x)
         masks = self.dropouts(torch.ones_like(features[:, :, 0, 0]))
-        return _maps(features, self.weight * masks[:, None])
+        weight = self.weight if len(x) == len(self.weight) else self.weight[:1]  # when probed
+        return _maps(features, weight * masks[:, None])
 
 
 def _features(network, x):
