@@ -24,20 +24,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from mcunc._internal import inference
 from mcunc._internal.checks import check_choice, check_count, check_from_zero
 from mcunc._internal.deprecation import renamed_arguments
-from mcunc._internal.inference import (
-    Refusal,
-    as_cases,
-    as_network,
-    batches,
-    check_finite,
-    device_of,
-    forward,
-    logits_in,
-    own_noise,
-    seed_noise,
-)
 
 __all__ = ["keyed_masks", "pass_masks", "sample_logits", "sample_outputs", "with_dropout"]
 
@@ -98,7 +87,7 @@ def with_dropout(network, p, layers=None, mask_type="channel"):
       (dropout): Dropout(p=0.1, inplace=False)
     )
     """
-    as_network(network)
+    inference.as_network(network)
     check_from_zero("p", p, 1)
     check_choice("mask_type", mask_type, ("channel", "element"))
     treated = copy.deepcopy(network)
@@ -206,13 +195,13 @@ def sample_outputs(
     >>> dropout.sample_outputs(network, torch.ones(2, 3, 6, 6), draws=10).shape
     (10, 2, 8, 4, 4)
     """
-    as_network(network)
-    x = as_cases(x)
+    inference.as_network(network)
+    x = inference.as_cases(x)
     numbers, seed = check_draws(draws, scope, seed, first)
     first_case = check_count("first_case", first_case, 0, 2**62)
     parts = []
     with _sampling(network):
-        for start, batch in batches(x, batch_size, network):
+        for start, batch in inference.batches(x, batch_size, network):
             masks = Masks(seed, scope, first_case + start, len(batch))
             parts.append(_outputs(network, batch, masks, numbers))
     return np.concatenate(parts, axis=1)
@@ -248,8 +237,8 @@ def pass_masks(network, x, draw=0, scope="network", seed=0):
     >>> first.shape, second.shape, np.unique(second).tolist()
     ((1, 4), (1, 50), [0.0, 2.0])
     """
-    as_network(network)
-    x, factors = as_cases(x), {}
+    inference.as_network(network)
+    x, factors = inference.as_cases(x), {}
     numbers, seed = check_draws(1, scope, seed, check_count("draw", draw, 0, 2**62))
 
     class RecordedMasks(Masks):
@@ -259,7 +248,7 @@ def pass_masks(network, x, draw=0, scope="network", seed=0):
             return kept
 
     with _sampling(network):
-        ((_, batch),) = batches(x, len(x), network)
+        ((_, batch),) = inference.batches(x, len(x), network)
         _outputs(network, batch, RecordedMasks(seed, scope, 0, len(x)), numbers)
     return list(factors.values())
 
@@ -398,7 +387,7 @@ class _Passes(MaskedDropout):
 
     def _dropout(self, func, input, p=0.5, training=True, inplace=False):
         if p > 0 and not training:
-            raise Refusal(
+            raise inference.Refusal(
                 f"network: calls torch.nn.functional.{func.__name__} with p = {p}, training=False, "
                 "as evaluation mode makes it, which sampling would miss; use nn.Dropout"
             )
@@ -437,25 +426,26 @@ def _outputs(network, batch, masks, numbers):
         with passes.watching():
             for masks.draw in numbers:
                 key = masks.seed, masks.draw, masks.first_case
-                seed_noise(int(np.random.SeedSequence(key).generate_state(1)[0]), x.device)
+                noise = np.random.SeedSequence(key).generate_state(1)[0]
+                inference.seed_noise(int(noise), x.device)
                 outputs.append(_as_array(network, x, passes.run(x)))
         if not passes.random:
-            raise Refusal(
+            raise inference.Refusal(
                 "network: nothing random acts in it, every pass gives the same: it has no dropout, "
                 "or only with p = 0; with_dropout(network, p) adds it, to the module from before "
                 "it was traced or exported"
             )
         return np.stack(outputs)
 
-    return forward(passed, batch)[0]
+    return inference.forward(passed, batch)[0]
 
 
 def _as_array(network, x, output):
     plain = torch.is_tensor(output) and output.is_floating_point() and output.ndim >= 2
-    rows = output if plain and len(output) == len(x) else logits_in(output, len(x))
+    rows = output if plain and len(output) == len(x) else inference.logits_in(output, len(x))
     array = rows.float().cpu().numpy()
     if not np.isfinite(array).all():
-        check_finite(network, x, rows)
+        inference.check_finite(network, x, rows)
     return array
 
 
@@ -465,17 +455,18 @@ def _sampling(network):
     _refuse_unsampled(network)
     off = [m for m in network.modules() if isinstance(m, DROPOUTS) and not m.training]
     buffers = [(name, buffer, buffer.clone()) for name, buffer in network.named_buffers()]
-    changed = []
     compiled = "torch._dynamo" in sys.modules  # masks cannot be put into compiled code
     eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    noise = inference.own_noise(inference.device_of(network))
     try:
         for module in off:
             module.training = True
-        with torch.inference_mode(False), torch.no_grad(), eager, own_noise(device_of(network)):
+        with torch.inference_mode(False), torch.no_grad(), eager, noise:
             yield
     finally:
         for module in off:
             module.training = False
+        changed = []
         for name, buffer, before in buffers:
             if network.get_buffer(name) is not buffer or not torch.equal(buffer, before):
                 part, _, own = name.rpartition(".")
@@ -541,7 +532,7 @@ class Masks:
     def kept(self, site, x, p, whole_channels):
         """Tensor of 0 and 1 that goes with `x`, where `x` is."""
         if x.ndim < 2 or len(x) != self.cases:
-            raise Refusal(
+            raise inference.Refusal(
                 f"network: dropout acts on {tuple(x.shape)}, whose first axis should be the "
                 f"{self.cases} cases; put them first everywhere inside it, as by batch_first=True"
             )
