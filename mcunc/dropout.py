@@ -342,7 +342,9 @@ class _Passes(MaskedDropout):
 
     def run(self, x):
         """The network's output in one more pass over a copy of the batch, inside of `watching`."""
-        self.sites, self.calls, self.device, self.noise = 0, 0, x.device, _noise(x.device)
+        self.sites, self.calls, self.device = 0, 0, x.device
+        if self.first:
+            self.noise = _noise(x.device)
         with self:
             output = self.network(x.clone())
         self.first = False
