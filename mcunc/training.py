@@ -299,8 +299,8 @@ def predict_logits(network, images, batch_size=500):
     Parameters
     ----------
     network : torch.nn.Module, (B, C, H, W) -> (B, K); its mode is restored
-        It may also return a dictionary or an object whose "logits" these are, a tuple with one
-        tensor of this shape, or (B,) for a single logit.
+        It may also return a dictionary or an object whose "logits" these are, or (B,) for a single
+        logit.
     images : (N, C, H, W) array or tensor
         Bytes (uint8) are divided by 255. Floating-point numbers are taken as they are, mostly in
         [0, 1], and cast to the type of the network's weights. All functions here that run a
