@@ -225,7 +225,7 @@ def _refits(task, *, resampled=False, restarted=True, anchored=False):
     """Modes of several networks for each set of data."""
     rng, sizes = np.random.default_rng(task.derive_seed("refits")), task.sizes
     x, y, start = task.repeated(sizes.members)
-    weights, anchors = None, None
+    weights, anchors = 1.0, 0.0
     if not restarted:  # the first of each set
         start = start[:: sizes.members].repeat_interleave(sizes.members, dim=0)
     if resampled:
