@@ -25,7 +25,17 @@ __all__ += ["scaled_qr"]
 
 
 class RankError(ValueError):
-    """The columns of a design depend on one another, so the coefficients are not determined."""
+    """The columns of a design depend on one another, so the coefficients are not determined.
+
+    Examples
+    --------
+    >>> from mcunc import linear
+    >>> try:
+    ...     linear.fit_least_squares([[1, 2], [1, 2], [1, 2]], [1, 2, 3])
+    ... except linear.RankError:
+    ...     print("drop a column")
+    drop a column
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,6 +200,19 @@ class HeteroscedasticFit:
     coefficients, covariance : (k,) and (k, k) arrays, for the mean
     log_variance_coefficients : (q,) array, :math:`\log\sigma^2(z) = z^T\gamma`
     log_likelihood : float, in nats
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc import linear
+    >>> rng = np.random.default_rng(0)
+    >>> x = np.linspace(0, 1, 200)
+    >>> design = linear.polynomial_features(x, degree=1)
+    >>> y = 2 + x + np.exp(-1 + x) * rng.normal(size=200)  # the noise grows with x
+    >>> fit = linear.fit_heteroscedastic(design, y, design)
+    >>> low, high = fit.predict([[1, 0], [1, 1]], [[1, 0], [1, 1]]).aleatoric
+    >>> bool(high > 3 * low)
+    True
     """
 
     coefficients: np.ndarray
@@ -354,6 +377,16 @@ def fit_heteroscedastic(X, y, Z, max_iterations=200, tolerance=1e-10):
         As `fit_least_squares`, for Z too; and where no maximum is reached, as when the mean
         passes exactly through some points and the likelihood has no bound.  (Elsewhere the
         maximum nearest to least squares is returned; there can be others.)
+
+    Examples
+    --------
+    >>> from mcunc import linear
+    >>> X = linear.polynomial_features([0, 0, 0, 1, 1, 1], degree=1)
+    >>> fit = linear.fit_heteroscedastic(X, [0, 1, 2, 2, 4, 6], X)
+    >>> fit.coefficients.round(2)
+    array([1., 3.])
+    >>> fit.predict([[1, 0], [1, 1]], [[1, 0], [1, 1]]).aleatoric.round(2)  # RSS / n of each group
+    array([0.67, 2.67])
     """
     fit = fit_least_squares(X, y)
     X, y, Z = checks.as_design("X", X), checks.as_array("y", y, ndim=1), checks.as_design("Z", Z)
@@ -404,6 +437,12 @@ def covers(interval, value):
     ValueError
         If the last axis of `interval` is not of length 2, or for NaN, infinity or shapes that
         do not broadcast.
+
+    Examples
+    --------
+    >>> from mcunc import linear
+    >>> linear.covers([[0.1, 0.5], [0.6, 0.9]], 0.4)
+    array([ True, False])
     """
     interval = checks.as_array("interval", interval, ndim=range(1, 8))
     value = checks.as_array("value", value, ndim=range(8))
@@ -418,7 +457,15 @@ def covers(interval, value):
 
 
 def polynomial_features(x, degree):
-    """Return the design (M, degree + 1) with columns 1, x, x², … of a vector x (M,)."""
+    """Return the design (M, degree + 1) with columns 1, x, x², … of a vector x (M,).
+
+    Examples
+    --------
+    >>> from mcunc import linear
+    >>> linear.polynomial_features([2, 3], degree=2)
+    array([[1., 2., 4.],
+           [1., 3., 9.]])
+    """
     x = checks.as_array("x", x, ndim=1)
     degree = checks.check_count("degree", degree, minimum=0, maximum=10_000)
     with np.errstate(over="ignore"):
