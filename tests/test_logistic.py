@@ -426,8 +426,6 @@ def test_log_likelihood_equals_scipy(pair):
 def test_log_likelihood_of_extreme_log_odds():
     assert log_likelihood([800.0, -800.0], [0, 1]) == -1600
     assert log_likelihood([800.0, -800.0], [1, 0]) == 0
-    with pytest.raises(ValueError, match="log_odds: values are too large"):
-        log_likelihood([1e308, 1e308], [0, 0])
     assert log_likelihood([-40.0], [0]) == pytest.approx(-np.exp(-40), rel=1e-12, abs=0)
 
 
