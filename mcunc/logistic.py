@@ -210,8 +210,8 @@ def separation(X, y):
     (complete) or at a maximum, where the score equation :math:`X^T(y - p) = 0` with every
     :math:`|y_i - p_i| > 0` is a certificate that the classes do not separate.  Where rounding
     leaves room for doubt, linear programs decide, which maximise the sum, then the least, of the
-    margins with β in a box.  For large designs that are mostly zeros, as those of dummies, they are
-    sparse and take their turn after 8 steps, if their β proves the separation exactly.
+    margins with β in a box; their β must prove the separation exactly.  For large designs that are
+    mostly zeros, as those of dummies, they are sparse and take their turn after 8 steps.
 
     Examples
     --------
@@ -406,9 +406,10 @@ def _irls(basis, sign, theta, first, last, tolerance=1e-8):
         if np.linalg.norm(newton) <= tolerance:  # and this step squares what is left
             return now._replace(theta=now.theta + step, iterations=iteration, converged=True)
         for halving in range(50):
-            new = _newton_terms(basis.rows, sign, now.theta + step / 2**halving)
-            if new.value >= now.value - 1e-12 * (1 + abs(now.value)):
-                break
+            with suppress(np.linalg.LinAlgError):  # so far that the information is singular
+                new = _newton_terms(basis.rows, sign, now.theta + step / 2**halving)
+                if new.value >= now.value - 1e-12 * (1 + abs(now.value)):
+                    break
         now = new._replace(iterations=iteration)
         if _is_complete(basis, now):
             break

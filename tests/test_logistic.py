@@ -176,6 +176,10 @@ CASES = {
     "many ties, one cell empty": (
         intercept([0] * 200 + [1] * 200), [0] * 200 + [0, 1] * 100, "quasi-complete"
     ),
+    "nested dummies in small units": (
+        intercept([1e-8, 0, 1e-8, 1e-8, 1e-8, 1e-8], [1e-8, 0, 1e-8, 1e-8, 0, 1e-8]),
+        [1, 1, 0, 1, 1, 1], "quasi-complete",
+    ),
     "many ties, one case": (
         intercept([0] * 200 + [1] * 200), [1] + [0] * 199 + [0, 1] * 100, "none"
     ),
