@@ -793,9 +793,8 @@ def _refuse(block, tolerance, start):
     if not sound.all():
         row = sound.argmin()
         raise ValueError(
-            f"probs: row {start + row} is no distribution, its sum is {sums[row]:.6g} and its "
-            f"smallest entry {lowest[row]:g}; pass the softmax of logits, and divide rounded rows "
-            "by their sums"
+            f"probs: row {start + row} sums to {sums[row]:.6g}, and its smallest entry is "
+            f"{lowest[row]:.6g}; pass the softmax of logits, and divide rounded rows by their sums"
         )
 
 

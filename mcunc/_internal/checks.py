@@ -16,7 +16,9 @@ def as_array(name, value, ndim, finite=True):
     Where one axis is asked for, one column, (n, 1), will do.
     """
     allowed = (ndim,) if isinstance(ndim, int) else tuple(ndim)
-    array = _loaded(name, value).astype(np.float64, copy=False)
+    array = _loaded(name, value)
+    with np.errstate(over="ignore"):  # what overflows is infinite
+        array = array.astype(np.float64, copy=False)
     if allowed == (1,) and array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim not in allowed:
@@ -255,7 +257,9 @@ def as_groups(name, value, length):
     """(length,) whole numbers, one for each different id (whole numbers or strings), from 0."""
     ids = np.asanyarray(_detached(value))
     if ids.shape not in ((length,), (length, 1)):
-        raise ValueError(f"{name}: expected one id for each of {length} cases, got {ids.shape}")
+        raise ValueError(
+            f"{name}: expected one id for each of {length} cases, got shape {ids.shape}"
+        )
     numbers, ids = {}, ids.ravel().tolist()
     missing = [row for row, v in enumerate(ids) if str(v).strip() in _NO_ID]
     if missing:
