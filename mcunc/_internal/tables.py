@@ -3,7 +3,6 @@
 import csv
 import re
 from fnmatch import fnmatchcase
-from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -11,35 +10,18 @@ import numpy as np
 RULES = """\
 An .npz file holds the arrays logits (N, K) and labels (N,), and optionally groups (N,).
 
-A table (.csv or .tsv) is text in UTF-8 or UTF-16.  Commas, semicolons or tabs separate its cells,
-and its numbers have a decimal point.  The first row is a header unless it holds numbers only.
+A .csv or .tsv file is a table in UTF-8.  Its first row has the names of the columns; commas,
+semicolons or tabs separate the cells; numbers have a decimal point.
 
-* The label is the one column whose name is made of the words label, target, y, true, truth, class,
-  actual, gold and gt: true_label, y_true, GroundTruth, class_id.  Without a header it is the last.
-* The logits are the columns whose names begin with "logit", if there are two or more, or else all
-  other columns.  A name that tells of something else, such as prob or confidence, is refused.
-* Labels are the names of these columns, with or without a word that all share ("cat" or "2" for
-  logit_cat or logit_2), or else 0 to K - 1 in the order of the columns.
-* Unless a shared word and a number name all columns of logits, the first and the last must be the
-  class of some case, and none may hold whole numbers only.  If labels are names, each must be.
-* --label, --logits (logit_* for all that begin so) and --groups (an id for the cases that belong
-  together) name columns.  Those that --logits names are taken without further checks.
+* The labels are the column called label, labels, target, y, y_true, true_label or class.
+* The logits are the columns whose names begin with logit, such as logit_0 or logit_cat.  If there
+  are none, all other columns are logits, and each must be the label of some case.
+* A label is the name of its column of logits, without "logit_": 0 or cat.  Where columns called
+  logit_cat, or named by --logits, have no numbers, it may be their position, counted from 0.
+* --label, --logits ("score_*" for all that begin so) and --groups (an id for the cases that belong
+  together) name columns or arrays that are called otherwise."""
 
-A file that breaks a rule is refused; the message names the column and what to do."""
-
-
-def _words(name):
-    """The words and numbers of a name, in lower case: {"true", "label"} of trueLabel."""
-    return set(re.findall(r"[^\W\d_]+|\d+", re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower()))
-
-
-_LABEL = _words("label labels target targets y true truth class actual gold gt groundtruth")
-_OTHER = _words(
-    "unnamed x y coord coords lat lon latitude longitude prob probs proba probability confidence "
-    "probabilities conf softmax msp max min mean std margin entropy uncertainty loss nll"
-)
-_NUMBER = re.compile(r"[-+]?(\d[\d.,'\s]*|\.\d+)(e[-+]?\d+)?|[-+]?inf(inity)?|nan", re.I)
-_FAMILY = re.compile(r"(logits?|scores?|outputs?|out|class)(?:[\W_]+|(?=\d))(.*?)\W*", re.I)
+_LABELS = ("label", "labels", "target", "y", "y_true", "true_label", "class")
 _CURE = "leave it out (pandas: index=False), or name the columns of logits with --logits"
 
 
@@ -68,16 +50,15 @@ def read_table(path, label=None, logits=None, groups=None):
         Where the file cannot be read.
     """
     path = Path(path)
-    readers = {".npz": _read_npz, ".csv": _read_text, ".tsv": _read_text}
-    if path.suffix.lower() not in readers:
+    kind = path.suffix.lower()
+    if kind not in (".npz", ".csv", ".tsv"):
         raise ValueError(
             f"{path}: expected an .npz, .csv or .tsv file; write one, such as by "
             "np.savez(file, logits=…, labels=…)"
         )
+    read = _read_npz if kind == ".npz" else _read_text
     try:
-        return readers[path.suffix.lower()](path, label, logits, groups)
-    except OSError as error:
-        raise OSError(f"{path}: cannot be read ({error.strerror or error})") from None
+        return read(path, label, logits, groups)
     except UnicodeError:
         raise ValueError(f"{path}: is no text in UTF-8; save it as such") from None
     except (ValueError, csv.Error) as error:
@@ -85,20 +66,18 @@ def read_table(path, label=None, logits=None, groups=None):
 
 
 def _read_npz(path, label, logits, groups):
-    if logits and len(logits) > 1:
-        raise ValueError(f"--logits: names {len(logits)} arrays; an .npz file has them in one")
-    wanted = [(logits or ["logits"])[0], label or "labels", groups or "groups"]
-    with path.open("rb") as stream:
-        try:
-            file = np.load(stream, allow_pickle=False)
-            if isinstance(file, np.ndarray):
-                raise ValueError("it holds a single array; write np.savez(file, logits=…, …)")
+    wanted = [" ".join(logits or ["logits"]), label or "labels", groups or "groups"]
+    try:
+        with np.load(path, allow_pickle=False) as file:
             names = file.files
             arrays = {name: file[name] for name in wanted if name in names}
-        except Exception as error:  # the zip and zlib modules have many, all for damaged files
-            objects = "it holds Python objects, or something else; save text by astype(str)"
-            why = objects if "pickle" in str(error) else error
-            raise ValueError(f"is no sound .npz file of numbers ({why})") from None
+    except OSError:
+        raise
+    except Exception:  # the zip and zlib modules have many, all for damaged files
+        raise ValueError(
+            "is no sound .npz file of numbers and text; write it by np.savez(file, logits=…, "
+            "labels=…), without Python objects"
+        ) from None
     missing = [name for name in wanted[: 3 if groups else 2] if name not in arrays]
     if missing:
         raise ValueError(
@@ -109,67 +88,51 @@ def _read_npz(path, label, logits, groups):
 
 
 def _read_text(path, label, logits, groups):
-    names, header, rows = _table(path.read_bytes())
-    at_label = _column(names, "label", label) if label or header else len(names) - 1
-    at_groups = _column(names, "groups", groups) if groups else None
+    names, rows = _table(path.read_bytes().decode("utf-8-sig"))
+    at_label = _column(names, [label] if label else _LABELS, "label")
+    at_groups = _column(names, [groups], "groups") if groups else None
     rest = [i for i in range(len(names)) if i not in (at_label, at_groups)]
-    at = _named(names, rest, logits) if logits else _logit_columns(names, rest)
-    columns = [names[i] for i in at]
-    classes, shared = _classes(columns)
-    table = _numbers(rows, columns, at)
-    labels = _positions(rows, at_label, classes, names[at_label])
-    if not (logits or (shared and isinstance(classes[0], int))):
-        _check_content(table, labels, columns, isinstance(_key(rows[0][1][at_label]), int))
-    return table, labels, None if at_groups is None else np.array([r[at_groups] for _, r in rows])
+    if logits:
+        at = _matching(names, rest, logits)
+    else:
+        at = [i for i in rest if names[i].lower().startswith("logit")]
+    columns = [names[i] for i in at or rest]
+    labels = _positions(rows, at_label, columns, sure=bool(at))
+    ids = None if at_groups is None else np.array([row[at_groups] for _, row in rows])
+    return _numbers(rows, columns, at or rest), labels, ids
 
 
-def _table(content):
-    """Names of the columns, whether the file has them, and numbered rows of equal length."""
-    text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    if "\0" in text:
-        raise UnicodeError
-    lines = re.sub(r"\Asep=.*", "", text, flags=re.I).splitlines()  # Excel names the separator
-    start = next(filter(str.strip, lines), "")
-    delimiter = next((mark for mark in "\t;" if mark in start), ",")
-    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+def _table(text):
+    """Names of the columns, and numbered rows of equal length."""
+    delimiter = next((mark for mark in "\t;" if mark in text.partition("\n")[0]), ",")
+    reader = csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
     rows = ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
     rows = [(number, row) for number, row in rows if any(row)]
-    first = rows[0][1] if rows else []
-    header = not all(map(_NUMBER.fullmatch, first))
-    if len(rows) == header:
-        raise ValueError("is empty, or has a header and no rows")
+    if len(rows) < 2:
+        raise ValueError("is empty, or has no rows below the header")
+    header = rows.pop(0)[1]
     for number, row in rows:
-        if len(row) != len(first) or len(row) == 1:
+        if len(row) != len(header):
             raise ValueError(
-                f"row {number} has {len(row)} cells, the first row has {len(first)}; separate two "
-                "or more logits and a label by commas, semicolons or tabs, write a decimal point, "
-                "and put a name that has a comma in quotes"
+                f"row {number} has {len(row)} cells, the header has {len(header)}; separate cells "
+                "by commas, semicolons or tabs, and write a decimal point"
             )
-    if first == list(map(str, range(len(first)))):
-        raise ValueError("row 1 is a header of numbers alone; call the column of the labels label")
-    names = [
-        name.lstrip("# ") or f"unnamed column {i}" if header else f"column {i}"
-        for i, name in enumerate(first, 1)  # numpy.savetxt begins a header with #
-    ]
-    return names, header, rows[header:]
+    # numpy.savetxt begins a header with #
+    return [name.lstrip("# ") or "unnamed column" for name in header], rows
 
 
-def _column(names, kind, wanted):
-    """Position of the one column called `wanted`, or, without it, by the words for a label."""
-    if wanted:
-        at = [i for i, name in enumerate(names) if name == wanted.strip()]
-    else:
-        words = enumerate(map(_words, names))
-        at = [i for i, w in words if w & _LABEL and w <= {*_LABEL, "ground", "id", "idx", "index"}]
+def _column(names, wanted, option):
+    """Position of the one column that has a wanted name."""
+    at = [i for i, name in enumerate(names) if name in wanted or name.lower() in wanted]
     if len(at) != 1:
         raise ValueError(
-            f"has {len(at) or 'no'} columns called {wanted or 'label'} or alike; the first row, "
-            f"the header, has {_listed(names)}; call one so, or name it with --{kind}"
+            f"has {len(at) or 'no'} columns called {' or '.join(wanted)}; the first row, the "
+            f"header, has {_listed(names)}; name one with --{option}"
         )
     return at[0]
 
 
-def _named(names, rest, patterns):
+def _matching(names, rest, patterns):
     """Positions of the columns that --logits names, in its order."""
     at = []
     for pattern in patterns:
@@ -181,70 +144,36 @@ def _named(names, rest, patterns):
     return list(dict.fromkeys(at))
 
 
-def _logit_columns(names, rest):
-    """Those that are called logits, or all; refused where a name tells of something else."""
-    logits = [i for i in rest if names[i].lower().startswith("logit")]
-    at = logits if len(logits) > 1 else rest
-    for i in at:
-        if _words(names[i]) & _OTHER:
-            raise ValueError(f"column {names[i]!r} is by its name no logit; {_CURE}")
-    return at
-
-
-def _classes(columns):
-    """Keys of the classes: names of the columns, less a word that all share; and if they do."""
-    families = [_FAMILY.fullmatch(name) for name in columns]
-    shared = all(families) and len({family[1].lower() for family in families}) == 1
-    keys = [_key(family[2]) for family in families] if shared else list(map(_key, columns))
-    if len(keys) < 2 or len(set(keys)) < len(keys) or len(set(map(type, keys))) > 1:
+def _positions(rows, at, columns, sure):
+    """The labels as positions of the columns of logits; `sure`: that these are logits."""
+    keys = [_key(re.sub(r"^logits?[\W_]*|\W+$", "", name, flags=re.I)) for name in columns]
+    if len(keys) < 2 or len(set(keys)) < len(keys):
         raise ValueError(
-            "needs two or more columns of logits, with different names, and numbers in all or "
-            f"none: has {_listed(columns)}; if one is no logit, {_CURE}; if the network has a "
-            "single output, write a column of zeros before it"
+            f"needs two or more columns of logits, with different names: has {_listed(columns)}; "
+            "if the network has a single output, write a column of zeros before it"
         )
-    return keys, shared
-
-
-def _check_content(table, labels, columns, numbered):
-    """Refuse columns that only their place makes logits, where their content speaks against it.
-
-    Any column too many shifts the classes, so that the last of them has no cases, or, where labels
-    count from 1, the first.
-    """
-    whole = (np.isfinite(table) & (table == np.floor(table))).all(axis=0) & numbered
-    absent = np.bincount(labels, minlength=len(columns)) == 0
-    absent[1:-1] &= not numbered
-    for name, is_whole, is_absent in zip(columns, whole, absent, strict=True):
-        if is_whole or is_absent:
-            what = "whole numbers only" if is_whole else "no case is of its class: one too many?"
+    labels = [_key(row[at]) for _, row in rows]
+    numbered = any(isinstance(key, int) for key in keys)
+    by_place = sure and not numbered and isinstance(labels[0], int)
+    positions = {key: i for i, key in enumerate(range(len(keys)) if by_place else keys)}
+    for label, (number, row) in zip(labels, rows, strict=True):
+        if label not in positions:
             raise ValueError(
-                f"column {name!r} does not look like logits ({what}); {_CURE}; labels that are "
-                "numbers count from 0, and numbers have a decimal point"
+                f"row {number} has the label {row[at][:40]!r}, which is no name of a column of "
+                f"logits ({_listed(columns)}); write labels as these names, call the columns "
+                "logit_0, logit_1, …, or name them with --logits; remove rows without a label"
             )
-
-
-def _positions(rows, at, classes, name):
-    """The labels as positions of columns."""
-    keys, last = [_key(row[at]) for _, row in rows], len(classes)
-    from_one = set(classes) == set(range(1, last + 1))
-    by_order = 0 in keys if from_one else (type(keys[0]), type(classes[0])) == (int, str)
-    positions = {key: i for i, key in enumerate(range(last) if by_order else classes)}
-    if from_one and not {0, last} & set(keys):
-        positions = {}  # whether class 1 is the first is not clear
-    for key, (number, row) in zip(keys, rows, strict=True):
-        if key not in positions:
-            raise ValueError(
-                f"row {number} has {row[at][:40]!r} in {name!r}, which is no name of a column of "
-                f"logits ({_listed(classes)}) or not clearly one; write labels as these names, or "
-                f"as numbers from 0 to {last - 1}, and remove rows without a label"
-            )
-    return np.array([positions[key] for key in keys])
+    occurring = set(labels)
+    absent = [name for name, key in zip(columns, keys, strict=True) if key not in occurring]
+    if absent and not sure:
+        raise ValueError(f"column {absent[0]!r} is the label of no case; {_CURE}")
+    return np.array([positions[label] for label in labels])
 
 
 def _key(text):
     """A class as it is compared: a whole number, or text in lower case."""
     number = _number(text)
-    return int(number) if number.is_integer() else text.strip().lower()
+    return int(number) if number.is_integer() else text.lower()
 
 
 def _number(text):
@@ -254,14 +183,9 @@ def _number(text):
         return np.nan
 
 
-def _listed(names):
-    return ", ".join(map(repr, names[:12])) + (" …" if len(names) > 12 else "")
-
-
 def _numbers(rows, columns, at):
     """The cells of the columns `at` as numbers."""
-    pick = itemgetter(*at)
-    table = np.array([list(map(_number, pick(row))) for _, row in rows])
+    table = np.array([[_number(row[i]) for i in at] for _, row in rows])
     for row, column in np.argwhere(np.isnan(table))[:1]:
         number, cells = rows[row]
         raise ValueError(
@@ -270,3 +194,7 @@ def _numbers(rows, columns, at):
             f"if the column is no logit, {_CURE}"
         )
     return table
+
+
+def _listed(names):
+    return ", ".join(map(repr, names[:12])) + (" …" if len(names) > 12 else "")
