@@ -20,16 +20,12 @@ def main(arguments=None):
     options, unknown = parser.parse_known_args(arguments)
     if unknown:  # reported with the usage of the command, not with that of all
         options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    if options.command is None:
-        parser.print_help()
-        return 0
     options = vars(options)
     function = [options.pop(key) for key in ("command", "parser", "function")][-1]
     try:
         function(**options)
     except (ValueError, OSError, ImportError) as error:
-        line = " ".join(str(error).split())
-        print(f"mcunc: {line}", file=sys.stderr)
+        print("mcunc:", *str(error).split(), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         resumes = "; the same command goes on from there" if running else ""
@@ -39,13 +35,10 @@ def main(arguments=None):
 
 
 def _report(file, label, logits, groups, bins, seed, output):
-    source = Path(file)
-    target = Path(output or f"{source.stem}-report.png")
+    target = Path(output or f"{Path(file).stem}-report.png")
     if target.suffix.lower() not in PAGES:
         raise ValueError(f"--output: {target} must end in {', '.join(PAGES)}")
-    if source.exists() and target.exists() and source.samefile(target):
-        raise ValueError(f"--output: {target} is the file to be judged; name another")
-    logits, labels, groups = read_table(source, label, logits, groups)
+    logits, labels, groups = read_table(file, label, logits, groups)
     report = mcunc.report(logits, labels, bins=bins, seed=seed, groups=groups)
     print(report, flush=True)  # before the page is drawn: nothing is lost if that fails
     _write(report, target)
@@ -54,15 +47,9 @@ def _report(file, label, logits, groups, bins, seed, output):
 
 def _write(report, target):
     """Write the page; a file that is there stays whole until the end."""
-    import matplotlib
-
-    matplotlib.use("Agg")  # draws without a window
     page = report.page()
-    try:
-        with atomic_write(target) as part:
-            page.savefig(part, format=target.suffix[1:].lower())
-    finally:
-        mcunc.plot.plt.close(page)
+    with atomic_write(target) as part:
+        page.savefig(part, format=target.suffix[1:].lower())
 
 
 def _parser(running):
@@ -70,7 +57,7 @@ def _parser(running):
     parser = argparse.ArgumentParser(prog="python -m mcunc", description=ABOUT)
     parser.add_argument("--version", action="version", version=f"mcunc {mcunc.__version__}")
     parser.set_defaults(parser=parser)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_report(commands)
     run = commands.add_parser("run", help="make a recorded run of the book again")
     if running:

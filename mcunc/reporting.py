@@ -298,9 +298,9 @@ class Report:
 
     def page(self):
         """Text and plot on one upright page: a matplotlib Figure."""
-        from mcunc import plot
+        from matplotlib.figure import Figure  # which draws without a window
 
-        figure = plot.plt.figure(figsize=(8.3, 11.7), facecolor="white", layout="constrained")
+        figure = Figure(figsize=(8.3, 11.7), facecolor="white", layout="constrained")
         text, panels = figure.subfigures(2, 1, height_ratios=(1, 1.3))
         text.text(0.06, 0.95, str(self), family="DejaVu Sans Mono", fontsize=9, va="top")
         self.plot(panels)

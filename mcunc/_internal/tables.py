@@ -67,17 +67,16 @@ def read_table(path, label=None, logits=None, groups=None):
 
 def _read_npz(path, label, logits, groups):
     wanted = [" ".join(logits or ["logits"]), label or "labels", groups or "groups"]
-    try:
-        with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as stream:
+        try:
+            file = np.load(stream, allow_pickle=False)
             names = file.files
             arrays = {name: file[name] for name in wanted if name in names}
-    except OSError:
-        raise
-    except Exception:  # the zip and zlib modules have many, all for damaged files
-        raise ValueError(
-            "is no sound .npz file of numbers and text; write it by np.savez(file, logits=…, "
-            "labels=…), without Python objects"
-        ) from None
+        except Exception:  # the zip and zlib modules have many, all for damaged files
+            raise ValueError(
+                "is no sound .npz file of numbers and text; write it by np.savez(file, logits=…, "
+                "labels=…), without Python objects"
+            ) from None
     missing = [name for name in wanted[: 3 if groups else 2] if name not in arrays]
     if missing:
         raise ValueError(

@@ -215,7 +215,9 @@ def test_a_large_table_is_read_quickly():
 def test_a_column_that_is_no_logit_is_named(name, first):
     """With a cure; nothing else is taken for a logit, whatever its name or content."""
     columns = table(**{"before" if first else "after": (name,)})
-    message = f"column '{name or 'unnamed column'}' is the label of no case; .*index=False.*--logits"
+    message = (
+        f"column '{name or 'unnamed column'}' is the label of no case; .*index=False.*--logits"
+    )
     with pytest.raises(ValueError, match=rf"a\.csv: {message}"):
         read(text(columns))
 
