@@ -36,9 +36,8 @@ Source: Guo, Pleiss, Sun & Weinberger (2017), *On Calibration of Modern Neural N
 after Bröcker & Smith (2007), *Weather and Forecasting* 22, 651-661.
 """
 
-import re
 from dataclasses import dataclass
-from textwrap import wrap
+from textwrap import fill
 
 import numpy as np
 from scipy.special import softmax
@@ -52,18 +51,16 @@ __all__ = ["Reliability", "Report", "report"]
 
 FEWEST = 20  # cases or groups, four a fold; with fewer, next to nothing could be told from chance
 FOLDS = 5
-MOST_BINS = 1000  # the redraws are kept, bin by bin
 DRAWS = 1000
 LEVEL = 0.05  # p-values up to here are a sign, as are differences ...
 CLEAR = 2.0  # ... beyond so many standard errors
 RARE = 1e-6  # how often labels may be called unrelated where the confidences are right
 BLOCK = 2**16  # values worked on at a time, so that they stay in the processor's cache
 
-TOO_FEW = "without one fifth of the cases no temperature is best for the others"
-UNRELATED = "none helps if the labels have nothing to do with the logits"
-NO_TEMPERATURE = (
-    "No temperature is recommended: {why}. Bring more cases, including some errors, and check "
-    "that logits and labels have the same order, of cases and of classes."
+TOO_FEW = "without one fifth of the cases no temperature is best for the others; bring more cases"
+UNRELATED = (
+    "the labels have nothing to do with the logits; check that both have the same order, of cases "
+    "and of classes"
 )
 FEW = " With fewer than 100 groups of nearly the same outcomes, errors and p-values are too small."
 
@@ -223,34 +220,33 @@ class Report:
     @property
     def verdict(self):
         """The verdict in two or three sentences, which claim no more than the numbers show."""
-        now, cases, bins = self.before, self.cases, len(self.before.table.count)
+        now, cases, effect = self.before, self.cases, _effect(self)
         side = "above" if now.overconfidence > 0 else "below"
         side = f"mean confidence is {_points(now)} points {side} accuracy"
-        ece, limit, effect = f"ECE of {now.ece:.2%}", f"{now.null_95:.2%}", _effect(self)
-        chance = f"The {ece} may be chance ({_p_value(now)})"
+        chance = f"The ECE of {now.ece:.2%} may be chance ({_p_value(now)})"
         beyond = (
-            f"{ece} is more than chance explains: 95 of 100 calibrated networks with these "
-            f"confidences would show less than {limit}."
+            f"ECE of {now.ece:.2%} is more than chance explains: 95 of 100 calibrated networks with "
+            f"these confidences would show less than {now.null_95:.2%}. {effect}"
         )
         return {
             "unrelated": f"Accuracy is {self.accuracy:.2%}, no more than by guessing, while the "
             f"confidences claim {now.confidence:.2%}.",
-            "none": f"{chance}. With {cases:,} cases and {bins} bins an ECE of up to {limit} "
-            "cannot be told from calibration, so this is no proof of it.",
+            "none": f"{chance}. With {cases:,} cases an ECE of up to {now.null_95:.2%} cannot be "
+            "told from calibration, so this is no proof of it.",
             "unclear": f"{chance}, but {side if _leans(now) else 'a temperature helps'}. {effect}",
-            "mixed": f"The {beyond} On average confidence leans neither way: {side}. {effect}",
-        }.get(self.finding, f"{side.capitalize()}, and the {beyond} {effect}").strip()
+            "mixed": f"On average confidence leans neither way: {side}. But the {beyond}",
+        }.get(self.finding, f"{side.capitalize()}, and the {beyond}").strip()
 
     def __str__(self):
         groups = f" in {self.groups:,} groups" if self.groups else ""
         absent = f" ({self.absent:,} of them without a case)" if self.absent else ""
-        cases = f"{self.cases:,} cases{groups}, {self.classes:,} classes{absent}"
         paragraphs = [
             f"{self.headline}\n{'-' * len(self.headline)}",
             _wrapped(self.verdict),
             _wrapped(self.fit_status),
-            f"{cases}\n{_accuracy(self)}",
-            "\n".join(_rows(self)),
+            f"{self.cases:,} cases{groups}, {self.classes:,} classes{absent}\n"
+            f"accuracy {100 * self.accuracy:.2f} ± {self.accuracy_error:.2%}",
+            _rows(self),
             *map(_wrapped, _notes(self)),
         ]
         return "\n\n".join(filter(None, paragraphs))
@@ -270,25 +266,21 @@ class Report:
         -------
         matplotlib Figure or SubFigure
         """
-        import matplotlib as mpl  # here, so that a report needs no matplotlib
-
-        from mcunc import plot
+        from mcunc import plot  # here, so that a report needs no matplotlib
 
         columns = _columns(self)
-        with mpl.rc_context():
+        with plot.plt.rc_context():
             plot.use_style()
-            figure = figure or plot.plt.figure(figsize=(2.6 + 2.4 * len(columns), 7))
-            if figure.figure.get_layout_engine() is None:  # the legends would be cut off
-                figure.figure.set_layout_engine("constrained")
+            size = (2.6 + 2.4 * len(columns), 7)
+            figure = figure or plot.plt.figure(figsize=size, layout="constrained")
             figure.suptitle(self.headline, fontsize=13, fontweight="bold")
             axes = figure.subplots(
                 2, len(columns), sharex=True, sharey="row", squeeze=False, height_ratios=(1, 1.9)
             )
             for (title, scores), (above, below) in zip(columns.items(), axes.T, strict=True):
-                plot.confidence_histogram(above, scores.table).legend(loc="upper left", fontsize=9)
+                plot.confidence_histogram(above, scores.table).set(title=title)
                 plot.reliability_diagram(below, scores.table, band=scores.null.band(1 - LEVEL))
                 below.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), fontsize=9)
-                above.set(title=title)
                 below.set(xlabel="confidence")
             largest = max(scores.table.count.max() for scores in columns.values())
             axes[0, 0].set(ylabel="share of the cases", ylim=(0, 1.6 * largest / self.cases))
@@ -321,7 +313,7 @@ def report(logits, labels, bins=15, seed=0, groups=None):
     labels : (N,) integers 0 … K - 1
         Some classes may be absent.
     bins : int
-        Number of bins of equal width, at most 1,000.
+        Number of bins of equal width.
     seed : int
         Of the folds and of the redraws.
     groups : (N,) whole numbers or strings, optional
@@ -351,11 +343,14 @@ def report(logits, labels, bins=15, seed=0, groups=None):
     ('over-confident', 3.0)
     """
     logits, labels = as_labelled_logits(logits, labels)
-    bins = check_count("bins", bins, maximum=MOST_BINS)
     seed = check_count("seed", seed, minimum=0)
     cases, classes = logits.shape
-    group = _checked_groups(groups, cases)
-    fold = np.random.default_rng(seed).permutation(group.max() + 1)[group] % FOLDS
+    group = np.arange(cases) if groups is None else as_groups("groups", groups, cases)
+    count = int(group.max() + 1)
+    if count < FEWEST:
+        name, unit = ("logits", "cases") if groups is None else ("groups", "groups")
+        raise ValueError(f"{name}: {count} {unit} are too few; bring at least {FEWEST}")
+    fold = np.random.default_rng(seed).permutation(count)[group] % FOLDS
     outcome = logits.argmax(axis=1) == labels
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused
         gaps = _gaps(logits)
@@ -366,37 +361,22 @@ def report(logits, labels, bins=15, seed=0, groups=None):
         gains = scores[0][1] - scores[1][1]
         gain, gain_error = float(gains.mean()), _error_of_mean(gains, group)
     check_finite_result("logits", before.log_loss, after.log_loss, gain, gain_error)
-    why = why or (TOO_FEW if any(reason for _, reason in fits) else "")
-    why = UNRELATED if _unrelated(gaps, labels, group) else why
+    if _unrelated(gaps, labels, group):
+        why = UNRELATED
+    elif any(reason for _, reason in fits):
+        why = why or TOO_FEW
     return Report(
-        cases, classes, None if groups is None else int(group.max() + 1),
-        classes - len(np.unique(labels)), before, after, temperature, others,
-        _error_of_mean(outcome, group), gain, gain_error,
-        NO_TEMPERATURE.format(why=why) if why else "",
+        cases, classes, None if groups is None else count, classes - len(np.unique(labels)),
+        before, after, temperature, others, _error_of_mean(outcome, group), gain, gain_error,
+        f"No temperature is recommended: {why}." if why else "",
     )  # fmt: skip
-
-
-def _checked_groups(groups, cases):
-    """The number of each case's group, of enough groups; without groups each case is its own."""
-    group = np.arange(cases) if groups is None else as_groups("groups", groups, cases)
-    sizes = np.bincount(group)
-    if len(sizes) < FEWEST:
-        name, unit = ("logits", "cases") if groups is None else ("groups", "groups")
-        raise ValueError(f"{name}: {len(sizes)} {unit} are too few; bring at least {FEWEST}")
-    if 2 * sizes.max() > cases:  # it draws the mean to itself: its own part of the error is hidden
-        raise ValueError(
-            f"groups: one group holds {sizes.max():,} of {cases:,} cases, so errors over groups "
-            "would be far too small; leave out cases of that group until it holds at most half"
-        )
-    return group
 
 
 def _best(gaps, labels, picked):
     """The temperature of greatest likelihood and ""; or 1 and why none is best."""
     temperature, status = _best_temperature(gaps[picked], labels[picked])
     check_finite_result("logits", temperature, np.divide(1.0, temperature))
-    reason = status.partition(";")[0].replace(": ", " ", 1)  # less the cure, which is ours
-    return (1.0, reason) if status else (temperature, "")
+    return (1.0, status.replace(": ", " ", 1)) if status else (temperature, "")
 
 
 def _scores(gaps, labels, temperature):
@@ -455,32 +435,24 @@ def _grouped_null(confidence, group, correlation, table, seed, draws=DRAWS):
 
     Case i is correct where a uniform number is below :math:`c_i`.  With probability
     :math:`\sqrt{\rho}` that number is its group's, otherwise its own, so that two cases have the
-    correlation ρ, relative to the largest possible.  Cases of a group and bin whose confidences
-    are nearly equal are drawn as one binomial number.
+    correlation ρ, relative to the largest possible.
     """
-    rng, groups = np.random.default_rng(seed), group.max() + 1
-    level = (-8 * np.log(1 + 1e-6 - confidence)).astype(np.intp)  # 13 % in 1 - c
-    key = (bin_index(confidence, table.edges) * groups + group) * 128 + level
-    cells, cell, count = np.unique(key, return_inverse=True, return_counts=True)
-    mean = np.minimum(np.bincount(cell, confidence) / count, 1)
-    bins, mine = np.divmod(cells // 128, groups)
-    first, shared = np.flatnonzero(np.diff(bins, prepend=-1)), np.sqrt(correlation)
-    outcome_sum = np.zeros((draws, len(table.count)), dtype=np.int64)
-    step = max(BLOCK // len(cells), 1)
-    for start in range(0, draws, step):
-        uniform = rng.random((min(step, draws - start), groups))[:, mine]
-        hits = rng.binomial(count, shared * (uniform < mean) + (1 - shared) * mean)
-        outcome_sum[start : start + step, bins[first]] = np.add.reduceat(hits, first, axis=1)
+    rng, shared = np.random.default_rng(seed), np.sqrt(correlation)
+    bins = bin_index(confidence, table.edges)
+    outcome_sum = np.empty((draws, len(table.count)), dtype=np.int64)
+    for sums in outcome_sum:
+        of_group = rng.random(group.max() + 1)[group] < confidence
+        chance = shared * of_group + (1 - shared) * confidence
+        sums[:] = np.bincount(bins, rng.random(len(group)) < chance, len(sums))
     return CalibrationNull(table.edges, table.count, table.confidence_sum, outcome_sum)
 
 
 def _unrelated(gaps, labels, group):
     r"""Whether labels are guesses to the logits, although the confidences are far higher.
 
-    Two scores of the label must be at chance level: its probability, and whether it is predicted.
-    Less the mean over all cases, their sums may not exceed `CLEAR` standard errors of permuted
-    labels.  And so few correct predictions must be `RARE` if the probabilities are right, by
-    Hoeffding's inequality (groups: by Hölder's, whatever the dependence).
+    Correct predictions may not exceed those of permuted labels by `CLEAR` standard errors.  And so
+    few of them must be `RARE` if the probabilities are right, by Hoeffding's inequality (groups: by
+    Hölder's, whatever the dependence).
     """
     cases, classes = gaps.shape
     top, largest = gaps.argmax(axis=1), np.bincount(group).max()
@@ -491,10 +463,6 @@ def _unrelated(gaps, labels, group):
     if (top == labels).sum() - cases * guess > limit:
         return False
     probs = softmax(gaps, axis=1)
-    lift = probs - probs.mean(axis=0)
-    spread = np.square(lift - (lift @ actual)[:, None]) @ actual
-    if lift[np.arange(cases), labels].sum() > CLEAR * np.sqrt(largest * spread.sum()):
-        return False
     deficit = (probs.max(axis=1) - probs @ predicted).sum() - limit
     width = 1 + predicted.max() - predicted[top]  # of the values that a case can add
     return deficit > 0 and 2 * deficit**2 > -largest * np.log(RARE) * (width @ width)
@@ -543,32 +511,22 @@ def _number(value):
 
 
 def _wrapped(text):
-    """Lines of at most 84 columns, none broken before or after = and ±."""
-    tied = re.sub(r" ([=±]) ", "\xa0\\1\xa0", text)
-    return "\n".join(wrap(tied, 84, break_on_hyphens=False)).replace("\xa0", " ")
-
-
-def _accuracy(report):
-    """Accuracy with its standard error, or with a bound where that would be 0."""
-    bound = LEVEL ** (1 / (report.groups or report.cases))
-    bounds = {1.0: f"above {bound:.2%}", 0.0: f"below {1 - bound:.2%}"}
-    if report.accuracy in bounds:
-        return f"accuracy {report.accuracy:.0%}; with 95% confidence {bounds[report.accuracy]}"
-    return f"accuracy {100 * report.accuracy:.2f} ± {report.accuracy_error:.2%}"
+    """Lines of at most 84 columns."""
+    return fill(text, 84, break_on_hyphens=False)
 
 
 def _notes(report):
     """What ±, calibrated and held out mean; and for what the numbers hold."""
-    over, alike, unit = "", "", "cases"
+    over, alike, unit, few = "", "", "cases", ""
     if report.groups:
-        over, unit = " over groups", "groups"
+        over, unit, few = " over groups", "groups", FEW
         alike = f", alike within groups (correlation {report.before.correlation:.2f})"
     held_out = " Held out: T fitted without the fifth of the cases that it is judged on."
     return (
         f"± is one standard error{over}. Calibrated: if the confidences were right, from {DRAWS:,} "
         f"redraws of the labels{alike}.{'' if report.fit_status else held_out}",
         f"This holds for {unit} drawn like these, one independently of another, and on average "
-        f"over them: not for each class, and not for each input.{FEW if report.groups else ''}",
+        f"over them: not for each class, and not for each input.{few}",
     )
 
 
@@ -599,4 +557,4 @@ def _rows(report):
     for name, cell in rows.items():
         parts = (cell(scores).partition(" ± ") for scores in columns.values())
         lines.append(f"{name:<24}{''.join(f'{v:>20}{pm + error:<9}' for v, pm, error in parts)}")
-    return [line.rstrip() for line in lines]
+    return "\n".join(line.rstrip() for line in lines)
