@@ -54,15 +54,9 @@ FOLDS = 5
 DRAWS = 1000
 LEVEL = 0.05  # p-values up to here are a sign, as are differences ...
 CLEAR = 2.0  # ... beyond so many standard errors
-RARE = 1e-6  # how often labels may be called unrelated where the confidences are right
-BLOCK = 2**16  # values worked on at a time, so that they stay in the processor's cache
 
 TOO_FEW = "without one fifth of the cases no temperature is best for the others; bring more cases"
-UNRELATED = (
-    "the labels have nothing to do with the logits; check that both have the same order, of cases "
-    "and of classes"
-)
-FEW = " With fewer than 100 groups of nearly the same outcomes, errors and p-values are too small."
+UNRELATED = "labels and logits do not have the same order; check that of cases and of classes"
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +106,7 @@ class Reliability:
     @property
     def overconfidence(self):
         """Mean confidence less accuracy."""
-        total = self.table.confidence_sum.sum() - self.table.outcome_sum.sum()
-        return float(total / self.table.count.sum())
+        return self.confidence - float(self.table.outcome_sum.sum() / self.table.count.sum())
 
     @property
     def ece(self):
@@ -144,8 +137,6 @@ class Report:
     cases, classes : int
     groups : int or None
         Number of groups.
-    absent : int
-        Number of classes without a case.
     before : Reliability
         Of softmax(logits).
     after : Reliability
@@ -178,7 +169,6 @@ class Report:
     cases: int
     classes: int
     groups: int | None
-    absent: int
     before: Reliability
     after: Reliability
     temperature: float
@@ -220,36 +210,34 @@ class Report:
     @property
     def verdict(self):
         """The verdict in two or three sentences, which claim no more than the numbers show."""
-        now, cases, effect = self.before, self.cases, _effect(self)
+        now, effect = self.before, _effect(self)
+        ece, limit = f"ECE of {now.ece:.2%}", f"{now.null_95:.2%}"
         side = "above" if now.overconfidence > 0 else "below"
-        side = f"mean confidence is {_points(now)} points {side} accuracy"
-        chance = f"The ECE of {now.ece:.2%} may be chance ({_p_value(now)})"
+        side = f"mean confidence is {_points(now).lstrip('+-')} points {side} accuracy"
+        chance = f"The {ece} may be chance ({_p_value(now)})"
         beyond = (
-            f"ECE of {now.ece:.2%} is more than chance explains: 95 of 100 calibrated networks with "
-            f"these confidences would show less than {now.null_95:.2%}. {effect}"
+            f"{side.capitalize()}, and the {ece} is more than chance explains: 95 of 100 "
+            f"calibrated networks with these confidences would show less than {limit}. {effect}"
         )
         return {
             "unrelated": f"Accuracy is {self.accuracy:.2%}, no more than by guessing, while the "
             f"confidences claim {now.confidence:.2%}.",
-            "none": f"{chance}. With {cases:,} cases an ECE of up to {now.null_95:.2%} cannot be "
-            "told from calibration, so this is no proof of it.",
+            "none": f"{chance}. With {self.cases:,} cases an ECE of up to {limit} cannot be told "
+            "from calibration, so this is no proof of it.",
             "unclear": f"{chance}, but {side if _leans(now) else 'a temperature helps'}. {effect}",
-            "mixed": f"On average confidence leans neither way: {side}. But the {beyond}",
-        }.get(self.finding, f"{side.capitalize()}, and the {beyond}").strip()
+        }.get(self.finding, beyond).strip()
 
     def __str__(self):
         groups = f" in {self.groups:,} groups" if self.groups else ""
-        absent = f" ({self.absent:,} of them without a case)" if self.absent else ""
         paragraphs = [
             f"{self.headline}\n{'-' * len(self.headline)}",
-            _wrapped(self.verdict),
-            _wrapped(self.fit_status),
-            f"{self.cases:,} cases{groups}, {self.classes:,} classes{absent}\n"
+            _wrapped(f"{self.verdict} {self.fit_status}"),
+            f"{self.cases:,} cases{groups}, {self.classes:,} classes\n"
             f"accuracy {100 * self.accuracy:.2f} ± {self.accuracy_error:.2%}",
             _rows(self),
             *map(_wrapped, _notes(self)),
         ]
-        return "\n\n".join(filter(None, paragraphs))
+        return "\n\n".join(paragraphs)
 
     __repr__ = __str__
 
@@ -271,8 +259,8 @@ class Report:
         columns = _columns(self)
         with plot.plt.rc_context():
             plot.use_style()
-            size = (2.6 + 2.4 * len(columns), 7)
-            figure = figure or plot.plt.figure(figsize=size, layout="constrained")
+            plot.plt.rc("legend", fontsize=9)
+            figure = figure or plot.plt.figure(figsize=(7.4, 7), layout="constrained")
             figure.suptitle(self.headline, fontsize=13, fontweight="bold")
             axes = figure.subplots(
                 2, len(columns), sharex=True, sharey="row", squeeze=False, height_ratios=(1, 1.9)
@@ -280,11 +268,10 @@ class Report:
             for (title, scores), (above, below) in zip(columns.items(), axes.T, strict=True):
                 plot.confidence_histogram(above, scores.table).set(title=title)
                 plot.reliability_diagram(below, scores.table, band=scores.null.band(1 - LEVEL))
-                below.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), fontsize=9)
-                below.set(xlabel="confidence")
             largest = max(scores.table.count.max() for scores in columns.values())
             axes[0, 0].set(ylabel="share of the cases", ylim=(0, 1.6 * largest / self.cases))
             axes[1, 0].set(ylabel="share right")
+            figure.supxlabel("confidence")
             figure.figure.draw_without_rendering()  # while the style holds
         return figure
 
@@ -366,8 +353,8 @@ def report(logits, labels, bins=15, seed=0, groups=None):
     elif any(reason for _, reason in fits):
         why = why or TOO_FEW
     return Report(
-        cases, classes, None if groups is None else count, classes - len(np.unique(labels)),
-        before, after, temperature, others, _error_of_mean(outcome, group), gain, gain_error,
+        cases, classes, None if groups is None else count, before, after, temperature,
+        others, _error_of_mean(outcome, group), gain, gain_error,
         f"No temperature is recommended: {why}." if why else "",
     )  # fmt: skip
 
@@ -380,20 +367,15 @@ def _best(gaps, labels, picked):
 
 
 def _scores(gaps, labels, temperature):
-    """Confidence, log loss and Brier score (3, N) of softmax(logits / T), a T for each case."""
-    scores = np.empty((3, len(labels)))
-    step = max(BLOCK // gaps.shape[1], 1)
-    for start in range(0, len(labels), step):
-        part = slice(start, start + step)
-        scaled = gaps[part] / temperature[part, None]
-        probs = np.exp(scaled)
-        total = probs.sum(axis=1)
-        probs /= total[:, None]
-        at_label = np.arange(len(total)), labels[part]
-        probs[at_label] -= 1
-        scores[0, part], scores[1, part] = 1 / total, np.log(total) - scaled[at_label]
-        scores[2, part] = np.einsum("ij,ij->i", probs, probs)
-    return scores
+    """Confidence, log loss and Brier score, (N,) each, of softmax(logits / T), a T per case."""
+    scaled = gaps / temperature[:, None]
+    probs = np.exp(scaled)
+    total = probs.sum(axis=1)
+    probs /= total[:, None]
+    at_label = np.arange(len(labels)), labels
+    loss = np.log(total) - scaled[at_label]
+    probs[at_label] -= 1
+    return 1 / total, loss, np.einsum("ij,ij->i", probs, probs)
 
 
 def _reliability(scores, outcome, group, bins, seed):
@@ -441,8 +423,8 @@ def _grouped_null(confidence, group, correlation, table, seed, draws=DRAWS):
     bins = bin_index(confidence, table.edges)
     outcome_sum = np.empty((draws, len(table.count)), dtype=np.int64)
     for sums in outcome_sum:
-        of_group = rng.random(group.max() + 1)[group] < confidence
-        chance = shared * of_group + (1 - shared) * confidence
+        by_group = rng.random(group.max() + 1)[group] < confidence
+        chance = shared * by_group + (1 - shared) * confidence
         sums[:] = np.bincount(bins, rng.random(len(group)) < chance, len(sums))
     return CalibrationNull(table.edges, table.count, table.confidence_sum, outcome_sum)
 
@@ -450,22 +432,19 @@ def _grouped_null(confidence, group, correlation, table, seed, draws=DRAWS):
 def _unrelated(gaps, labels, group):
     r"""Whether labels are guesses to the logits, although the confidences are far higher.
 
-    Correct predictions may not exceed those of permuted labels by `CLEAR` standard errors.  And so
-    few of them must be `RARE` if the probabilities are right, by Hoeffding's inequality (groups: by
+    A guess predicts each class as often as the network does.  The network does not beat it by more
+    than `CLEAR` standard errors, and falls short of what its probabilities promise by more than
+    happens once in a million times if they are right: by Hoeffding's inequality (groups: by
     Hölder's, whatever the dependence).
     """
-    cases, classes = gaps.shape
     top, largest = gaps.argmax(axis=1), np.bincount(group).max()
-    actual, predicted = (np.bincount(c, minlength=classes) / cases for c in (labels, top))
-    guess = predicted @ actual
-    spread = guess - predicted @ actual**2 - actual @ predicted**2 + guess**2
-    limit = CLEAR * np.sqrt(largest * cases * max(spread, 0))
-    if (top == labels).sum() - cases * guess > limit:
-        return False
+    predicted = np.bincount(top, minlength=gaps.shape[1]) / len(top)
+    lead = (top == labels) - predicted[labels]
     probs = softmax(gaps, axis=1)
-    deficit = (probs.max(axis=1) - probs @ predicted).sum() - limit
+    deficit = (probs.max(axis=1) - probs @ predicted - lead).sum()
     width = 1 + predicted.max() - predicted[top]  # of the values that a case can add
-    return deficit > 0 and 2 * deficit**2 > -largest * np.log(RARE) * (width @ width)
+    guessed = lead.mean() <= CLEAR * _error_of_mean(lead, group)
+    return guessed and deficit > 0 and 2 * deficit**2 > largest * np.log(1e6) * (width @ width)
 
 
 def _leans(scores):
@@ -480,34 +459,27 @@ def _helps(report):
 
 def _effect(report):
     """What a temperature brings on held-out cases, in a sentence."""
-    gain = f"{_number(report.gain)} ± {_number(report.gain_error)} nats"
+    gain = f"{report.gain:.4f} ± {report.gain_error:.4f} nats"
     if report.fit_status:
         return ""
     if not _helps(report):
         return f"No temperature clearly lowers the log loss of held-out cases (gain {gain})."
-    chance = report.after.p_value > LEVEL
+    rest = "which may be chance" if report.after.p_value > LEVEL else "more than chance explains"
     return (
         f"Dividing the logits by T = {report.temperature:#.4g} lowers the log loss of held-out "
-        f"cases by {gain} and takes the ECE to {report.after.ece:.2%}, "
-        f"{'which may be chance' if chance else 'still more than chance explains'} "
+        f"cases by {gain} and takes the ECE to {report.after.ece:.2%}, {rest} "
         f"({_p_value(report.after)})."
     )
 
 
-def _points(scores, sign=""):
-    """Mean confidence less accuracy in points with its error, or, without a sign, its size."""
-    value = scores.overconfidence if sign else abs(scores.overconfidence)
-    return f"{100 * value:{sign}.2f} ± {100 * scores.overconfidence_error:.2f}"
+def _points(scores):
+    """Mean confidence less accuracy in points, with its error."""
+    return f"{100 * scores.overconfidence:+.2f} ± {100 * scores.overconfidence_error:.2f}"
 
 
 def _p_value(scores):
     """p = 0.123, or that it is the smallest that the redraws can give."""
     return f"p = {scores.p_value:.3f}" if scores.p_value > 1.5 / (DRAWS + 1) else "p < 0.001"
-
-
-def _number(value):
-    """Four decimals; two digits where the number is huge."""
-    return f"{value:.4f}" if abs(value) < 1e4 else f"{value:.1e}"
 
 
 def _wrapped(text):
@@ -517,16 +489,17 @@ def _wrapped(text):
 
 def _notes(report):
     """What ±, calibrated and held out mean; and for what the numbers hold."""
-    over, alike, unit, few = "", "", "cases", ""
+    over, alike, unit = "", "", "cases"
     if report.groups:
-        over, unit, few = " over groups", "groups", FEW
-        alike = f", alike within groups (correlation {report.before.correlation:.2f})"
+        over, unit = " over groups", "groups"
+        alike = f", alike within groups (correlation {report.before.correlation:.2f}, too small if "
+        alike += "fewer than 100 groups have nearly the same outcomes)"
     held_out = " Held out: T fitted without the fifth of the cases that it is judged on."
     return (
         f"± is one standard error{over}. Calibrated: if the confidences were right, from {DRAWS:,} "
         f"redraws of the labels{alike}.{'' if report.fit_status else held_out}",
         f"This holds for {unit} drawn like these, one independently of another, and on average "
-        f"over them: not for each class, and not for each input.{few}",
+        "over them: not for each class, and not for each input.",
     )
 
 
@@ -539,13 +512,13 @@ def _columns(report):
 def _rows(report):
     """The table of numbers, errors beside the values."""
     columns = _columns(report)
-    gain = f"{_number(report.gain)} ± {_number(report.gain_error)}"
+    gain = f"{report.gain:.4f} ± {report.gain_error:.4f}"
     rows = {
-        "log loss (NLL), nats": lambda r: _number(r.log_loss),
+        "log loss (NLL), nats": lambda r: f"{r.log_loss:.4f}",
         "  gain": lambda r: gain if r is report.after else "",
-        "Brier score, 0 to 2": lambda r: _number(r.brier),
+        "Brier score, 0 to 2": lambda r: f"{r.brier:.4f}",
         "mean confidence, %": lambda r: f"{100 * r.confidence:.2f}",
-        "  less accuracy, points": lambda r: _points(r, "+"),
+        "  less accuracy, points": lambda r: _points(r),
         f"ECE, {len(report.before.table.count)} bins, %": lambda r: f"{100 * r.ece:.2f}",
         "  calibrated: on average": lambda r: f"{100 * r.null.mean:.2f}",
         "  calibrated: 95% below": lambda r: f"{100 * r.null_95:.2f}",
