@@ -518,15 +518,15 @@ def _rows(report):
         "  gain": lambda r: gain if r is report.after else "",
         "Brier score, 0 to 2": lambda r: f"{r.brier:.4f}",
         "mean confidence, %": lambda r: f"{100 * r.confidence:.2f}",
-        "  less accuracy, points": lambda r: _points(r),
+        "  less accuracy, points": _points,
         f"ECE, {len(report.before.table.count)} bins, %": lambda r: f"{100 * r.ece:.2f}",
         "  calibrated: on average": lambda r: f"{100 * r.null.mean:.2f}",
         "  calibrated: 95% below": lambda r: f"{100 * r.null_95:.2f}",
-        "  p-value": lambda r: _p_value(r)[2:].removeprefix("= "),
+        "  p-value": lambda r: _p_value(r).removeprefix("p ").removeprefix("= "),
     }
     if report.fit_status:
         del rows["  gain"]
-    lines = [f"{'':<24}{''.join(f'{title:>20}{str():<9}' for title in columns)}"]
+    lines = [" " * 24 + (" " * 9).join(f"{title:>20}" for title in columns)]
     for name, cell in rows.items():
         parts = (cell(scores).partition(" ± ") for scores in columns.values())
         lines.append(f"{name:<24}{''.join(f'{v:>20}{pm + error:<9}' for v, pm, error in parts)}")
