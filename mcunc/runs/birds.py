@@ -29,7 +29,7 @@ INNER = ("cases", "history", "loss_of_draws")
 VARIANTS = ("standard", "head", "last", "everywhere")
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """Settings of one training, checked and completed.
 

@@ -283,7 +283,7 @@ def run_uci(
     return save(path, arrays, record | details | {"protocol": protocol, "passes": passes.tested})
 
 
-@dataclass
+@dataclass(eq=False)
 class Study:
     """The networks of one run: those that choose their settings, and those that are tested."""
 
