@@ -2,6 +2,8 @@
 
 import json
 import sys
+from functools import wraps
+from inspect import signature
 from time import perf_counter
 from typing import NamedTuple
 
@@ -11,6 +13,7 @@ from scipy.special import entr, softmax
 
 from mcunc import calibration, recorded, training
 from mcunc._internal import distributed
+from mcunc._internal.checks import check_choice
 from mcunc._internal.files import atomic_write
 
 LARGE = 10_000  # numbers in an array that is kept in half precision
@@ -38,12 +41,49 @@ def command(name, *options, together=False):
     return declare
 
 
+def recorded_run(name, *options):
+    """Declare the decorated function as a run that is kept in one file.
+
+    It gets the seed, the path of the file, the device where it has one, and the options, by which
+    the file is named; it returns the arrays, and what its record says beside `provenance`.  Its
+    "seconds" there are those of all its trainings, where some were made before a kill.
+    """
+
+    def declare(function):
+        @command(name, *options)
+        @wraps(function)
+        def run(*, seed=0, folder="runs", **chosen):
+            distributed.check_device(chosen.get("device", "cpu"))
+            flags = {}
+            for (flag, *_), settings in options:
+                key = settings.get("dest", flag[2:])
+                value = chosen.setdefault(key, signature(function).parameters[key].default)
+                if key != "device":
+                    flags[flag] = check_choice(key, value, tuple(settings["choices"]))
+            seed, path = recorded.destination("-".join([name, *flags.values()]), seed, folder)
+            begin = perf_counter()
+            arrays, details = function(seed, path, **chosen)
+            seconds = details.pop("seconds", perf_counter() - begin)
+            line = " ".join([name, *(f"{flag} {value}" for flag, value in flags.items())])
+            origin = provenance(f"{line} --seed {seed}", seed, chosen.get("device", "cpu"), seconds)
+            return save(path, arrays, origin | details)
+
+        return run
+
+    return declare
+
+
 def option(*flags, **settings):
     """An option of a run, with the arguments of `argparse`."""
     return flags, settings
 
 
 DEVICE = option("--device", choices=["cpu", "cuda"], help="where to train (default: cpu)")
+
+
+def progress(text):
+    """Tell what is made now."""
+    print(text, file=sys.stderr, flush=True)
 
 
 # Training -------------------------------------------------------------------------------------
@@ -105,6 +145,15 @@ def history_array(history):
 def seconds_of(history):
     """Seconds that a training took."""
     return sum(row["seconds"] for row in history)
+
+
+def penalised_step(networks, optimiser, x, y, penalty, generator):
+    """One step of R networks on outcomes (R, n): squared errors, penalties on squared weights."""
+    residual = networks(x, generator)[..., 0] - y
+    decay = sum((penalty * weight**2).sum() for weight in networks.weights)
+    optimiser.zero_grad()
+    (residual.square().mean(dim=1).sum() + decay).backward()
+    optimiser.step()
 
 
 # Scores ---------------------------------------------------------------------------------------
@@ -216,7 +265,7 @@ def cached(path, settings, make):
             ) from None
         if same:
             return arrays
-    print(f"making {path.stem}", file=sys.stderr, flush=True)
+    progress(path.stem)
     begin = perf_counter()
     arrays = make()
     arrays["seconds"] = np.float64(perf_counter() - begin)
