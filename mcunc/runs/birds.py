@@ -13,9 +13,8 @@ import torch
 from scipy.special import log_softmax
 from torch import nn
 
-from mcunc import data, predictive, recorded, training
+from mcunc import data, recorded, training
 from mcunc._internal import checks, distributed
-from mcunc._internal.deprecation import renamed_arguments
 from mcunc._internal.weight_deltas import changes
 from mcunc.dropout import keyed_masks, sample_logits
 from mcunc.pretrained import SETTINGS, photograph_network, zero_head
@@ -70,11 +69,8 @@ class Run:
         self.seed = checks.check_count("seed", self.seed, minimum=0)
         self.split = checks.check_count("split", self.seed if self.split is None else self.split, 0)
         self.size = checks.check_count("size", setting.size if self.size is None else self.size, 32)
-        changed = {
-            "epochs": self.epochs, "learning_rate": self.rate, "weight_decay": self.decay,
-        }  # fmt: skip
-        changed = {key: value for key, value in changed.items() if value is not None}
-        self.recipe = replace(setting.recipe, **changed)
+        changed = {"epochs": self.epochs, "learning_rate": self.rate, "weight_decay": self.decay}
+        self.recipe = replace(setting.recipe, **{k: v for k, v in changed.items() if v is not None})
 
     def build(self, classes):
         """The network that is to be trained."""
@@ -119,9 +115,7 @@ class Run:
 @command(
     "birds",
     option("--network", choices=[*SETTINGS], help="(default: efficientnet_lite0)"),
-    option(
-        "--variant", "--arm", choices=VARIANTS, help="where dropout is (default: standard, nowhere)"
-    ),
+    option("--variant", "--arm", choices=VARIANTS, help="where dropout is (default: nowhere)"),
     option("--drop", type=float, help="probability of dropout (default: 0.2)"),
     option("--epochs", type=int, help="(default: those of the network)"),
     option("--size", type=int, help="pixels of a side (default: that of the network)"),
@@ -132,7 +126,6 @@ class Run:
     common.DEVICE,
     together=True,
 )
-@renamed_arguments(arm="variant")
 def run_birds(*options, folder="runs", device="cpu", **named):
     """Train a network on nine tenths of CUB-200 and evaluate it on the rest (chapter 6c).
 
@@ -250,18 +243,12 @@ def _outputs(network, pictures, parts, run):
     scores = common.validation_scores(learned, pictures.labels[train])  # whole and without masks
     arrays = {
         "cases": test, "labels": labels,
-        "off_log_probs": common.to_half(log_softmax(off.astype(float), axis=1)),
+        "off_log_probs": log_softmax(off.astype(float), axis=1),
         "learned_loss": scores["val_loss"], "learned_accuracy": scores["val_accuracy"],
     }  # fmt: skip
     if not run.drop:
         return arrays
     samples = sample_logits(network, pictures.images[test], DRAWS)
     own = log_softmax(samples.astype(float), axis=2)[:, np.arange(len(labels)), labels]
-    summary = predictive.summarise_classes(logits=samples)
-    return arrays | {
-        "loss_of_draws": common.loss_by_draws(np.exp(own)),
-        "log_probs": common.to_half(np.log(summary.mean.clip(1e-300))),
-        "expected_entropy": summary.expected_entropy,
-        "mutual_information": summary.mutual_information,
-        "label_log_probs": common.to_half(own),
-    }
+    loss = common.loss_by_draws(np.exp(own))
+    return arrays | common.pass_scores(samples) | {"loss_of_draws": loss, "label_log_probs": own}

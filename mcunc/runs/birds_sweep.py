@@ -70,14 +70,11 @@ PAIRS = {
 }  # fmt: skip
 SPLITS = {"efficientnet_lite0": 8, "googlenet": 4, "googlenet-equal": 4, "googlenet-96": 1}
 PLACE = ("python", "versions", "cpu_cores", "gpu", "data", "kind")  # of a run's record
-PREDICTIONS = ("standard", "off", "passes")
+DEFAULT = "(default: efficientnet_lite0)"
 
 
 @command(
-    "birds-tuning",
-    option("--network", choices=[*TUNING], help="(default: efficientnet_lite0)"),
-    DEVICE,
-    together=True,
+    "birds-tuning", option("--network", choices=[*TUNING], help=DEFAULT), DEVICE, together=True
 )
 def run_tuning(network="efficientnet_lite0", seed=0, folder="runs", device="cpu"):
     """Settings of training on birds, each tried on the inner split (chapter 6c).
@@ -108,7 +105,7 @@ def run_tuning(network="efficientnet_lite0", seed=0, folder="runs", device="cpu"
 
 @command(
     "birds-repeated",
-    option("--network", choices=[*SPLITS], help="(default: efficientnet_lite0)"),
+    option("--network", choices=[*SPLITS], help=DEFAULT),
     option("--splits", type=int, help="how many (default: as many as the book has)"),
     DEVICE,
     together=True,
@@ -208,13 +205,13 @@ def _record(command, seed, trials, runs, folder):
     source tree that was never installed.
     """
     records = [run.record for run in runs]
-    for key in ("data", "kind", "versions", "gpu"):
-        values = [record.get(key) for record in records]
-        if key == "versions":
-            values = [versions | {"mcunc": None} for versions in values]
-        if any(value != values[0] for value in values):
-            raise ValueError(f"folder: runs in {folder} are of different {key}; make them anew")
     first = records[0]
+    for record in records:
+        libraries = record["versions"] | {"mcunc": first["versions"]["mcunc"]}
+        alike = [record.get(key) == first.get(key) for key in ("data", "kind", "gpu")]
+        if not all(alike) or libraries != first["versions"]:
+            what = "photographs, libraries or GPUs; make them anew"
+            raise ValueError(f"folder: runs in {folder} are of different {what}")
     device = " --device cuda" if "gpu" in first else ""
     revisions = dict.fromkeys(record["git_revision"] for record in records)
     return {key: first[key] for key in PLACE if key in first} | {
@@ -237,7 +234,10 @@ def _written(path, arrays, record):
 def _scores(standard, dropped):
     """Scores of both networks of a split, case by case; of the second with dropout off and on."""
     labels = standard["labels"].astype(int)
-    log_probs = standard["off_log_probs"], dropped["off_log_probs"], dropped["log_probs"]
+    predictions = {
+        "standard": standard["off_log_probs"], "off": dropped["off_log_probs"],
+        "passes": dropped["log_probs"],
+    }  # fmt: skip
     arrays = {
         key: np.stack([standard[key], dropped[key]])
         for key in ("history", "learned_loss", "learned_accuracy")
@@ -246,7 +246,7 @@ def _scores(standard, dropped):
         "information": dropped["mutual_information"],
         "loss_of_draws": dropped["loss_of_draws"],
     }
-    for name, values in zip(PREDICTIONS, log_probs, strict=True):
+    for name, values in predictions.items():
         values = log_softmax(values, axis=1)
         scaled, calibrators = cross_fitted(TemperatureScaling(), values, labels)
         columns = case_scores(values, labels) | {

@@ -9,10 +9,11 @@ from itertools import product
 import numpy as np
 from scipy.special import log_softmax
 
-from mcunc import birdwatch, calibration, predictive, training
+from mcunc import birdwatch, calibration, training
 from mcunc.dropout import sample_logits
 from mcunc.pretrained import DROP, VARIANTS, WITHOUT_DROPOUT, drawn_network
-from mcunc.runs.common import HISTORY, evaluator, history_array, progress, recorded_run, seconds_of
+from mcunc.runs import common
+from mcunc.runs.common import HISTORY, evaluator, pass_scores, progress, recorded_run
 
 HUES = np.linspace(-2.5, 2.5, 21)  # of the slider, in standard deviations from the middle
 EPOCHS = {  # by birds to train on: numbers of epochs among which every network has its choice
@@ -57,28 +58,13 @@ def validation():
     return birdwatch.draw_birds(VALIDATION, seed=40_000, eight_bit=True)
 
 
-def train(birds, held, variant, seed, epochs, checkpoint=None):
-    """A network trained on birds and evaluated on those held out, and its history."""
-    network = drawn_network(variant, seed)
-    history = training.fit_minibatches(
-        network, birdwatch.as_bytes(birds), birds.labels, replace(RECIPE, epochs=epochs), None,
-        evaluator(birdwatch.as_bytes(held), held.labels), checkpoint, seed,
-    )  # fmt: skip
-    return network, history
-
-
 def predicted(network, variant, birds):
     """Log of mean probabilities (N, K); with dropout, expected entropy and mutual information."""
     pictures = birdwatch.as_bytes(birds)
     if variant in WITHOUT_DROPOUT:
         logits = training.predict_logits(network, pictures).astype(float)
         return {"log_probs": log_softmax(logits, axis=1)}
-    summary = predictive.summarise_classes(logits=sample_logits(network, pictures, DRAWS))
-    return {
-        "log_probs": np.log(summary.mean),
-        "expected_entropy": summary.expected_entropy,
-        "mutual_information": summary.mutual_information,
-    }
+    return pass_scores(sample_logits(network, pictures, DRAWS))
 
 
 @recorded_run("birdwatch-dropout")
@@ -129,13 +115,19 @@ def _tried(n, variant, member, held, folder):
     if variant == "shared" and member == 0:
         variant = "standard"  # the network whose birds the others share
     birds = birdwatch.draw_birds(n, seed=1000 * drawn + n, eight_bit=True)
+    evaluate = evaluator(birdwatch.as_bytes(held), held.labels)
     for epochs in EPOCHS[n]:
         name = f"birdwatch-{n}-{variant}-{member}-{epochs}"
         progress(name)
-        network, history = train(birds, held, variant, member, epochs, folder / f"{name}.pt")
+        network = drawn_network(variant, member)
+        history = training.fit_minibatches(
+            network, birdwatch.as_bytes(birds), birds.labels, replace(RECIPE, epochs=epochs), None,
+            evaluate, folder / f"{name}.pt", member,
+        )  # fmt: skip
         log_probs = predicted(network.eval(), variant, held)["log_probs"]
         tried.append({
-            "network": network, "seconds": seconds_of(history), "history": history_array(history),
+            "network": network, "seconds": common.seconds_of(history),
+            "history": common.history_array(history),
             "val_loss": calibration.log_loss_from_logits(log_probs, held.labels),
         })  # fmt: skip
     return tried

@@ -20,15 +20,12 @@ RECIPES = {
     "lenet5": training.Recipe(epochs=60, learning_rate=0.05),
     "resnet20": training.Recipe(epochs=60, learning_rate=0.1, weight_decay=5e-4),
 }
+DATA = option("--data", dest="dataset", choices=["cifar10", "cifar100"], help="(default: cifar10)")
 BUILD = {"lenet5": networks.lenet5, "resnet20": networks.cifar_resnet}
 VALIDATION, CORRUPTED = 5_000, 2_000  # pictures, the latter of those to test on
 
 
-@recorded_run(
-    "calibration",
-    option("--data", dest="dataset", choices=["cifar10", "cifar100"], help="(default: cifar10)"),
-    DEVICE,
-)
+@recorded_run("calibration", DATA, DEVICE)
 def run_calibration(seed, path, dataset="cifar10", device="cpu"):
     """Train LeNet-5 and a residual network on CIFAR (chapter 1).
 

@@ -15,6 +15,7 @@ from mcunc import calibration, recorded, training
 from mcunc._internal import distributed
 from mcunc._internal.checks import check_choice
 from mcunc._internal.files import atomic_write
+from mcunc.predictive import summarise_classes
 
 LARGE = 10_000  # numbers in an array that is kept in half precision
 HISTORY = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
@@ -53,8 +54,7 @@ def recorded_run(name, *options):
         @command(name, *options)
         @wraps(function)
         def run(*, seed=0, folder="runs", **chosen):
-            distributed.check_device(chosen.get("device", "cpu"))
-            flags = {}
+            device, flags = distributed.check_device(chosen.get("device", "cpu")), {}
             for (flag, *_), settings in options:
                 key = settings.get("dest", flag[2:])
                 value = chosen.setdefault(key, signature(function).parameters[key].default)
@@ -65,8 +65,8 @@ def recorded_run(name, *options):
             arrays, details = function(seed, path, **chosen)
             seconds = details.pop("seconds", perf_counter() - begin)
             line = " ".join([name, *(f"{flag} {value}" for flag, value in flags.items())])
-            origin = provenance(f"{line} --seed {seed}", seed, chosen.get("device", "cpu"), seconds)
-            return save(path, arrays, origin | details)
+            record = provenance(f"{line} --seed {seed}", seed, device, seconds) | details
+            return save(path, arrays, record)
 
         return run
 
@@ -167,6 +167,16 @@ def case_scores(log_probs, labels):
         "brier": np.square(probs - np.eye(probs.shape[1])[labels]).sum(axis=1),
         "confidence": probs.max(axis=1),
         "entropy": entr(probs).sum(axis=1),
+    }
+
+
+def pass_scores(samples):
+    """Of passes, logits (T, N, K): log of the mean (N, K), expected entropy, mutual information."""
+    summary = summarise_classes(logits=samples)
+    return {
+        "log_probs": np.log(summary.mean.clip(1e-300)),
+        "expected_entropy": summary.expected_entropy,
+        "mutual_information": summary.mutual_information,
     }
 
 

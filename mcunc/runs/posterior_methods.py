@@ -66,14 +66,10 @@ class Task:
         )
         self.y = seen + NOISE * rng.normal(size=seen.shape)
 
-    def derive_seed(self, purpose, *numbers):
-        """Seed of one purpose."""
-        return derive_seed(self.seed, purpose, *numbers)
-
     def repeated(self, n):
         """Features, outcomes and starting parameters of n networks for each curve."""
         x, y = (np.repeat(values, n, axis=0) for values in (self.x, self.y))
-        return x, y, self.model.draw_prior(len(x), self.derive_seed("start"))
+        return x, y, self.model.draw_prior(len(x), derive_seed(self.seed, "start"))
 
     def curves(self, z):
         """(T, D, G) values of the function for parameters (T, D, P)."""
@@ -139,7 +135,7 @@ def _hmc(task):
     """Chains of all data sets side by side."""
     chains = posterior.sample_hmc(
         task.model, *task.repeated(SIZES.chains), draws=SIZES.draws, warm_up=SIZES.warm_up,
-        leapfrog=SIZES.leapfrog, seed=task.derive_seed("push"),
+        leapfrog=SIZES.leapfrog, seed=derive_seed(task.seed, "push"),
     )  # fmt: skip
     values = task.curves(chains.z[:: SIZES.thin])
     values = values.reshape(len(values), SIZES.sets, SIZES.chains, -1).swapaxes(1, 2)
@@ -154,7 +150,7 @@ def _hmc(task):
 
 def _refits(task, *, resampled=False, restarted=True, anchored=False):
     """Modes of several networks for each set of data."""
-    rng = np.random.default_rng(task.derive_seed("refits"))
+    rng = np.random.default_rng(derive_seed(task.seed, "refits"))
     x, y, start = task.repeated(SIZES.members)
     weights, anchors = None, None
     if not restarted:  # the first of each set
@@ -182,7 +178,7 @@ def _laplace(task, last_layer=False):
 
     def draw(i):
         fit = posterior.fit_laplace(task.model, task.x[i], modes[i], last_layer)
-        return fit.sample(task.grid, SIZES.members, task.derive_seed("laplace", i))
+        return fit.sample(task.grid, SIZES.members, derive_seed(task.seed, "laplace", i))
 
     return task.one_by_one(draw, iterations + 1)
 
@@ -190,9 +186,9 @@ def _laplace(task, last_layer=False):
 def _dropout(task):
     z = posterior.train_networks(
         task.model, *task.repeated(1), drop=DROP, steps=SIZES.steps,
-        seed=task.derive_seed("masks"),
+        seed=derive_seed(task.seed, "masks"),
     )  # fmt: skip
-    generator = torch.Generator().manual_seed(task.derive_seed("passes"))
+    generator = torch.Generator().manual_seed(derive_seed(task.seed, "passes"))
     masks = posterior.draw_masks(task.model, (SIZES.members, SIZES.sets), DROP, generator)
     return judged(task.curves(z * masks), SIZES.steps, SIZES.members)
 
@@ -204,7 +200,7 @@ def _exact(task):
 
     def draw(i):
         exact = posterior.exact_linear(task.model, task.x[i], task.y[i])
-        z = exact.sample(SIZES.members, task.derive_seed("exact", i))
+        z = exact.sample(SIZES.members, derive_seed(task.seed, "exact", i))
         return task.model.outputs(z, torch.from_numpy(task.grid)).numpy()
 
     return task.one_by_one(draw, 0)

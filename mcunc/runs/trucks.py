@@ -8,7 +8,7 @@ from dataclasses import asdict
 import numpy as np
 from torch import nn
 
-from mcunc import data, networks, predictive, training
+from mcunc import data, networks, training
 from mcunc.data.corruption import corrupt
 from mcunc.dropout import keyed_masks, sample_logits, with_dropout
 from mcunc.ood import Mahalanobis
@@ -90,11 +90,9 @@ def sampled(network, pictures, seed):
     """
     arrays = {}
     for name, images in pictures.items():
-        samples = sample_logits(network, images, DRAWS, seed=seed)
-        summary = predictive.summarise_classes(logits=samples)
-        arrays |= compact_logits({f"{name}_logits": np.log(summary.mean.clip(1e-300))})
-        arrays[f"{name}_expected_entropy"] = summary.expected_entropy
-        arrays[f"{name}_mutual_information"] = summary.mutual_information
+        scores = common.pass_scores(sample_logits(network, images, DRAWS, seed=seed))
+        arrays |= compact_logits({f"{name}_logits": scores.pop("log_probs")})
+        arrays |= {f"{name}_{key}": values for key, values in scores.items()}
     return arrays
 
 

@@ -171,14 +171,14 @@ def score(networks, x, y, scale, precisions, draws, generator):
     return {name: np.stack(rows) for name, rows in scores.items()}
 
 
+SETS = {"choices": [*data.UCI], "default": [*data.UCI], "help": "(default: all six)"}
+
+
 @recorded_run(
     "uci",
-    option(
-        "--set", dest="name", nargs="+", choices=[*data.UCI], default=[*data.UCI],
-        help="(default: all six)",
-    ),
+    option("--set", dest="name", nargs="+", **SETS),
     option("--protocol", choices=[*PROTOCOLS], help="(default: paper)"),
-)  # fmt: skip
+)
 def run_uci(seed, path, name="yacht", protocol="paper"):
     """Train and test dropout networks on UCI sets by a published protocol (chapter 5b).
 

@@ -174,14 +174,6 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path, monkeypatch)
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_the_old_name_of_the_variant_still_works():
-    with (
-        pytest.warns(DeprecationWarning, match="arm= is now variant="),
-        pytest.raises(ValueError, match=r"^variant: must be one of"),
-    ):
-        run_birds("tiny", arm="half")
-
-
 @pytest.mark.parametrize(
     ("given_", "name"),
     [({"network": "vgg"}, "network"), ({"variant": "half"}, "variant"),

@@ -46,7 +46,7 @@ def test_trials_are_compared_by_what_they_said_of_the_inner_split(tmp_path, monk
     monkeypatch.setattr(birds_sweep, "_trained", lambda *_, **__: next(made))
     standard.record["kind"] = "crops"
     made = iter((standard, last))
-    with pytest.raises(ValueError, match=r"^folder: runs .* are of different kind"):
+    with pytest.raises(ValueError, match=r"^folder: runs .* are of different photographs"):
         run_tuning("tiny", **given_)
 
 
@@ -224,7 +224,9 @@ def test_runs_of_other_libraries_are_not_set_side_by_side(folder):
     assert again["versions"] == expected["versions"]
     record["versions"]["numpy"] = "0.0.1"
     one.write_text(json.dumps(record))
-    with pytest.raises(ValueError, match=r"^folder: runs .* are of different versions"):
+    with pytest.raises(
+        ValueError, match=r"^folder: runs .* are of different photographs, libraries"
+    ):
         run_repeated("tiny", seed=4, folder=folder)
 
 
