@@ -4,7 +4,6 @@ They show whether masks help a network of practical size; fine-tuning EfficientN
 an hour on two cores, and minutes on a GPU.
 """
 
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -204,9 +203,8 @@ def _record(run, history, device, pictures):
 def _fit(network, pictures, parts, run, checkpoint, device):
     setting = run.setting
     rise = setting.ramp * run.recipe.epochs * -(-len(parts[0]) // run.recipe.batch_size)
-    about = run.about | {
-        "last": list(setting.last), "probe": PROBE_DECAY if setting.probe else None,
-    }  # fmt: skip
+    about = run.about | {"last": list(setting.last)}
+    about["probe"] = PROBE_DECAY if setting.probe else None
     return common.fit(
         network, run.recipe, pictures, parts, checkpoint, run.seed, device,
         ramped(network, keyed_masks(run.seed), rise), about,
@@ -218,16 +216,10 @@ def ramped(network, masks, steps):
     """Masks for `training.fit_minibatches` whose probabilities to drop rise in so many steps."""
     full = {m: m.p for m in network.modules() if isinstance(m, nn.modules.dropout._DropoutNd)}
 
-    @contextmanager
     def rising(step, first, cases):
         for module, p in full.items():
             module.p = p * min(1.0, (step + 1) / max(steps, 1))
-        try:
-            with masks(step, first, cases):
-                yield
-        finally:
-            for module, p in full.items():
-                module.p = p
+        return masks(step, first, cases)
 
     return rising
 

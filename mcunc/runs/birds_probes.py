@@ -148,20 +148,14 @@ def run_probes(seed, path):
     """
     pictures = data.cub200(2010)
     source = pictures.source
-    about = {
-        "decays": DECAYS, "drops": DROPS, "epochs": EPOCHS, "priors": PRIORS, "members": MEMBERS,
-        "draws": DRAWS,
-    }  # fmt: skip
-    x = cached(
-        path.with_name("birds-heads-features.npz"), source, lambda: {"features": features(pictures)}
-    )["features"]
-    parts = [
-        cached(
-            path.with_name(f"birds-heads-split{number}.npz"), [source, about, BATCH, RATE],
-            partial(run_split, x, pictures.labels, number),
-        )
-        for number in range(seed, seed + SPLITS)
-    ]  # fmt: skip
+    about = {"decays": DECAYS, "drops": DROPS, "epochs": EPOCHS, "priors": PRIORS}
+    about |= {"members": MEMBERS, "draws": DRAWS}
+    part, parts = path.with_name("birds-heads-features.npz"), []
+    x = cached(part, source, lambda: {"features": features(pictures)})["features"]
+    for number in range(seed, seed + SPLITS):
+        part = path.with_name(f"birds-heads-split{number}.npz")
+        make = partial(run_split, x, pictures.labels, number)
+        parts.append(cached(part, [source, about, BATCH, RATE], make))
     arrays = {key: np.stack([part[key] for part in parts]) for key in parts[0]}
     seconds = arrays.pop("seconds").sum()
     return arrays | {"labels": pictures.labels}, about | {

@@ -167,9 +167,9 @@ def run_repeated(network="efficientnet_lite0", splits=None, seed=0, folder="runs
 
 def best_of_variants(trials, loss):
     """The trial of lowest loss of either variant, the standard one first."""
-    order = np.argsort(loss, kind="stable")
-    standard = next(trials[i] for i in order if trials[i].arm == "standard")
-    return standard, next(trials[i] for i in order if trials[i].arm != "standard")
+    ranked = [trials[i] for i in np.argsort(loss, kind="stable")]
+    standard = next(trial for trial in ranked if trial.arm == "standard")
+    return standard, next(trial for trial in ranked if trial.arm != "standard")
 
 
 def _trained(network, trial, seed, folder, device, inner=False):
@@ -205,13 +205,11 @@ def _record(command, seed, trials, runs, folder):
     source tree that was never installed.
     """
     records = [run.record for run in runs]
-    first = records[0]
-    for record in records:
-        libraries = record["versions"] | {"mcunc": first["versions"]["mcunc"]}
-        alike = [record.get(key) == first.get(key) for key in ("data", "kind", "gpu")]
-        if not all(alike) or libraries != first["versions"]:
-            what = "photographs, libraries or GPUs; make them anew"
-            raise ValueError(f"folder: runs in {folder} are of different {what}")
+    first, other = records[0], {"mcunc": None}
+    places = [(r["data"], r["kind"], r["versions"] | other, r.get("gpu")) for r in records]
+    if any(place != places[0] for place in places):
+        what = "photographs, libraries or GPUs; make them anew"
+        raise ValueError(f"folder: runs in {folder} are of different {what}")
     device = " --device cuda" if "gpu" in first else ""
     revisions = dict.fromkeys(record["git_revision"] for record in records)
     return {key: first[key] for key in PLACE if key in first} | {

@@ -82,22 +82,21 @@ def run_birdwatch(seed, path):
     held, sets = validation(), held_out(seed)
     arrays, outputs, seconds = {}, {}, 0.0
     for n, variant, member in product(EPOCHS, VARIANTS, range(MEMBERS)):
-        tried = _tried(n, variant, member, held, path.parent)
+        networks, histories, losses = _tried(n, variant, member, held, path.parent)
         if (variant, member) != ("shared", 0):  # it is the first standard one: count it once
-            seconds += sum(each["seconds"] for each in tried)
-        losses = [each["val_loss"] for each in tried]
-        best = tried[int(np.argmin(losses))]["network"]
-        values = {"chosen": int(np.argmin(losses)), "val_loss": losses}
+            seconds += sum(map(common.seconds_of, histories))
+        chosen = int(np.argmin(losses))
+        values = {"chosen": chosen, "val_loss": losses}
         for group, birds in sets.items():
-            outcome = predicted(best, variant, birds)
+            outcome = predicted(networks[chosen], variant, birds)
             values |= {f"{group}_{key}": value for key, value in outcome.items()}
         for name, value in values.items():
             outputs.setdefault(name, []).append(value)
         if member == 0:
-            for epochs, each in zip(EPOCHS[n], tried, strict=True):
-                arrays[f"history_{n}_{variant}_{epochs}"] = each["history"]
+            for epochs, history in zip(EPOCHS[n], histories, strict=True):
+                arrays[f"history_{n}_{variant}_{epochs}"] = common.history_array(history)
         if n == KEPT and variant != "shared":
-            for part, value in best.state_dict().items():
+            for part, value in networks[chosen].state_dict().items():
                 arrays[f"weights_{variant}_{member}/{part}"] = value.numpy()
     for name, values in outputs.items():  # (cases, variants that have it, members, ...)
         values = np.array(values)
@@ -110,7 +109,7 @@ def run_birdwatch(seed, path):
 
 
 def _tried(n, variant, member, held, folder):
-    """All trainings of one: network, seconds, history (epochs, 4) and log loss on `held`."""
+    """All trainings of one: networks, histories, and log losses on `held`."""
     drawn, tried = 0 if variant == "shared" else member, []
     if variant == "shared" and member == 0:
         variant = "standard"  # the network whose birds the others share
@@ -125,9 +124,6 @@ def _tried(n, variant, member, held, folder):
             evaluate, folder / f"{name}.pt", member,
         )  # fmt: skip
         log_probs = predicted(network.eval(), variant, held)["log_probs"]
-        tried.append({
-            "network": network, "seconds": common.seconds_of(history),
-            "history": common.history_array(history),
-            "val_loss": calibration.log_loss_from_logits(log_probs, held.labels),
-        })  # fmt: skip
-    return tried
+        loss = calibration.log_loss_from_logits(log_probs, held.labels)
+        tried.append((network, history, loss))
+    return zip(*tried, strict=True)

@@ -4,6 +4,7 @@ It shows which of the two is calibrated; two to three hours on two cores.
 """
 
 from dataclasses import asdict
+from itertools import product
 
 import numpy as np
 
@@ -65,14 +66,12 @@ def run_calibration(seed, path, dataset="cifar10", device="cpu"):
 def _outputs(network, held, test, corrupted):
     """Logits of the validation and test pictures, and of some test pictures corrupted."""
     chosen = test.images[corrupted]
+    rows = [
+        training.predict_logits(network, corrupt(chosen, kind, severity, seed=severity))
+        for kind, severity in product(STRENGTHS, range(1, 6))
+    ]
     return {
         "val_logits": training.predict_logits(network, held),
         "test_logits": training.predict_logits(network, test.images),
-        "corrupted_logits": np.stack(
-            [
-                training.predict_logits(network, corrupt(chosen, kind, severity, seed=severity))
-                for kind in STRENGTHS
-                for severity in range(1, 6)
-            ]
-        ).reshape(len(STRENGTHS), 5, len(chosen), -1),
+        "corrupted_logits": np.reshape(rows, (len(STRENGTHS), 5, len(chosen), -1)),
     }

@@ -130,9 +130,9 @@ def fit(
     list of dict, the history
     """
     train, held = parts
-    evaluate = evaluator(pictures.images[held], pictures.labels[held], batch_size)
     return training.fit_minibatches(
-        network, pictures.images[train], pictures.labels[train], recipe, augment, evaluate,
+        network, pictures.images[train], pictures.labels[train], recipe, augment,
+        evaluator(pictures.images[held], pictures.labels[held], batch_size),
         checkpoint, seed, device, masks, setting,
     )  # fmt: skip
 
@@ -284,7 +284,7 @@ def cached(path, settings, make):
     return arrays
 
 
-def provenance(run, seed, device="cpu", seconds=None):
+def provenance(run, seed, device="cpu", seconds=0.0):
     """`recorded.provenance` of a run, with its hours, and the name of its GPU where it has one.
 
     Several processes are named in the command: BatchNorm that learns sees in each its own part of
@@ -295,9 +295,7 @@ def provenance(run, seed, device="cpu", seconds=None):
     command = f"{start} -m mcunc run {run}"
     if device.type != "cpu":
         command += f" --device {device.type}"  # "cuda:1" is that of one process
-    record = recorded.provenance(command, seed)
-    if seconds is not None:
-        record["hours"] = round(seconds / 3600, 4)
+    record = recorded.provenance(command, seed) | {"hours": round(seconds / 3600, 4)}
     if device.type == "cuda":
         record["gpu"] = torch.cuda.get_device_name(device)
     return record

@@ -16,8 +16,7 @@ from mcunc._internal.seeds import derive_seed
 from mcunc.runs.common import cached, recorded_run
 
 NOISE = 0.1
-INNER, OUTER = 0.7, 2.0  # inputs lie between these, on either side of 0
-CASES = 30
+INNER, OUTER, CASES = 0.7, 2.0, 30  # inputs lie between the first two, on either side of 0
 GRID = np.linspace(-3, 3, 61)
 DROP = 0.05
 LEVEL = 0.95
@@ -93,10 +92,8 @@ def run_posterior(seed, path):
 
     Killed and called again, it goes on after the last method that was finished.
     """
-    settings = {
-        "noise": NOISE, "inner": INNER, "outer": OUTER, "cases": CASES, "drop": DROP,
-        "level": LEVEL, **vars(SIZES),
-    }  # fmt: skip
+    settings = {"noise": NOISE, "inner": INNER, "outer": OUTER, "cases": CASES, "drop": DROP}
+    settings |= {"level": LEVEL} | vars(SIZES)
     arrays, seconds = {}, 0.0
     for name, problem in PROBLEMS.items():
         task = Task(*problem, seed)
