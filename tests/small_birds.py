@@ -4,6 +4,7 @@ import numpy as np
 
 from mcunc import data, networks, training
 from mcunc.pretrained import Setting
+from mcunc.runs import birds
 
 RECIPE = training.Recipe(2, 16, 0.05, freeze_batchnorm=True)
 
@@ -18,4 +19,8 @@ def five_colours():
 
 FEW = five_colours()
 TINY = Setting(32, RECIPE, networks.small_inception, ("features.4",))
-SMALL = {"settings": {"tiny": TINY}, "draws": 6, "pictures": FEW}
+SETTINGS = {"tiny": TINY}
+SMALL = (  # for `shrunk`
+    (birds, {"SETTINGS": SETTINGS, "DRAWS": 6}),
+    (data, {"cub200": lambda year, size=32: FEW}),
+)

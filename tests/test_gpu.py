@@ -134,8 +134,11 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch):
         assert theirs["train_loss"] == pytest.approx(mine["train_loss"], rel=0.02)
 
 
-def test_a_run_of_birds_names_the_gpu(tmp_path):
-    given_ = {"network": "tiny", "arm": "last", "folder": tmp_path, "device": "cuda"} | SMALL
+def test_a_run_of_birds_names_the_gpu(tmp_path, monkeypatch):
+    for module, values in SMALL:
+        for name, value in values.items():
+            monkeypatch.setattr(module, name, value)
+    given_ = {"network": "tiny", "variant": "last", "folder": tmp_path, "device": "cuda"}
     run = recorded.load(birds_run.run_birds(**given_))
     assert run.record["gpu"] == torch.cuda.get_device_name()
     assert run.record["command"].endswith("--device cuda")

@@ -4,8 +4,7 @@ They show whether masks help a network of practical size; fine-tuning EfficientN
 an hour on two cores, and minutes on a GPU.
 """
 
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,8 @@ import torch
 from scipy.special import log_softmax
 from torch import nn
 
-from mcunc import data, predictive, recorded, training
+from mcunc import data, recorded, training
 from mcunc._internal import checks, distributed
-from mcunc._internal.deprecation import renamed_arguments
 from mcunc._internal.weight_deltas import changes
 from mcunc.dropout import keyed_masks, sample_logits
 from mcunc.pretrained import SETTINGS, photograph_network, zero_head
@@ -25,17 +23,16 @@ from mcunc.runs.common import command, option
 
 DRAWS = 50
 PROBE_DECAY = 6e-4  # among the best of `birds_probes` on inner splits
-INNER = ("cases", "history", "loss_of_draws")
 VARIANTS = ("standard", "head", "last", "everywhere")
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """Settings of one training, checked and completed.
 
     Attributes
     ----------
-    network : str, one of `settings`
+    network : str, one of `SETTINGS`
     variant : {"standard", "head", "last", "everywhere"}, where dropout is
     drop : float in (0, 1), optional, its probability, 0.2; "standard" takes none
     epochs, size : int, optional, instead of those of the setting
@@ -47,8 +44,6 @@ class Run:
     split : int, optional
         Seed of the split alone.  Networks with different seeds and the same split are trained on
         the same photographs, as the members of a deep ensemble are.
-    settings : dict of name -> pretrained.Setting
-    draws : int, passes
     """
 
     network: str = "efficientnet_lite0"
@@ -61,13 +56,11 @@ class Run:
     inner: bool = False
     seed: int = 0
     split: int | None = None
-    settings: dict = field(default_factory=lambda: SETTINGS)
-    draws: int = DRAWS
 
     def __post_init__(self):
-        checks.check_choice("network", self.network, tuple(self.settings))
+        checks.check_choice("network", self.network, tuple(SETTINGS))
         checks.check_choice("variant", self.variant, VARIANTS)
-        setting = self.setting = self.settings[self.network]
+        setting = self.setting = SETTINGS[self.network]
         if self.variant != "standard":
             self.drop = checks.check_fraction("drop", 0.2 if self.drop is None else self.drop)
         elif self.drop is not None:
@@ -75,14 +68,8 @@ class Run:
         self.seed = checks.check_count("seed", self.seed, minimum=0)
         self.split = checks.check_count("split", self.seed if self.split is None else self.split, 0)
         self.size = checks.check_count("size", setting.size if self.size is None else self.size, 32)
-        for name in ("rate", "decay"):
-            if getattr(self, name) is not None:
-                checks.check_positive(name, getattr(self, name))
-        changed = {
-            "epochs": self.epochs, "learning_rate": self.rate, "weight_decay": self.decay,
-        }  # fmt: skip
-        changed = {key: value for key, value in changed.items() if value is not None}
-        self.recipe = replace(setting.recipe, **changed)
+        changed = {"epochs": self.epochs, "learning_rate": self.rate, "weight_decay": self.decay}
+        self.recipe = replace(setting.recipe, **{k: v for k, v in changed.items() if v is not None})
 
     def build(self, classes):
         """The network that is to be trained."""
@@ -91,27 +78,29 @@ class Run:
     @property
     def name(self):
         """Name of the run's files."""
-        recipe = self.recipe
-        parts = [f"birds-{self.network}-{self.variant}"]
-        parts += [f"{self.drop:g}"] if self.drop else []
-        parts += [f"{self.size}-{recipe.epochs}-{recipe.learning_rate:g}"]
-        if recipe.weight_decay != self.setting.recipe.weight_decay:
-            parts += [f"decay{recipe.weight_decay:g}"]
-        parts += [f"split{self.split}"] if self.split != self.seed else []
-        parts += ["inner"] if self.inner else []
-        return "-".join([*parts, f"seed{self.seed}"])
+        recipe, usual = self.recipe, self.setting.recipe
+        parts = [
+            f"birds-{self.network}-{self.variant}",
+            f"{self.drop:g}" if self.drop else "",
+            f"{self.size}-{recipe.epochs}-{recipe.learning_rate:g}",
+            f"decay{recipe.weight_decay:g}" if recipe.weight_decay != usual.weight_decay else "",
+            f"split{self.split}" if self.split != self.seed else "",
+            "inner" if self.inner else "",
+            f"seed{self.seed}",
+        ]
+        return "-".join(filter(None, parts))
 
     @property
     def options(self):
         """Options of the command that makes it."""
-        recipe = self.recipe
-        return (
-            f"--network {self.network} --variant {self.variant}"
-            f"{f' --drop {self.drop:g}' if self.drop else ''} --size {self.size} "
-            f"--epochs {recipe.epochs} --rate {recipe.learning_rate:g} "
-            f"--decay {recipe.weight_decay:g}{' --inner' if self.inner else ''} --seed {self.seed}"
-            f"{f' --split {self.split}' if self.split != self.seed else ''}"
-        )
+        recipe, inner = self.recipe, ["--inner"] if self.inner else []
+        values = {
+            "network": self.network, "variant": self.variant, "drop": self.drop, "size": self.size,
+            "epochs": recipe.epochs, "rate": recipe.learning_rate, "decay": recipe.weight_decay,
+            "seed": self.seed, "split": self.split if self.split != self.seed else None,
+        }  # fmt: skip
+        named = [f"--{name} {value}" for name, value in values.items() if value is not None]
+        return " ".join([*named, *inner])
 
     @property
     def about(self):
@@ -125,9 +114,7 @@ class Run:
 @command(
     "birds",
     option("--network", choices=[*SETTINGS], help="(default: efficientnet_lite0)"),
-    option(
-        "--variant", "--arm", choices=VARIANTS, help="where dropout is (default: standard, nowhere)"
-    ),
+    option("--variant", "--arm", choices=VARIANTS, help="where dropout is (default: nowhere)"),
     option("--drop", type=float, help="probability of dropout (default: 0.2)"),
     option("--epochs", type=int, help="(default: those of the network)"),
     option("--size", type=int, help="pixels of a side (default: that of the network)"),
@@ -138,8 +125,7 @@ class Run:
     common.DEVICE,
     together=True,
 )
-@renamed_arguments(arm="variant")
-def run_birds(*options, folder="runs", device="cpu", pictures=None, **named):
+def run_birds(*options, folder="runs", device="cpu", **named):
     """Train a network on nine tenths of CUB-200 and evaluate it on the rest (chapter 6c).
 
     Killed and called again, it goes on from the last checkpoint.  Under ``torchrun`` all processes
@@ -150,7 +136,6 @@ def run_birds(*options, folder="runs", device="cpu", pictures=None, **named):
     *options, **named : those of `Run`
     folder : path, takes the checkpoint and the result
     device : {"cpu", "cuda"}
-    pictures : data.Pictures, instead of CUB-200, 2010
 
     Returns
     -------
@@ -168,27 +153,25 @@ def run_birds(*options, folder="runs", device="cpu", pictures=None, **named):
     run = Run(*options, **named)
     path = Path(checks.check_folder(folder)) / f"{run.name}.npz"
     distributed.check_device(device)
-    pictures = pictures or data.cub200(2010, run.size)
+    pictures = data.cub200(2010, run.size)
     parts = data.cub200_split(pictures.labels, run.split)
     if run.inner:
         inner = data.cub200_split(pictures.labels[parts[0]], run.split)
         parts = [parts[0][part] for part in inner]
-    with distributed.joined(device) as place:
-        model = run.build(len(pictures.names))
-        checkpoint = path.with_name(f"{run.name}.pt")
-        if run.setting.probe and not checkpoint.exists():
-            train = parts[0]
-            learn_head(model.to(place), pictures.images[train], pictures.labels[train], run.seed)
-        history = _fit(model, pictures, parts, run, checkpoint, place)
-        if distributed.rank_and_world_size()[0] == 0:
-            record = _record(run, history, device, pictures)
-            arrays = _outputs(model, pictures, parts, run)
-            common.save(path, arrays | {"history": common.history_array(history)}, record)
-            if run.setting.probe and not run.inner:  # else all weights are new
-                before = zero_head(run.build(len(pictures.names)))
-                weights = path.with_name(f"{run.name}-weights.npz")
-                recorded.save(weights, changes(model.cpu(), before), record)
-        distributed.barrier()
+    model, checkpoint = run.build(len(pictures.names)), path.with_suffix(".pt")
+    if run.setting.probe and not checkpoint.exists():
+        train = parts[0]
+        learn_head(model.to(device), pictures.images[train], pictures.labels[train], run.seed)
+    history = _fit(model, pictures, parts, run, checkpoint, device)
+    if distributed.rank_and_world_size()[0] == 0:
+        record = _record(run, history, device, pictures)
+        arrays = _outputs(model, pictures, parts, run)
+        common.save(path, arrays | {"history": common.history_array(history)}, record)
+        if run.setting.probe and not run.inner:  # else all weights are new
+            before = zero_head(run.build(len(pictures.names)))
+            weights = path.with_name(f"{run.name}-weights.npz")
+            recorded.save(weights, changes(model.cpu(), before), record)
+    distributed.barrier()
     return path
 
 
@@ -204,11 +187,8 @@ def learn_head(network, images, labels, seed):
     network.head = head
     standardise = Standardiser(x)
     probe = fit_probes(standardise(x), labels, head.out_features, [0], [PROBE_DECAY], seed)[0]
-    with torch.no_grad():
-        for parameter, value in zip(
-            (head.weight, head.bias), standardise.to_linear(probe), strict=True
-        ):
-            parameter.copy_(torch.from_numpy(value))
+    weight, bias = map(torch.from_numpy, standardise.to_linear(probe))
+    head.load_state_dict({"weight": weight, "bias": bias})
 
 
 def _record(run, history, device, pictures):
@@ -216,16 +196,15 @@ def _record(run, history, device, pictures):
     seconds = common.seconds_of(history)
     return common.provenance(f"birds {run.options}", run.seed, device, seconds) | run.about | {
         "name": run.name, "data": pictures.source, "kind": pictures.kind, "split": run.split,
-        "recipe": asdict(run.recipe), "draws": run.draws, "history": common.HISTORY,
+        "recipe": asdict(run.recipe), "draws": DRAWS, "history": common.HISTORY,
     }  # fmt: skip
 
 
 def _fit(network, pictures, parts, run, checkpoint, device):
     setting = run.setting
     rise = setting.ramp * run.recipe.epochs * -(-len(parts[0]) // run.recipe.batch_size)
-    about = run.about | {
-        "last": list(setting.last), "probe": PROBE_DECAY if setting.probe else None,
-    }  # fmt: skip
+    about = run.about | {"last": list(setting.last)}
+    about["probe"] = PROBE_DECAY if setting.probe else None
     return common.fit(
         network, run.recipe, pictures, parts, checkpoint, run.seed, device,
         ramped(network, keyed_masks(run.seed), rise), about,
@@ -237,45 +216,31 @@ def ramped(network, masks, steps):
     """Masks for `training.fit_minibatches` whose probabilities to drop rise in so many steps."""
     full = {m: m.p for m in network.modules() if isinstance(m, nn.modules.dropout._DropoutNd)}
 
-    @contextmanager
     def rising(step, first, cases):
         for module, p in full.items():
             module.p = p * min(1.0, (step + 1) / max(steps, 1))
-        try:
-            with masks(step, first, cases):
-                yield
-        finally:
-            for module, p in full.items():
-                module.p = p
+        return masks(step, first, cases)
 
     return rising
 
 
 def _outputs(network, pictures, parts, run):
-    """Arrays of a trained network; for choosing, losses are enough."""
+    """Arrays of a trained network."""
     train, test = parts
     labels = pictures.labels[test]
-    arrays = {"cases": test, "labels": labels}
-    if run.drop:
-        samples = sample_logits(network, pictures.images[test], run.draws)
-        own = np.exp(log_softmax(samples.astype(float), axis=2))[:, np.arange(len(labels)), labels]
-        arrays["loss_of_draws"] = common.loss_by_draws(own)
-    if run.inner:
-        return {key: arrays[key] for key in INNER if key in arrays}
-    if run.drop:
-        summary = predictive.summarise_classes(logits=samples)
-        arrays |= {
-            "log_probs": common.to_half(np.log(summary.mean.clip(1e-300))),
-            "expected_entropy": summary.expected_entropy,
-            "mutual_information": summary.mutual_information,
-            "label_log_probs": common.to_half(np.log(own.clip(1e-300))),
-        }
     off, learned = (
         training.predict_logits(network, pictures.images[part], batch_size=100)
         for part in (test, train)
     )
     scores = common.validation_scores(learned, pictures.labels[train])  # whole and without masks
-    return arrays | {
-        "off_log_probs": common.to_half(log_softmax(off.astype(float), axis=1)),
+    arrays = {
+        "cases": test, "labels": labels,
+        "off_log_probs": log_softmax(off.astype(float), axis=1),
         "learned_loss": scores["val_loss"], "learned_accuracy": scores["val_accuracy"],
     }  # fmt: skip
+    if not run.drop:
+        return arrays
+    samples = sample_logits(network, pictures.images[test], DRAWS)
+    own = log_softmax(samples.astype(float), axis=2)[:, np.arange(len(labels)), labels]
+    loss = common.loss_by_draws(np.exp(own))
+    return arrays | common.pass_scores(samples) | {"loss_of_draws": loss, "label_log_probs": own}

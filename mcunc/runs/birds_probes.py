@@ -15,49 +15,26 @@ is the layer from there to 200 species.  Four methods:
   convex, and with a weight decay strictly so: other initial weights lead to the same probe.)
 """
 
-from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 from scipy.special import softmax
 from torch import nn
 
-from mcunc import data, networks, recorded, training
+from mcunc import data, networks, training
 from mcunc.calibration import log_loss
 from mcunc.predictive import summarise_classes
 from mcunc.probes import KroneckerLaplace, Standardiser, fit_probes, probe_passes
 from mcunc.recalibration import TemperatureScaling
-from mcunc.runs.common import cached, case_scores, command, loss_by_draws, provenance, save
+from mcunc.runs.common import cached, case_scores, loss_by_draws, recorded_run
 
 METHODS = ("one head", "dropout, passes", "dropout, off", "Laplace", "ensemble")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How probes are trained and evaluated; the defaults are the chapter's.
-
-    Attributes
-    ----------
-    splits : int
-    decays : tuple of float, of the one probe, beside the mean loss
-    drops : tuple of float, probabilities to drop a feature; no decay
-    epochs : int
-    priors : tuple of float, precisions, for Laplace
-    members, draws, batch : int
-    rate : float, Adam's
-    """
-
-    splits: int = 20
-    decays: tuple = (0.0, 1e-4, 3e-4, 6e-4, 1e-3, 2e-3, 4e-3, 8e-3)
-    drops: tuple = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-    epochs: int = 60
-    priors: tuple = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 1e5)
-    members: int = 10
-    draws: int = 100
-    batch: int = 256
-    rate: float = 2e-3
-
-
-BOOK = Settings()
+SPLITS = 20
+DECAYS = (0.0, 1e-4, 3e-4, 6e-4, 1e-3, 2e-3, 4e-3, 8e-3)  # of the one probe, beside the mean loss
+DROPS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # probabilities to drop a feature; no decay
+PRIORS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 1e5)  # precisions, for Laplace
+MEMBERS, DRAWS = 10, 100
+EPOCHS, BATCH, RATE = 60, 256, 2e-3  # of Adam
 
 
 def features(pictures):
@@ -70,52 +47,49 @@ def features(pictures):
 class Split:
     """Probes trained on some cases and evaluated on others, all with the same settings."""
 
-    def __init__(self, x, y, train, test, seed, how):
+    def __init__(self, x, y, train, test, seed):
         standardise = Standardiser(x[train])
         self.inside, self.outside = standardise(x[train]), standardise(x[test])
         self.y_train, self.y_test = y[train], y[test]
-        self.classes, self.seed, self.how = int(y.max()) + 1, seed, how
+        self.classes, self.seed = int(y.max()) + 1, seed
 
     def fit(self, drops, decays, counts=None):
         """(R, D + 1, K) weights of R probes."""
-        how = self.how
         return fit_probes(
             self.inside, self.y_train, self.classes, drops, decays, self.seed, counts,
-            epochs=how.epochs, batch=how.batch, learning_rate=how.rate,
+            epochs=EPOCHS, batch=BATCH, learning_rate=RATE,
         )  # fmt: skip
 
     def passes(self, weight, drop):
         """(T, n, K) logits of the test cases under dropout."""
-        return probe_passes(self.outside, weight, drop, self.how.draws, self.seed)
-
-    def loss(self, samples):
-        """Log loss of the mean of samples (T, n, K) of logits."""
-        return log_loss(summarise_classes(logits=samples).mean, self.y_test)
-
-    def choose(self):
-        """Settings of the least log loss: decay, drop, prior; and the losses that were compared."""
-        how = self.how
-        one = self.fit([0] * len(how.decays), how.decays)
-        plain = np.array([self.loss((self.outside @ weight)[None]) for weight in one])
-        masked = self.fit(how.drops, [0] * len(how.drops))
-        dropped = np.array(
-            [self.loss(self.passes(*each)) for each in zip(masked, how.drops, strict=True)]
-        )
-        laplace = KroneckerLaplace(self.inside, one[plain.argmin()])
-        priors = np.array([self.loss(self.draw(laplace, prior)) for prior in how.priors])
-        return {
-            "decay": how.decays[plain.argmin()], "drop": how.drops[dropped.argmin()],
-            "prior": how.priors[priors.argmin()],
-            "losses_plain": plain, "losses_dropped": dropped, "losses_laplace": priors,
-        }  # fmt: skip
+        return probe_passes(self.outside, weight, drop, DRAWS, self.seed)
 
     def draw(self, laplace, prior):
         """(T, n, K) logits of the test cases under a Laplace approximation."""
-        return laplace.sample(self.outside, prior, self.how.draws, self.seed)
+        return laplace.sample(self.outside, prior, DRAWS, self.seed)
+
+    def losses(self, samples):
+        """Log loss of the mean of each of several samples (T, n, K) of logits."""
+        means = (summarise_classes(logits=each).mean for each in samples)
+        return np.array([log_loss(mean, self.y_test) for mean in means])
+
+    def choose(self):
+        """Settings of the least log loss: decay, drop, prior; and the losses that were compared."""
+        one = self.fit([0] * len(DECAYS), DECAYS)
+        plain = self.losses((self.outside @ weight)[None] for weight in one)
+        masked = self.fit(DROPS, [0] * len(DROPS))
+        dropped = self.losses(map(self.passes, masked, DROPS))
+        laplace = KroneckerLaplace(self.inside, one[plain.argmin()])
+        priors = self.losses(self.draw(laplace, prior) for prior in PRIORS)
+        return {
+            "decay": DECAYS[plain.argmin()], "drop": DROPS[dropped.argmin()],
+            "prior": PRIORS[priors.argmin()],
+            "losses_plain": plain, "losses_dropped": dropped, "losses_laplace": priors,
+        }  # fmt: skip
 
     def samples(self, choice):
         """Samples (T, n, K) of the test cases' logits by every method."""
-        n, cases, rng = self.how.members, len(self.y_train), np.random.default_rng(self.seed)
+        n, cases, rng = MEMBERS, len(self.y_train), np.random.default_rng(self.seed)
         (one,), (dropped,) = self.fit([0], [choice["decay"]]), self.fit([choice["drop"]], [0])
         counts = rng.multinomial(cases, np.full(cases, 1 / cases), n)
         return {
@@ -127,7 +101,7 @@ class Split:
         }
 
 
-def run_split(x, y, seed, how=BOOK):
+def run_split(x, y, seed):
     """Choose on an inner split, fit again on all nine tenths, evaluate on the tenth.
 
     Returns
@@ -136,7 +110,7 @@ def run_split(x, y, seed, how=BOOK):
     """
     train, test = data.cub200_split(y, seed)
     fitted, held = (train[part] for part in data.cub200_split(y[train], seed))
-    inner, outer = Split(x, y, fitted, held, seed, how), Split(x, y, train, test, seed, how)
+    inner, outer = Split(x, y, fitted, held, seed), Split(x, y, train, test, seed)
     choice = inner.choose()
     before, after = inner.samples(choice), outer.samples(choice)
     rows = [measured(after[name], y[test], before[name], y[held]) for name in METHODS]
@@ -162,8 +136,8 @@ def measured(samples, labels, held_samples, held_labels):
     }
 
 
-@command("birds-heads")
-def run_probes(seed=0, folder="runs", how=BOOK, pictures=None):
+@recorded_run("birds-heads")
+def run_probes(seed, path):
     """Linear probes on frozen features of CUB-200, over many splits (chapter 6b).
 
     Killed and called again, it goes on with the split it was at.
@@ -171,41 +145,20 @@ def run_probes(seed=0, folder="runs", how=BOOK, pictures=None):
     Parameters
     ----------
     seed : int, of the first split; the others follow
-    folder : path, takes the splits and ``birds-heads.npz`` and .json
-    how : Settings
-    pictures : data.Pictures, instead of CUB-200, 2010
-
-    Returns
-    -------
-    path of the .npz file
-
-    Raises
-    ------
-    ValueError
-        For a seed below 0, a folder that is no path, or an archive that is damaged.
-    FileNotFoundError
-        Where the photographs are neither here nor to be downloaded.
     """
-    seed, path = recorded.destination("birds-heads", seed, folder)
-    pictures = pictures or data.cub200(2010)
-    source, settings = pictures.source, asdict(how)
-    splits = settings.pop("splits")
-    x = cached(
-        path.with_name("birds-heads-features.npz"), source, lambda: {"features": features(pictures)}
-    )["features"]
-    parts = [
-        cached(
-            path.with_name(f"birds-heads-split{number}.npz"), [source, settings],
-            lambda number=number: run_split(x, pictures.labels, number, how),
-        )
-        for number in range(seed, seed + splits)
-    ]  # fmt: skip
+    pictures = data.cub200(2010)
+    source = pictures.source
+    about = {"decays": DECAYS, "drops": DROPS, "epochs": EPOCHS, "priors": PRIORS}
+    about |= {"members": MEMBERS, "draws": DRAWS}
+    part, parts = path.with_name("birds-heads-features.npz"), []
+    x = cached(part, source, lambda: {"features": features(pictures)})["features"]
+    for number in range(seed, seed + SPLITS):
+        part = path.with_name(f"birds-heads-split{number}.npz")
+        make = partial(run_split, x, pictures.labels, number)
+        parts.append(cached(part, [source, about, BATCH, RATE], make))
     arrays = {key: np.stack([part[key] for part in parts]) for key in parts[0]}
     seconds = arrays.pop("seconds").sum()
-    arrays["labels"] = pictures.labels
-    kept = {key: value for key, value in settings.items() if key not in ("batch", "rate")}
-    record = provenance(f"birds-heads --seed {seed}", seed, seconds=seconds) | {
-        "data": source, "kind": pictures.kind, "names": pictures.names, "methods": METHODS,
-        "splits": splits,
+    return arrays | {"labels": pictures.labels}, about | {
+        "seconds": seconds, "data": source, "kind": pictures.kind,
+        "names": pictures.names, "methods": METHODS, "splits": SPLITS,
     }  # fmt: skip
-    return save(path, arrays, record | kept)

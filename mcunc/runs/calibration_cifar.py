@@ -3,17 +3,15 @@
 It shows which of the two is calibrated; two to three hours on two cores.
 """
 
-import sys
 from dataclasses import asdict
+from itertools import product
 
 import numpy as np
 
-from mcunc import data, networks, recorded, training
-from mcunc._internal import distributed
-from mcunc._internal.checks import check_choice
+from mcunc import data, networks, training
 from mcunc.data.corruption import STRENGTHS, corrupt
 from mcunc.runs import common
-from mcunc.runs.common import DEVICE, channels, command, fit, option, provenance, save
+from mcunc.runs.common import DEVICE, channels, fit, option, progress, recorded_run
 
 # That of He et al. (2016) shortened in proportion: stochastic gradient descent, the rate divided by
 # ten after half and three quarters of the epochs, pictures shifted and mirrored.  Without batch
@@ -23,88 +21,57 @@ RECIPES = {
     "lenet5": training.Recipe(epochs=60, learning_rate=0.05),
     "resnet20": training.Recipe(epochs=60, learning_rate=0.1, weight_decay=5e-4),
 }
-_BUILD = {"lenet5": networks.lenet5, "resnet20": networks.cifar_resnet}
+DATA = option("--data", dest="dataset", choices=["cifar10", "cifar100"], help="(default: cifar10)")
+BUILD = {"lenet5": networks.lenet5, "resnet20": networks.cifar_resnet}
+VALIDATION, CORRUPTED = 5_000, 2_000  # pictures, the latter of those to test on
 
 
-@command(
-    "calibration",
-    option("--data", dest="dataset", choices=["cifar10", "cifar100"], help="(default: cifar10)"),
-    DEVICE,
-)
-def run_calibration(
-    dataset="cifar10", seed=0, folder="runs", device="cpu", *, recipes=RECIPES, build=_BUILD,
-    validation=5_000, corrupted=2_000, pictures=None,
-):  # fmt: skip
+@recorded_run("calibration", DATA, DEVICE)
+def run_calibration(seed, path, dataset="cifar10", device="cpu"):
     """Train LeNet-5 and a residual network on CIFAR (chapter 1).
 
     45,000 pictures to train on, 5,000 to validate (the same for every seed), 10,000 to test.
-    Killed and called again, it goes on from the last checkpoint in `folder`.
+    Killed and called again, it goes on from the last checkpoint in the folder.
 
     Parameters
     ----------
+    seed : int, decides initial weights, order and augmentation
     dataset : {"cifar10", "cifar100"}
-    seed : int
-        Decides initial weights, order and augmentation.
-    folder : path
-        Takes the checkpoints and the result: ``calibration-<dataset>.npz`` and .json for seed 0,
-        ``calibration-<dataset>-seed<seed>`` for others.
-    device : str, a torch device
-    recipes, build : dicts of network -> training.Recipe, and function that builds it
-    validation, corrupted : int, pictures, the latter of those to test on
-    pictures : pair of data.Pictures, to train and to test on instead of the data set
-
-    Returns
-    -------
-    path of the .npz file
-
-    Raises
-    ------
-    ValueError
-        For another data set, a seed below 0, no such device, or a checkpoint in `folder` that is
-        damaged or of other settings.
-    FileNotFoundError
-        Where the data are neither here nor to be downloaded.
+    path, device : as `recorded_run` gives them
     """
-    check_choice("dataset", dataset, ("cifar10", "cifar100"))
-    seed, path = recorded.destination(f"calibration-{dataset}", seed, folder)
-    distributed.check_device(device)
-    train, test = pictures or data.cifar(int(dataset.removeprefix("cifar")))
-    name = f"calibration-{dataset}-seed{seed}"
-    parts = fitted, held = data.stratified_split(train.labels, validation)
+    train, test = data.cifar(int(dataset.removeprefix("cifar")))
+    parts = fitted, held = data.stratified_split(train.labels, VALIDATION)
     # A spread of the test set's classes, in the same places for every run.
-    _, shown = data.stratified_split(test.labels, corrupted)
+    _, shown = data.stratified_split(test.labels, CORRUPTED)
     arrays = {
         "val_labels": train.labels[held], "test_labels": test.labels, "corrupted_cases": shown,
     }  # fmt: skip
-    record = provenance(f"calibration --data {dataset} --seed {seed}", seed, device)
-    record |= {"data": train.source, "corruptions": list(STRENGTHS), "networks": {}}
-    standardise = channels(train.images[fitted])
-    for network, recipe in recipes.items():
-        print(f"{name}: {network}", file=sys.stderr, flush=True)
-        model = build[network](classes=len(train.names), seed=seed, **standardise)
-        checkpoint = path.with_name(f"{name}-{network}.pt")
-        history = fit(model, recipe, train, parts, checkpoint, seed, device)
+    details, standardise = {}, channels(train.images[fitted])
+    for network, recipe in RECIPES.items():
+        name = f"calibration-{dataset}-seed{seed}-{network}"
+        progress(name)
+        model = BUILD[network](classes=len(train.names), seed=seed, **standardise)
+        history = fit(model, recipe, train, parts, path.with_name(f"{name}.pt"), seed, device)
         outputs = _outputs(model, train.images[held], test, shown)
-        arrays |= {
-            f"{network}_{key}": value for key, value in common.compact_logits(outputs).items()
-        }
+        stored = common.compact_logits(outputs)
+        arrays |= {f"{network}_{key}": value for key, value in stored.items()}
         scores = common.test_scores(outputs["test_logits"], test.labels)
-        record["networks"][network] = {"recipe": asdict(recipe), "test": scores}
-        record["networks"][network] |= common.training_record(history)
-    return save(path, arrays, record)
+        details[network] = {"recipe": asdict(recipe), "test": scores}
+        details[network] |= common.training_record(history)
+    seconds = 3600 * sum(each["hours"] for each in details.values())
+    about = {"data": train.source, "corruptions": list(STRENGTHS), "networks": details}
+    return arrays, about | {"seconds": seconds}
 
 
 def _outputs(network, held, test, corrupted):
     """Logits of the validation and test pictures, and of some test pictures corrupted."""
     chosen = test.images[corrupted]
+    rows = [
+        training.predict_logits(network, corrupt(chosen, kind, severity, seed=severity))
+        for kind, severity in product(STRENGTHS, range(1, 6))
+    ]
     return {
         "val_logits": training.predict_logits(network, held),
         "test_logits": training.predict_logits(network, test.images),
-        "corrupted_logits": np.stack(
-            [
-                training.predict_logits(network, corrupt(chosen, kind, severity, seed=severity))
-                for kind in STRENGTHS
-                for severity in range(1, 6)
-            ]
-        ).reshape(len(STRENGTHS), 5, len(chosen), -1),
+        "corrupted_logits": np.reshape(rows, (len(STRENGTHS), 5, len(chosen), -1)),
     }

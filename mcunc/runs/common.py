@@ -2,6 +2,8 @@
 
 import json
 import sys
+from functools import wraps
+from inspect import signature
 from time import perf_counter
 from typing import NamedTuple
 
@@ -11,7 +13,9 @@ from scipy.special import entr, softmax
 
 from mcunc import calibration, recorded, training
 from mcunc._internal import distributed
+from mcunc._internal.checks import check_choice
 from mcunc._internal.files import atomic_write
+from mcunc.predictive import summarise_classes
 
 LARGE = 10_000  # numbers in an array that is kept in half precision
 HISTORY = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
@@ -38,12 +42,48 @@ def command(name, *options, together=False):
     return declare
 
 
+def recorded_run(name, *options):
+    """Declare the decorated function as a run that is kept in one file.
+
+    It gets the seed, the path of the file, the device where it has one, and the options, by which
+    the file is named; it returns the arrays, and what its record says beside `provenance`.  Its
+    "seconds" there are those of all its trainings, where some were made before a kill.
+    """
+
+    def declare(function):
+        @command(name, *options)
+        @wraps(function)
+        def run(*, seed=0, folder="runs", **chosen):
+            device, flags = distributed.check_device(chosen.get("device", "cpu")), {}
+            for (flag, *_), settings in options:
+                key = settings.get("dest", flag[2:])
+                value = chosen.setdefault(key, signature(function).parameters[key].default)
+                if key != "device":
+                    flags[flag] = check_choice(key, value, tuple(settings["choices"]))
+            seed, path = recorded.destination("-".join([name, *flags.values()]), seed, folder)
+            begin = perf_counter()
+            arrays, details = function(seed, path, **chosen)
+            seconds = details.pop("seconds", perf_counter() - begin)
+            line = " ".join([name, *(f"{flag} {value}" for flag, value in flags.items())])
+            record = provenance(f"{line} --seed {seed}", seed, device, seconds) | details
+            return save(path, arrays, record)
+
+        return run
+
+    return declare
+
+
 def option(*flags, **settings):
     """An option of a run, with the arguments of `argparse`."""
     return flags, settings
 
 
 DEVICE = option("--device", choices=["cpu", "cuda"], help="where to train (default: cpu)")
+
+
+def progress(text):
+    """Tell what is made now."""
+    print(text, file=sys.stderr, flush=True)
 
 
 # Training -------------------------------------------------------------------------------------
@@ -90,9 +130,9 @@ def fit(
     list of dict, the history
     """
     train, held = parts
-    evaluate = evaluator(pictures.images[held], pictures.labels[held], batch_size)
     return training.fit_minibatches(
-        network, pictures.images[train], pictures.labels[train], recipe, augment, evaluate,
+        network, pictures.images[train], pictures.labels[train], recipe, augment,
+        evaluator(pictures.images[held], pictures.labels[held], batch_size),
         checkpoint, seed, device, masks, setting,
     )  # fmt: skip
 
@@ -107,6 +147,15 @@ def seconds_of(history):
     return sum(row["seconds"] for row in history)
 
 
+def penalised_step(networks, optimiser, x, y, penalty, generator):
+    """One step of R networks on outcomes (R, n): squared errors, penalties on squared weights."""
+    residual = networks(x, generator)[..., 0] - y
+    decay = sum((penalty * weight**2).sum() for weight in networks.weights)
+    optimiser.zero_grad()
+    (residual.square().mean(dim=1).sum() + decay).backward()
+    optimiser.step()
+
+
 # Scores ---------------------------------------------------------------------------------------
 
 
@@ -118,6 +167,16 @@ def case_scores(log_probs, labels):
         "brier": np.square(probs - np.eye(probs.shape[1])[labels]).sum(axis=1),
         "confidence": probs.max(axis=1),
         "entropy": entr(probs).sum(axis=1),
+    }
+
+
+def pass_scores(samples):
+    """Of passes, logits (T, N, K): log of the mean (N, K), expected entropy, mutual information."""
+    summary = summarise_classes(logits=samples)
+    return {
+        "log_probs": np.log(summary.mean.clip(1e-300)),
+        "expected_entropy": summary.expected_entropy,
+        "mutual_information": summary.mutual_information,
     }
 
 
@@ -216,7 +275,7 @@ def cached(path, settings, make):
             ) from None
         if same:
             return arrays
-    print(f"making {path.stem}", file=sys.stderr, flush=True)
+    progress(path.stem)
     begin = perf_counter()
     arrays = make()
     arrays["seconds"] = np.float64(perf_counter() - begin)
@@ -225,7 +284,7 @@ def cached(path, settings, make):
     return arrays
 
 
-def provenance(run, seed, device="cpu", seconds=None):
+def provenance(run, seed, device="cpu", seconds=0.0):
     """`recorded.provenance` of a run, with its hours, and the name of its GPU where it has one.
 
     Several processes are named in the command: BatchNorm that learns sees in each its own part of
@@ -236,9 +295,7 @@ def provenance(run, seed, device="cpu", seconds=None):
     command = f"{start} -m mcunc run {run}"
     if device.type != "cpu":
         command += f" --device {device.type}"  # "cuda:1" is that of one process
-    record = recorded.provenance(command, seed)
-    if seconds is not None:
-        record["hours"] = round(seconds / 3600, 4)
+    record = recorded.provenance(command, seed) | {"hours": round(seconds / 3600, 4)}
     if device.type == "cuda":
         record["gpu"] = torch.cuda.get_device_name(device)
     return record

@@ -5,138 +5,106 @@ very model that is then fitted to them, so that the posterior covers them as oft
 A method is judged by mean, spread and coverage, point by point and along the whole curve.
 """
 
-from dataclasses import asdict, dataclass
 from functools import partial
-from hashlib import sha256
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 
-from mcunc import posterior, recorded
+from mcunc import posterior
 from mcunc._internal.seeds import derive_seed
-from mcunc.runs.common import cached, command, provenance, save
+from mcunc.runs.common import cached, recorded_run
 
 NOISE = 0.1
-INNER, OUTER = 0.7, 2.0  # inputs lie between these, on either side of 0
-CASES = 30
+INNER, OUTER, CASES = 0.7, 2.0, 30  # inputs lie between the first two, on either side of 0
 GRID = np.linspace(-3, 3, 61)
 DROP = 0.05
 LEVEL = 0.95
-CHAINS = ("chains", "draws", "warm_up", "leapfrog", "thin")  # sizes that only "hmc" depends on
+# Curves; members of an ensemble, and passes of dropout; iterations of a mode; steps of a member and
+# of dropout; and those of `posterior.sample_hmc`, of whose draws one in `thin` is kept.
+SIZES = SimpleNamespace(
+    sets=40, members=50, iterations=200, steps=2000, chains=4, draws=4000, warm_up=500, leapfrog=50,
+    thin=2,
+)  # fmt: skip
+PRIOR = {"weight_scale": 2.0, "bias_scale": 2.0}
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """How large the run is; the defaults are the chapter's.
-
-    Attributes
-    ----------
-    sets : int, curves
-    members : int, of an ensemble, and passes of dropout
-    iterations : int, of a mode
-    steps : int, of an ensemble's member, and of dropout
-    chains, draws, warm_up, leapfrog : int, of `sample_hmc`
-    thin : int, of the draws of a chain one in so many is kept
-    """
-
-    sets: int = 40
-    members: int = 50
-    iterations: int = 200
-    steps: int = 2000
-    chains: int = 4
-    draws: int = 4000
-    warm_up: int = 500
-    leapfrog: int = 50
-    thin: int = 2
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """Curves, and a model that is right for them.
-
-    Attributes
-    ----------
-    model : posterior.RegressionModel, its inputs are `features` of x
-    features : callable (..., 1) array -> (..., k) array
-    """
-
-    model: posterior.RegressionModel
-    features: object
-
-    def draw(self, sets, seed=0):
-        """Features of what is seen (D, n, k), outcomes (D, n), and curves on the grid (D, G)."""
-        rng = np.random.default_rng(derive_seed(seed, "data"))
-        x = rng.uniform(INNER, OUTER, (sets, CASES)) * np.where(np.arange(CASES) % 2, 1, -1)
-        z = self.model.draw_prior(sets, derive_seed(seed, "truth"))
-        x, at = self.features(x[..., None]), self.features(GRID[:, None])
-        truth, seen = (
-            self.model.outputs(z, torch.from_numpy(points)).numpy() for points in (at, x)
-        )
-        return x, seen + NOISE * rng.normal(size=seen.shape), truth
-
-
-_network = posterior.RegressionModel((1, 20, 1), NOISE, weight_scale=2.0, bias_scale=2.0)
-
-
-def _hidden(x):
+def hidden(x):
     """The hidden units of one network that the prior gave."""
     weights, biases = np.random.default_rng(0).normal(0, 2, (2, 10))
     return np.tanh(x * weights + biases)
 
 
+# Models that are right for their curves; the inputs of each are a function of x, (..., 1).
 PROBLEMS = {
-    "network": Problem(_network, lambda x: x),
-    "features": Problem(
-        posterior.RegressionModel((10, 1), NOISE, "none", weight_scale=2.0, bias_scale=2.0), _hidden
-    ),
+    "network": (posterior.RegressionModel((1, 20, 1), NOISE, **PRIOR), lambda x: x),
+    "features": (posterior.RegressionModel((10, 1), NOISE, "none", **PRIOR), hidden),
 }
 
 
-@command("posterior")
-def run_posterior(seed=0, folder="runs", sizes=None):
+class Task:
+    """Curves drawn from the prior of a model, for a method to fit.
+
+    Attributes
+    ----------
+    model : posterior.RegressionModel
+    seed : int
+    x, y : (D, n, k) and (D, n) arrays, features of what is seen, and outcomes
+    grid : (G, k) array, features of `GRID`
+    truth : (D, G) array, the curves there
+    """
+
+    def __init__(self, model, features, seed):
+        self.model, self.seed = model, seed
+        rng = np.random.default_rng(derive_seed(seed, "data"))
+        x = rng.uniform(INNER, OUTER, (SIZES.sets, CASES)) * np.where(np.arange(CASES) % 2, 1, -1)
+        self.x, self.grid = features(x[..., None]), features(GRID[:, None])
+        z = model.draw_prior(SIZES.sets, derive_seed(seed, "truth"))
+        self.truth, seen = (
+            model.outputs(z, torch.from_numpy(points)).numpy() for points in (self.grid, self.x)
+        )
+        self.y = seen + NOISE * rng.normal(size=seen.shape)
+
+    def repeated(self, n):
+        """Features, outcomes and starting parameters of n networks for each curve."""
+        x, y = (np.repeat(values, n, axis=0) for values in (self.x, self.y))
+        return x, y, self.model.draw_prior(len(x), derive_seed(self.seed, "start"))
+
+    def curves(self, z):
+        """(T, D, G) values of the function for parameters (T, D, P)."""
+        values = self.model.outputs(z.reshape(-1, z.shape[-1]), torch.from_numpy(self.grid))
+        return values.reshape(*z.shape[:2], -1).numpy()
+
+    def members(self, z, passes):
+        """`judged` of the parameters of an ensemble's members, curve after curve."""
+        z = z.reshape(SIZES.sets, SIZES.members, -1).transpose(0, 1)
+        return judged(self.curves(z), passes * SIZES.members, SIZES.members)
+
+    def one_by_one(self, draw, passes):
+        """`judged` of the draws (members, G) that ``draw(i)`` makes for curve i."""
+        samples = np.stack([draw(i) for i in range(SIZES.sets)], axis=1)
+        return judged(samples, passes, SIZES.members)
+
+
+@recorded_run("posterior")
+def run_posterior(seed, path):
     """Draw curves, fit them by ten methods, compare each with the posterior (chapter 4).
 
     Killed and called again, it goes on after the last method that was finished.
-
-    Parameters
-    ----------
-    seed : int
-    folder : path, takes ``posterior.npz`` and .json, and what was finished before these
-    sizes : Sizes, optional
-
-    Returns
-    -------
-    path of the .npz file
-
-    Raises
-    ------
-    ValueError
-        For a seed below 0, a folder that is no path, or a finished part that is damaged.
     """
-    sizes = sizes or Sizes()
-    seed, path = recorded.destination("posterior", seed, folder)
-    constants = {
-        "noise": NOISE, "inner": INNER, "outer": OUTER, "cases": CASES, "drop": DROP,
-        "level": LEVEL,
-    }  # fmt: skip
-    settings = constants | asdict(sizes)
-    common = {key: value for key, value in settings.items() if key not in CHAINS}
+    settings = {"noise": NOISE, "inner": INNER, "outer": OUTER, "cases": CASES, "drop": DROP}
+    settings |= {"level": LEVEL} | vars(SIZES)
     arrays, seconds = {}, 0.0
     for name, problem in PROBLEMS.items():
-        x, y, truth = curves = problem.draw(sizes.sets, seed)
-        arrays |= {f"{name}_x": x, f"{name}_y": y, f"{name}_truth": truth}
-        digest = sha256(b"".join(values.tobytes() for values in curves)).hexdigest()
+        task = Task(*problem, seed)
+        arrays |= {f"{name}_x": task.x, f"{name}_y": task.y, f"{name}_truth": task.truth}
         for method, fit in METHODS.items():
-            outputs = cached(
-                path.with_name(f"{path.stem}-{name}-{method}.npz"),
-                (settings if method == "hmc" else common) | {"curves": digest},
-                partial(fit, Task(problem, x, y, seed, sizes)),
-            )
+            part = path.with_name(f"{path.stem}-{name}-{method}.npz")
+            outputs = cached(part, settings, partial(fit, task))
             seconds += float(outputs["seconds"])
             arrays |= {f"{name}_{method}_{key}": value for key, value in outputs.items()}
-    record = provenance(f"posterior --seed {seed}", seed, seconds=seconds) | settings
     more = {"data": "drawn by mcunc.runs.posterior_methods", "ways": list(METHODS)}
-    return save(path, arrays, record | more)
+    return arrays, settings | more | {"seconds": seconds}
 
 
 def judged(samples, passes, members):
@@ -160,61 +128,17 @@ def judged(samples, passes, members):
     return {"mean": mean, "spread": spread, "band": band, "passes": np.float64(passes)}
 
 
-@dataclass(frozen=True, eq=False)
-class Task:
-    """Curves for a method to fit: features (D, n, k) and outcomes (D, n) of a problem."""
-
-    problem: Problem
-    x: np.ndarray
-    y: np.ndarray
-    seed: int
-    sizes: Sizes
-
-    @property
-    def model(self):
-        return self.problem.model
-
-    @property
-    def grid(self):
-        """Features of the grid."""
-        return self.problem.features(GRID[:, None])
-
-    def derive_seed(self, purpose, *numbers):
-        return derive_seed(self.seed, purpose, *numbers)
-
-    def repeated(self, n):
-        """Features, outcomes and starting parameters of n networks for each curve."""
-        x, y = (np.repeat(values, n, axis=0) for values in (self.x, self.y))
-        return x, y, self.model.draw_prior(len(x), self.derive_seed("start"))
-
-    def curves(self, z):
-        """(T, D, G) values of the function for parameters (T, D, P)."""
-        values = self.model.outputs(z.reshape(-1, z.shape[-1]), torch.from_numpy(self.grid))
-        return values.reshape(*z.shape[:2], -1).numpy()
-
-    def members(self, z, passes):
-        """`judged` of the parameters of an ensemble's members, curve after curve."""
-        z = z.reshape(self.sizes.sets, self.sizes.members, -1).transpose(0, 1)
-        return judged(self.curves(z), passes * self.sizes.members, self.sizes.members)
-
-    def one_by_one(self, draw, passes):
-        """`judged` of the draws (members, G) that ``draw(i)`` makes for curve i."""
-        samples = np.stack([draw(i) for i in range(self.sizes.sets)], axis=1)
-        return judged(samples, passes, self.sizes.members)
-
-
 def _hmc(task):
     """Chains of all data sets side by side."""
-    sizes = task.sizes
     chains = posterior.sample_hmc(
-        task.model, *task.repeated(sizes.chains), draws=sizes.draws, warm_up=sizes.warm_up,
-        leapfrog=sizes.leapfrog, seed=task.derive_seed("push"),
+        task.model, *task.repeated(SIZES.chains), draws=SIZES.draws, warm_up=SIZES.warm_up,
+        leapfrog=SIZES.leapfrog, seed=derive_seed(task.seed, "push"),
     )  # fmt: skip
-    values = task.curves(chains.z[:: sizes.thin])
-    values = values.reshape(len(values), sizes.sets, sizes.chains, -1).swapaxes(1, 2)
-    samples = values.reshape(-1, sizes.sets, len(GRID))
+    values = task.curves(chains.z[:: SIZES.thin])
+    values = values.reshape(len(values), SIZES.sets, SIZES.chains, -1).swapaxes(1, 2)
+    samples = values.reshape(-1, SIZES.sets, len(GRID))
     size = posterior.effective_sample_size
-    return judged(samples, chains.gradients * sizes.chains, sizes.members) | {
+    return judged(samples, chains.gradients * SIZES.chains, SIZES.members) | {
         "all_mean": samples.mean(axis=0), "all_spread": samples.std(axis=0, ddof=1),
         "r_hat": posterior.r_hat(values), "size": size(values), "size_sd": size(values, "sd"),
         "size_tail": size(values, "tail"), "accepted": chains.accepted.numpy(),
@@ -223,59 +147,57 @@ def _hmc(task):
 
 def _refits(task, *, resampled=False, restarted=True, anchored=False):
     """Modes of several networks for each set of data."""
-    rng, sizes = np.random.default_rng(task.derive_seed("refits")), task.sizes
-    x, y, start = task.repeated(sizes.members)
+    rng = np.random.default_rng(derive_seed(task.seed, "refits"))
+    x, y, start = task.repeated(SIZES.members)
     weights, anchors = 1.0, 0.0
     if not restarted:  # the first of each set
-        start = start[:: sizes.members].repeat_interleave(sizes.members, dim=0)
+        start = start[:: SIZES.members].repeat_interleave(SIZES.members, dim=0)
     if resampled:
         weights = rng.multinomial(CASES, np.full(CASES, 1 / CASES), len(x))
     if anchored:
         y, anchors = y + NOISE * rng.normal(size=y.shape), start
     z = posterior.find_map_estimates(
-        task.model, x, y, start, weights=weights, anchors=anchors, iterations=sizes.iterations
+        task.model, x, y, start, weights=weights, anchors=anchors, iterations=SIZES.iterations
     )
-    return task.members(z, sizes.iterations)
+    return task.members(z, SIZES.iterations)
 
 
 def _ensemble(task):
     """Networks trained as is common, from different initialisations, without a penalty."""
-    x, y, start = task.repeated(task.sizes.members)
-    z = posterior.train_networks(task.model, x, y, start, prior=0.0, steps=task.sizes.steps)
-    return task.members(z, task.sizes.steps)
+    x, y, start = task.repeated(SIZES.members)
+    z = posterior.train_networks(task.model, x, y, start, prior=0.0, steps=SIZES.steps)
+    return task.members(z, SIZES.steps)
 
 
 def _laplace(task, last_layer=False):
-    members, iterations = task.sizes.members, task.sizes.iterations
+    iterations = SIZES.iterations
     modes = posterior.find_map_estimates(task.model, *task.repeated(1), iterations=iterations)
 
     def draw(i):
         fit = posterior.fit_laplace(task.model, task.x[i], modes[i], last_layer)
-        return fit.sample(task.grid, members, task.derive_seed("laplace", i))
+        return fit.sample(task.grid, SIZES.members, derive_seed(task.seed, "laplace", i))
 
     return task.one_by_one(draw, iterations + 1)
 
 
 def _dropout(task):
-    sizes = task.sizes
     z = posterior.train_networks(
-        task.model, *task.repeated(1), drop=DROP, steps=sizes.steps,
-        seed=task.derive_seed("masks"),
+        task.model, *task.repeated(1), drop=DROP, steps=SIZES.steps,
+        seed=derive_seed(task.seed, "masks"),
     )  # fmt: skip
-    generator = torch.Generator().manual_seed(task.derive_seed("passes"))
-    masks = posterior.draw_masks(task.model, (sizes.members, sizes.sets), DROP, generator)
-    return judged(task.curves(z * masks), sizes.steps, sizes.members)
+    generator = torch.Generator().manual_seed(derive_seed(task.seed, "passes"))
+    masks = posterior.draw_masks(task.model, (SIZES.members, SIZES.sets), DROP, generator)
+    return judged(task.curves(z * masks), SIZES.steps, SIZES.members)
 
 
 def _exact(task):
     """Of a linear model; nothing, where there are hidden layers."""
     if len(task.model.sizes) > 2:
         return {}
-    members = task.sizes.members
 
     def draw(i):
         exact = posterior.exact_linear(task.model, task.x[i], task.y[i])
-        z = exact.sample(members, task.derive_seed("exact", i))
+        z = exact.sample(SIZES.members, derive_seed(task.seed, "exact", i))
         return task.model.outputs(z, torch.from_numpy(task.grid)).numpy()
 
     return task.one_by_one(draw, 0)

@@ -3,19 +3,17 @@
 It shows which uncertainty scores detect a class that is new; 25 minutes on a GPU.
 """
 
-import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import numpy as np
 from torch import nn
 
-from mcunc import data, networks, predictive, recorded, training
-from mcunc._internal import distributed
+from mcunc import data, networks, training
 from mcunc.data.corruption import corrupt
 from mcunc.dropout import keyed_masks, sample_logits, with_dropout
 from mcunc.ood import Mahalanobis
 from mcunc.runs import common
-from mcunc.runs.common import DEVICE, channels, command, compact_logits, fit, provenance, save
+from mcunc.runs.common import DEVICE, channels, compact_logits, fit, progress, recorded_run
 
 HELD_OUT = "truck"
 DROP = 0.1  # not chosen by trials
@@ -24,39 +22,14 @@ DROP = 0.1  # not chosen by trials
 RECIPE = training.Recipe(
     epochs=30, learning_rate=0.1, weight_decay=5e-4, half_resolution_fraction=0.4
 )
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How networks are trained and evaluated; the defaults are the chapter's.
-
-    Attributes
-    ----------
-    recipe : training.Recipe
-    depth : int, layers
-    validation : int, pictures, with the trucks among them, which go
-    members : int, networks of an ensemble; the first is the standard one
-    draws : int, passes
-    masked : tuple of str, with dropout: the last stage
-    corrupted : int, known test pictures that are corrupted too, as all trucks are
-    corruptions : tuple of (kind, severity)
-    """
-
-    recipe: training.Recipe = RECIPE
-    depth: int = 20
-    validation: int = 5_000
-    members: int = 4
-    draws: int = 50
-    masked: tuple = ("features.9", "features.10", "features.11", "head")
-    corrupted: int = 900
-    corruptions: tuple = (
-        *(("contrast", severity) for severity in (1, 3, 5)),
-        ("gaussian_noise", 5),
-        ("gaussian_blur", 5),
-    )
-
-
-BOOK = Settings()
+VALIDATION = 5_000  # pictures, with the trucks among them, which go
+MEMBERS = 4  # networks of an ensemble; the first is the standard one
+DRAWS = 50  # passes
+MASKED = ("features.9", "features.10", "features.11", "head")  # with dropout: the last stage
+CORRUPTED = 900  # known test pictures that are corrupted too, as all trucks are
+CORRUPTIONS = (  # kind and severity
+    ("contrast", 1), ("contrast", 3), ("contrast", 5), ("gaussian_noise", 5), ("gaussian_blur", 5),
+)  # fmt: skip
 
 
 def apart(pictures, cases):
@@ -65,23 +38,22 @@ def apart(pictures, cases):
     return cases[~trucks], cases[trucks]
 
 
-def network_of(variant, seed, how=BOOK, **standardise):
+def network_of(variant, seed, **standardise):
     """Twenty layers and nine classes; with dropout in the last stage in variant "dropout"."""
-    network = networks.cifar_resnet(how.depth, classes=9, seed=seed, **standardise)
-    return with_dropout(network, DROP, how.masked) if variant == "dropout" else network
+    network = networks.cifar_resnet(classes=9, seed=seed, **standardise)
+    return with_dropout(network, DROP, MASKED) if variant == "dropout" else network
 
 
-def trained(variant, seed, train, parts, checkpoint, device, how=BOOK):
+def trained(variant, seed, train, parts, checkpoint, device):
     """A trained network, and the history of its training."""
-    network = network_of(variant, seed, how, **channels(train.images[parts[0]]))
+    network = network_of(variant, seed, **channels(train.images[parts[0]]))
     masks, setting = None, {"arm": variant}
     if variant == "dropout":
-        masks, setting = keyed_masks(seed), setting | {"p": DROP, "layers": list(how.masked)}
-    history = fit(network, how.recipe, train, parts, checkpoint, seed, device, masks, setting)
-    return network, history
+        masks, setting = keyed_masks(seed), setting | {"p": DROP, "layers": list(MASKED)}
+    return network, fit(network, RECIPE, train, parts, checkpoint, seed, device, masks, setting)
 
 
-def shown(test, how=BOOK):
+def shown(test):
     """What the networks are evaluated on: pictures by name, and the classes of the known ones.
 
     Returns
@@ -92,9 +64,9 @@ def shown(test, how=BOOK):
     some : int array, which of "test" are corrupted
     """
     known, trucks = apart(test, np.arange(len(test.labels)))
-    _, some = data.stratified_split(test.labels[known], how.corrupted)
+    _, some = data.stratified_split(test.labels[known], CORRUPTED)
     pictures = {"test": test.images[known], "truck": test.images[trucks]}
-    for kind, severity in how.corruptions:
+    for kind, severity in CORRUPTIONS:
         for name, cases in (("test", known[some]), ("truck", trucks)):
             images = corrupt(test.images[cases], kind, severity, seed=severity)
             pictures[f"{kind}-{severity}-{name}"] = images
@@ -111,18 +83,16 @@ def deterministic(network, pictures, top=False):
     return compact_logits(logits) | (largest if top else {})
 
 
-def sampled(network, pictures, seed, draws):
+def sampled(network, pictures, seed):
     """Of passes with masks: logarithm of the mean, expected entropy, mutual information.
 
     The entropy of the mean is the sum of the latter two, more exactly than from the logarithms.
     """
     arrays = {}
     for name, images in pictures.items():
-        samples = sample_logits(network, images, draws, seed=seed)
-        summary = predictive.summarise_classes(logits=samples)
-        arrays |= compact_logits({f"{name}_logits": np.log(summary.mean.clip(1e-300))})
-        arrays[f"{name}_expected_entropy"] = summary.expected_entropy
-        arrays[f"{name}_mutual_information"] = summary.mutual_information
+        scores = common.pass_scores(sample_logits(network, images, DRAWS, seed=seed))
+        arrays |= compact_logits({f"{name}_logits": scores.pop("log_probs")})
+        arrays |= {f"{name}_{key}": values for key, values in scores.items()}
     return arrays
 
 
@@ -139,8 +109,8 @@ def distances(network, train, fitted, pictures):
     }
 
 
-@command("trucks", DEVICE)
-def run_trucks(seed=0, folder="runs", device="cpu", how=BOOK, pictures=None):
+@recorded_run("trucks", DEVICE)
+def run_trucks(seed, path, device="cpu"):
     """Train networks on CIFAR-10 without its trucks, and evaluate them on trucks (chapter 7).
 
     Four residual networks without dropout, of which the first is "standard" and all together are
@@ -152,53 +122,34 @@ def run_trucks(seed=0, folder="runs", device="cpu", how=BOOK, pictures=None):
     ----------
     seed : int, decides initial weights, order, augmentation and masks: that of member i is four
         times it and i, so that no two runs share a network
-    folder : path, takes checkpoints and ``trucks.npz`` and .json
-    device : str, a torch device
-    how : Settings
-    pictures : pair of data.Pictures, to train and to test on instead of CIFAR-10
-
-    Returns
-    -------
-    path of the .npz file
-
-    Raises
-    ------
-    ValueError
-        For a seed below 0, no such device, or a checkpoint in `folder` that is damaged or of other
-        settings.
-    FileNotFoundError
-        Where the data are neither here nor to be downloaded.
+    path, device : as `recorded_run` gives them
     """
-    seed, path = recorded.destination("trucks", seed, folder)
-    distributed.check_device(device)
-    train, test = pictures or data.cifar(10)
-    parts = [
-        apart(train, cases)[0] for cases in data.stratified_split(train.labels, how.validation)
-    ]
-    sets, labels, some = shown(test, how)
+    train, test = data.cifar(10)
+    parts = [apart(train, cases)[0] for cases in data.stratified_split(train.labels, VALIDATION)]
+    sets, labels, some = shown(test)
     sets["val"] = train.images[parts[1]]
     arrays = {
         "test_labels": labels, "corrupted_cases": some, "val_labels": train.labels[parts[1]],
     }  # fmt: skip
-    record = provenance(f"trucks --seed {seed}", seed, device) | {
-        "data": train.source, "held_out": HELD_OUT, "recipe": asdict(how.recipe), "p": DROP,
-        "layers": how.masked, "draws": how.draws, "members": how.members,
-        "corruptions": how.corruptions, "networks": {},
-    }  # fmt: skip
-    seeds = range(how.members * seed, how.members * (seed + 1))
+    seeds, details = range(MEMBERS * seed, MEMBERS * (seed + 1)), {}
     variants = {f"standard{i}": ("standard", own) for i, own in enumerate(seeds)}
     for name, (variant, own) in (variants | {"dropout": ("dropout", seeds[0])}).items():
-        print(f"trucks: {name}", file=sys.stderr, flush=True)
+        progress(f"trucks: {name}")
         checkpoint = path.with_name(f"trucks-{variant}-{own}.pt")
-        network, history = trained(variant, own, train, parts, checkpoint, device, how)
+        network, history = trained(variant, own, train, parts, checkpoint, device)
         if variant == "dropout":
             few = deterministic(network, {key: sets[key] for key in ("test", "truck", "val")})
             outputs = {f"off_{key}": value for key, value in few.items()}
-            outputs |= sampled(network, sets, seed, how.draws)
+            outputs |= sampled(network, sets, seed)
         else:
             outputs = deterministic(network, sets, top=name == "standard0")
         outputs |= distances(network, train, parts[0], sets) if name == "standard0" else {}
         arrays |= {f"{name}_{key}": value for key, value in outputs.items()}
         scores = common.test_scores(outputs["test_logits"], labels)
-        record["networks"][name] = scores | common.training_record(history)
-    return save(path, arrays, record)
+        details[name] = scores | common.training_record(history)
+    return arrays, {
+        "seconds": 3600 * sum(each["hours"] for each in details.values()),
+        "data": train.source, "held_out": HELD_OUT, "recipe": asdict(RECIPE), "p": DROP,
+        "layers": MASKED, "draws": DRAWS, "members": MEMBERS, "corruptions": CORRUPTIONS,
+        "networks": details,
+    }  # fmt: skip

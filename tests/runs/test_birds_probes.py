@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.special import log_softmax
+from small_runs import shrunk
 
 from mcunc import data, recorded
 from mcunc.runs import birds_probes
-from mcunc.runs.birds_probes import Settings, Split, measured, run_probes
+from mcunc.runs.birds_probes import Split, measured, run_probes
 
 pytestmark = pytest.mark.filterwarnings("ignore:TemperatureScaling")  # twelve may bear no T
 
@@ -35,10 +36,11 @@ def test_what_is_measured_of_samples():
     assert_allclose(found["tempered_loss"][0], np.log(2))
 
 
-SHORT = Settings(
-    splits=2, epochs=3, decays=(0.0, 0.1), drops=(0.3,), priors=(1, 10), draws=8, members=2,
-    rate=0.02, batch=16,
-)  # fmt: skip
+SMALL = {
+    "SPLITS": 2, "EPOCHS": 3, "DECAYS": (0.0, 0.1), "DROPS": (0.3,), "PRIORS": (1, 10), "DRAWS": 8,
+    "MEMBERS": 2, "RATE": 0.02, "BATCH": 16,
+}  # fmt: skip
+BOOK = {name: getattr(birds_probes, name) for name in SMALL}
 FEW = made_up(120)
 PICTURES = data.Pictures(
     np.zeros((120, 3, 2, 2), np.uint8), FEW[1], ["a", "b", "c"], "birds.tgz sha256:0",
@@ -46,12 +48,15 @@ PICTURES = data.Pictures(
 )  # fmt: skip
 
 
-def run_few(folder, seed=0, how=SHORT, pictures=PICTURES):
+small_run = shrunk((birds_probes, SMALL), (data, {"cub200": lambda year: PICTURES}))
+
+
+def run_few(folder, seed=0):
     """A run on forty photographs of each of three species; five features lie there as computed."""
     folder.mkdir(exist_ok=True)
     file = folder / "birds-heads-features.npz"
-    np.savez(file, features=FEW[0], settings=json.dumps(pictures.source))
-    return run_probes(seed, folder, how, pictures)
+    np.savez(file, features=FEW[0], settings=json.dumps(data.cub200(2010).source))
+    return run_probes(seed=seed, folder=folder)
 
 
 def test_the_run_from_end_to_end(tmp_path):
@@ -76,11 +81,11 @@ def test_nothing_is_learned_from_the_tenth():
     x, y = FEW
     train, test = data.cub200_split(y, 0)
     choice = {"decay": 0.1, "drop": 0.3, "prior": 1}
-    expected = Split(x, y, train, test, 0, SHORT).samples(choice)
+    expected = Split(x, y, train, test, 0).samples(choice)
     other, labels = x.copy(), y.copy()
     other[test[1:]] += 9
     labels[test] = 0
-    for method, samples in Split(other, labels, train, test, 0, SHORT).samples(choice).items():
+    for method, samples in Split(other, labels, train, test, 0).samples(choice).items():
         assert_allclose(samples[:, 0], expected[method][:, 0], atol=1e-5)
 
 
@@ -88,10 +93,10 @@ def test_nothing_is_chosen_by_the_tenth():
     """Other labels and features there leave all that was chosen as it was."""
     x, y = FEW
     _, test = data.cub200_split(y, 0)
-    expected = birds_probes.run_split(x, y, 0, SHORT)
+    expected = birds_probes.run_split(x, y, 0)
     other = x.copy()
     other[test] = other[test][:, ::-1] + 9
-    got = birds_probes.run_split(other, y, 0, SHORT)
+    got = birds_probes.run_split(other, y, 0)
     for key in ("decay", "drop", "prior", "temperature", "losses_plain", "losses_laplace"):
         np.testing.assert_array_equal(got[key], expected[key])
     assert np.abs(got["loss"] - expected["loss"]).max() > 0.01
@@ -101,10 +106,10 @@ def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch):
     whole = recorded.load(run_few(tmp_path / "whole"))
     original = birds_probes.run_split
 
-    def killed(x, y, seed, how):
+    def killed(x, y, seed):
         if seed == 1:
             raise KeyboardInterrupt
-        return original(x, y, seed, how)
+        return original(x, y, seed)
 
     monkeypatch.setattr(birds_probes, "run_split", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -118,7 +123,8 @@ def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "other", [{"how": replace(SHORT, epochs=4)}, {"pictures": replace(PICTURES, source="other")}]
+    "other",
+    [(birds_probes, "EPOCHS", 4), (data, "cub200", lambda year: replace(PICTURES, source="x"))],
 )
 def test_splits_of_other_pictures_or_settings_are_made_again(other, tmp_path, monkeypatch):
     run_few(tmp_path)
@@ -126,7 +132,8 @@ def test_splits_of_other_pictures_or_settings_are_made_again(other, tmp_path, mo
     monkeypatch.setattr(birds_probes, "run_split", lambda *a: seen.append(a[2]) or original(*a))
     run_few(tmp_path)
     assert seen == []
-    run_few(tmp_path, **other)
+    monkeypatch.setattr(*other)
+    run_few(tmp_path)
     assert seen == [0, 1]
 
 
@@ -150,10 +157,10 @@ def test_features_are_what_the_head_gets():
 
 
 def test_by_default_the_run_has_the_settings_of_the_recorded_one():
-    record, book = recorded.load("birds-heads").record, vars(Settings())
-    for name in book.keys() - {"batch", "rate"}:
-        assert np.array_equal(record[name], book[name]), name
-    assert (book["batch"], book["rate"]) == (256, 0.002)
+    record = recorded.load("birds-heads").record
+    for name in BOOK.keys() - {"BATCH", "RATE"}:
+        assert np.array_equal(record[name.lower()], BOOK[name]), name
+    assert (BOOK["BATCH"], BOOK["RATE"]) == (256, 0.002)
 
 
 @pytest.mark.parametrize(("given_", "name"), [({"seed": -1}, "seed"), ({"folder": 3}, "folder")])

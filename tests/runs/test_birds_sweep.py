@@ -2,24 +2,21 @@
 
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from small_birds import FEW, RECIPE, SMALL, TINY
+from small_birds import FEW, RECIPE, SMALL
+from small_runs import shrunk
 
-from mcunc import data, recorded, training
+from mcunc import data, recorded
 from mcunc.pretrained import SETTINGS
 from mcunc.recalibration import TemperatureScaling, cross_fitted
 from mcunc.runs import birds as birds_run
 from mcunc.runs import birds_sweep
-from mcunc.runs.birds_sweep import COMPARISONS, Comparison, Trial, run_repeated, run_tuning
+from mcunc.runs.birds_sweep import PAIRS, SPLITS, TRIALS, TUNING, Trial, run_repeated, run_tuning
 
-
-def trial_of(record):
-    """A trial as a recorded file has it."""
-    return Trial(**{"variant" if key == "arm" else key: value for key, value in record.items()})
+small_run = shrunk(*SMALL)
 
 
 def test_trials_are_compared_by_what_they_said_of_the_inner_split(tmp_path, monkeypatch):
@@ -27,7 +24,8 @@ def test_trials_are_compared_by_what_they_said_of_the_inner_split(tmp_path, monk
         Trial("standard", 0.1, 0.05, RECIPE.weight_decay, 1, 32),
         Trial("last", 0.3, 0.05, 0.1, 1, 32),
     )
-    given_ = SMALL | {"folder": tmp_path, "trials": {"tiny": trials}}
+    given_ = {"folder": tmp_path}
+    monkeypatch.setitem(TUNING, "tiny", trials)
     path = run_tuning("tiny", **given_)
     again = list(tmp_path.glob("*inner*.npz"))
     assert len(again) == 2
@@ -52,42 +50,36 @@ def test_trials_are_compared_by_what_they_said_of_the_inner_split(tmp_path, monk
         run_tuning("tiny", **given_)
 
 
-def test_a_trial_of_another_recipe_is_refused(tmp_path):
-    trial = Trial("standard", 0.1, 0.05, RECIPE.weight_decay, 1, 32)
-    given_ = SMALL | {"folder": tmp_path, "trials": {"tiny": (trial,)}}
-    run_tuning("tiny", **given_)
-    (half,) = tmp_path.glob("*inner*.json")
-    half.unlink()  # killed between the two files: made again
-    run_tuning("tiny", **given_)
-    other = replace(TINY, recipe=training.Recipe(1, 8, freeze_batchnorm=True))
-    with pytest.raises(ValueError, match=r"^folder: .* is of another recipe; delete it"):
-        run_tuning("tiny", **given_ | {"settings": {"tiny": other}})
+def test_a_trial_that_was_killed_between_its_two_files_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setitem(TUNING, "tiny", (Trial("standard", 0.1, 0.05, 1e-4, 1, 32),))
+    run_tuning("tiny", folder=tmp_path)
+    (record,) = tmp_path.glob("*inner*.json")
+    record.unlink()
+    run_tuning("tiny", folder=tmp_path)
+    assert record.exists()
     with pytest.raises(ValueError, match=r"^network: "):
-        run_tuning("vgg", **given_)
+        run_tuning("vgg", folder=tmp_path)
 
 
 def test_one_process_of_several_writes_the_tuning(tmp_path, monkeypatch):
-    given_ = SMALL | {"trials": {"tiny": (Trial("standard", 0.1, 0.05, 1e-4, 1, 32),)}}
-    first = run_tuning("tiny", folder=tmp_path / "first", **given_)
+    monkeypatch.setitem(TUNING, "tiny", (Trial("standard", 0.1, 0.05, 1e-4, 1, 32),))
+    first = run_tuning("tiny", folder=tmp_path / "first")
     made = recorded.load(next(first.parent.glob("*inner*.npz")))
     monkeypatch.setattr(birds_sweep, "_trained", lambda *_, **__: made)
     monkeypatch.setattr(birds_sweep.distributed, "rank_and_world_size", lambda: (1, 2))
     waited = []
     monkeypatch.setattr(birds_sweep.distributed, "barrier", lambda: waited.append(True))
-    assert not run_tuning("tiny", folder=tmp_path / "second", **given_).exists()
+    assert not run_tuning("tiny", folder=tmp_path / "second").exists()
     assert waited
 
 
-ALL_TRIALS = [
-    *birds_sweep.TRIALS.items(),
-    *((name, comparison.trials) for name, comparison in COMPARISONS.items() if not comparison.pair),
-]
+ALL_TRIALS = [*TUNING.items(), *TRIALS.items()]
 
 
 @pytest.mark.parametrize(("name", "trials"), ALL_TRIALS)
 def test_both_variants_are_tried_as_often(name, trials):
     for at in {(trial.epochs, trial.size) for trial in trials}:
-        variants = [trial.variant for trial in trials if (trial.epochs, trial.size) == at]
+        variants = [trial.arm for trial in trials if (trial.epochs, trial.size) == at]
         assert variants.count("standard") == len(variants) / 2
         assert len(set(variants)) == 2
     assert SETTINGS[name].recipe.learning_rate in {trial.rate for trial in trials}
@@ -98,12 +90,11 @@ def test_both_variants_are_tried_as_often(name, trials):
     [("googlenet-equal", 2e-3, 224, 4), ("googlenet-96", 5e-4, 96, 1)],
 )
 def test_a_given_pair_differs_in_the_masks_alone(name, decay, size, splits):
-    comparison = COMPARISONS[name]
-    standard, dropped = comparison.pair
-    assert standard._replace(variant="everywhere", drop=0.02) == dropped
-    assert (standard.variant, dropped.decay, dropped.size) == ("standard", decay, size)
-    assert (comparison.trials, comparison.splits, comparison.network) == ((), splits, "googlenet")
-    setting = SETTINGS[comparison.network].recipe
+    standard, dropped = PAIRS[name]
+    assert standard._replace(arm="everywhere", drop=0.02) == dropped
+    assert (standard.arm, dropped.decay, dropped.size) == ("standard", decay, size)
+    assert (name in TRIALS, SPLITS[name]) == (False, splits)
+    setting = SETTINGS["googlenet"].recipe
     assert (dropped.rate, dropped.epochs) == (setting.learning_rate, setting.epochs)
 
 
@@ -111,14 +102,18 @@ TRIED = (
     *(Trial("standard", 0.1, 0.05, decay, 1, 32) for decay in (1e-4, 0.1)),
     *(Trial("last", drop, 0.05, 1e-4, 1, 32) for drop in (0.1, 0.4)),
 )
-GIVEN = SMALL | {"comparisons": {"tiny": Comparison(TRIED, 3)}}
+EQUAL = Trial("standard", 0.1, 0.05, 0.1, 1, 32), Trial("last", 0.4, 0.05, 0.1, 1, 32)
+tables = shrunk((birds_sweep, {
+    "TRIALS": {"tiny": TRIED}, "PAIRS": {"tiny-equal": EQUAL},
+    "SPLITS": {"tiny": 3, "tiny-equal": 2},
+}))  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(small_run, tables, tmp_path_factory):
     """Folder of a run of that comparison."""
     folder = tmp_path_factory.mktemp("finished")
-    run_repeated("tiny", seed=4, folder=folder, **GIVEN)
+    run_repeated("tiny", seed=4, folder=folder)
     return folder
 
 
@@ -134,11 +129,11 @@ toy = pytest.mark.filterwarnings("ignore:TemperatureScaling")  # ten cases bear 
 @toy
 def test_the_best_of_either_variant_is_judged_on_every_split(finished):
     run = recorded.load(finished / "birds-repeated-tiny-seed4.npz")
-    chosen = [trial_of(trial) for trial in run.record["chosen"]]
+    chosen = [Trial(**trial) for trial in run.record["chosen"]]
     for variant, pair in (("standard", TRIED[:2]), ("last", TRIED[2:])):
         losses = dict(zip(TRIED, run["tried_loss"], strict=True))
         assert min(pair, key=losses.get) in chosen
-        assert chosen[variant == "last"].variant == variant
+        assert chosen[variant == "last"].arm == variant
     assert run["standard_loss"].shape == (3, 10)
     for split in range(3):
         _, test = data.cub200_split(FEW.labels, 4 + split)
@@ -147,7 +142,7 @@ def test_the_best_of_either_variant_is_judged_on_every_split(finished):
         for i, way in enumerate(("standard", "off")):
             given_ = chosen[i]._asdict() | {"inner": False, "seed": 4 + split}
             given_["drop"] = given_["drop"] if i else None
-            name = birds_run.Run("tiny", **given_, settings=SMALL["settings"]).name
+            name = birds_run.Run("tiny", given_.pop("arm"), **given_).name
             one = recorded.load(finished / f"{name}.npz")
             probs = np.exp(one["off_log_probs"])
             assert_allclose(run[f"{way}_confidence"][split], probs.max(axis=1), atol=0.01)
@@ -180,7 +175,7 @@ def test_the_best_of_either_variant_is_judged_on_every_split(finished):
 def test_repeated_runs_that_are_there_are_not_made_again(folder, monkeypatch):
     first = recorded.load(folder / "birds-repeated-tiny-seed4.npz")
     monkeypatch.setattr(birds_sweep, "run_birds", None)
-    given_ = GIVEN | {"network": "tiny", "seed": 4, "folder": folder}
+    given_ = {"network": "tiny", "seed": 4, "folder": folder}
     again = recorded.load(run_repeated(**given_))
     for name, array in first.arrays.items():
         np.testing.assert_array_equal(again.arrays[name], array)
@@ -194,15 +189,13 @@ def test_repeated_runs_that_are_there_are_not_made_again(folder, monkeypatch):
 
 @toy
 def test_a_given_pair_is_judged_without_trials(tmp_path):
-    pair = Trial("standard", 0.1, 0.05, 0.1, 1, 32), Trial("last", 0.4, 0.05, 0.1, 1, 32)
-    comparisons = {"tiny-equal": Comparison((), 2, pair, "tiny")}
-    path = run_repeated("tiny-equal", folder=tmp_path, comparisons=comparisons, **SMALL)
+    path = run_repeated("tiny-equal", folder=tmp_path)
     run = recorded.load(path)
     assert path.name == "birds-repeated-tiny-equal.npz"
     made = {name.stem for name in tmp_path.glob("birds-tiny-*.npz")}
     arms = "standard-32-1-0.05", "last-0.4-32-1-0.05"
     assert made == {f"birds-tiny-{arm}-decay0.1-seed{i}" for arm in arms for i in (0, 1)}
-    assert [trial_of(trial) for trial in run.record["given"]] == list(pair)
+    assert [Trial(**trial) for trial in run.record["given"]] == list(EQUAL)
     assert "chosen" not in run.record
     assert run.record["tried"] == []
     assert not any(name.startswith("tried") for name in run.arrays)
@@ -225,14 +218,16 @@ def test_runs_of_other_libraries_are_not_set_side_by_side(folder):
     record["git_revision"] = "f" * 40
     record["versions"]["mcunc"] = "0.0.1" if record["versions"]["mcunc"] is None else None
     one.write_text(json.dumps(record))
-    again = recorded.load(run_repeated("tiny", seed=4, folder=folder, **GIVEN)).record
+    again = recorded.load(run_repeated("tiny", seed=4, folder=folder)).record
     before = expected["git_revision"]
     assert again["git_revision"] == " ".join([*([before] if before else []), "f" * 40])
     assert again["versions"] == expected["versions"]
     record["versions"]["numpy"] = "0.0.1"
     one.write_text(json.dumps(record))
-    with pytest.raises(ValueError, match=r"^folder: runs .* are of different libraries"):
-        run_repeated("tiny", seed=4, folder=folder, **GIVEN)
+    with pytest.raises(
+        ValueError, match=r"^folder: runs .* are of different photographs, libraries"
+    ):
+        run_repeated("tiny", seed=4, folder=folder)
 
 
 @toy
@@ -241,11 +236,11 @@ def test_one_process_of_several_writes_the_repeated_runs(folder, monkeypatch):
     monkeypatch.setattr(birds_sweep.distributed, "rank_and_world_size", lambda: (1, 2))
     waited = []
     monkeypatch.setattr(birds_sweep.distributed, "barrier", lambda: waited.append(True))
-    assert not run_repeated("tiny", seed=4, folder=folder, **GIVEN).exists()
+    assert not run_repeated("tiny", seed=4, folder=folder).exists()
     assert waited
 
 
-@pytest.mark.parametrize("network", COMPARISONS)
+@pytest.mark.parametrize("network", SPLITS)
 def test_the_recorded_splits_agree_with_what_the_training_watched(network):
     """Losses and accuracies come twice: of each photograph, and from the end of each history."""
     run = recorded.load(f"birds-repeated-{network}")
@@ -256,13 +251,13 @@ def test_the_recorded_splits_agree_with_what_the_training_watched(network):
         assert_allclose(run[f"{way}_loss"].mean(axis=1), loss, rtol=1e-3)
         assert_allclose(run[f"{way}_right"].mean(axis=1), accuracy, rtol=1e-6)
     assert_allclose(run["passes_loss"].mean(axis=1), run["loss_of_draws"][:, -1], rtol=1e-3)
-    if COMPARISONS[network].pair:
-        assert run.record["given"] == [trial.record() for trial in COMPARISONS[network].pair]
+    if network in PAIRS:
+        assert run.record["given"] == [trial._asdict() for trial in PAIRS[network]]
     else:
-        tried = [trial_of(trial) for trial in run.record["tried"]]
-        assert tuple(tried) == COMPARISONS[network].trials
+        tried = [Trial(**trial) for trial in run.record["tried"]]
+        assert tuple(tried) == TRIALS[network]
         pair = birds_sweep.best_of_variants(tried, run["tried_loss"])
-        assert run.record["chosen"] == [trial.record() for trial in pair]
+        assert run.record["chosen"] == [trial._asdict() for trial in pair]
     command = f"python -m mcunc run birds-repeated --splits {splits} --network {network} --seed 0"
     assert run.record["command"] == command + " --device cuda" * ("gpu" in run.record)
 

@@ -1,13 +1,13 @@
 """The run on drawn birds, from the command to the recorded file, on a few dozen birds."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
 from scipy.special import kl_div, log_softmax
+from small_runs import shrunk
 
 from mcunc import birdwatch, predictive, recorded
 from mcunc.birdwatch import as_bytes
@@ -15,16 +15,18 @@ from mcunc.calibration import excess_loss
 from mcunc.dropout import sample_logits
 from mcunc.pretrained import load_network
 from mcunc.runs import birdwatch_dropout as birdwatch_run
-from mcunc.runs.birdwatch_dropout import Sizes, held_out, run_birdwatch, validation
+from mcunc.runs.birdwatch_dropout import held_out, run_birdwatch, validation
 
-SHORT = Sizes(
-    {24: (1, 2), 32: (1, 2)}, ("standard", "shared", "spared"), members=2, draws=3, test=20,
-    unseen=8, validation=16, kept=32,
-)  # fmt: skip
+SMALL = {
+    "EPOCHS": {24: (1, 2), 32: (1, 2)}, "VARIANTS": ("standard", "shared", "spared"),
+    "MEMBERS": 2, "DRAWS": 3, "TEST": 20, "UNSEEN": 8, "VALIDATION": 16, "KEPT": 32,
+}  # fmt: skip
+BOOK = {name: getattr(birdwatch_run, name) for name in SMALL}
+small_run = shrunk((birdwatch_run, SMALL))
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(small_run, tmp_path_factory):
     """Folder of a run, the run, and what each training began with: birds and weights as bytes."""
     folder, seen = tmp_path_factory.mktemp("finished"), {}
     original = birdwatch_run.training.fit_minibatches
@@ -36,11 +38,12 @@ def finished(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(birdwatch_run.training, "fit_minibatches", fit)
-        run = recorded.load(run_birdwatch(1, folder, SHORT))
+        run = recorded.load(run_birdwatch(seed=1, folder=folder))
     return folder, run, seen
 
 
-def test_held_out_birds_are_what_they_are_called():
+def test_held_out_birds_are_what_they_are_called(monkeypatch):
+    monkeypatch.setattr(birdwatch_run, "TEST", 1000)
     sets = held_out()
     names = birdwatch.species_names()
     assert sets["test"].labels.max() < len(names) <= sets["unseen"].labels.min()
@@ -77,14 +80,14 @@ def test_the_run_from_end_to_end(finished):
     np.testing.assert_array_equal(run["chosen"], run["val_loss"].argmin(axis=-1))
     last = [run[f"history_24_standard_{epochs}"][-1, 2] for epochs in (1, 2)]
     assert_allclose(run["val_loss"][0, 0, 0], last, rtol=2e-3)  # without dropout one pass is all
-    truth = held_out(1, SHORT.test, SHORT.unseen)["test"].posterior
+    truth = held_out(1)["test"].posterior
     test_log_probs = run["test_log_probs"]
     divergence = kl_div(truth, np.exp(test_log_probs)).sum(axis=-1)
     assert_allclose(excess_loss(test_log_probs, truth), divergence, atol=0.01)
 
 
 def test_what_is_stored_is_what_the_stored_weights_say(finished):
-    run, pictures = finished[1], as_bytes(held_out(1, SHORT.test, SHORT.unseen)["test"])
+    run, pictures = finished[1], as_bytes(held_out(1)["test"])
     x = torch.from_numpy(pictures).float() / 255
     plain = log_softmax(load_network(run, "standard", member=1)(x).detach().numpy(), axis=1)
     assert_allclose(run["test_log_probs"][1, 0, 1], plain, atol=5e-3)
@@ -119,7 +122,9 @@ def test_excess_loss_is_the_divergence_from_the_truth():
     )
 
 
-def test_nobody_judges_by_the_birds_that_chose():
+def test_nobody_judges_by_the_birds_that_chose(monkeypatch):
+    for name in ("TEST", "UNSEEN", "VALIDATION"):
+        monkeypatch.setattr(birdwatch_run, name, BOOK[name])
     held, sets = validation(), held_out()
     shown = {bird.tobytes() for bird in held.pictures}
     assert len(held.pictures) == 500
@@ -127,8 +132,10 @@ def test_nobody_judges_by_the_birds_that_chose():
 
 
 def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch):
-    sizes = replace(SHORT, epochs={24: (1, 2)}, variants=("standard", "spared"), members=1)
-    whole = recorded.load(run_birdwatch(0, tmp_path / "whole", sizes))
+    one = {"EPOCHS": {24: (1, 2)}, "VARIANTS": ("standard", "spared"), "MEMBERS": 1}
+    for name, value in one.items():
+        monkeypatch.setattr(birdwatch_run, name, value)
+    whole = recorded.load(run_birdwatch(folder=tmp_path / "whole"))
     calls = []
 
     def killed(*arguments):
@@ -140,23 +147,22 @@ def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch):
     original = birdwatch_run.predicted
     monkeypatch.setattr(birdwatch_run, "predicted", killed)
     with pytest.raises(KeyboardInterrupt):
-        run_birdwatch(0, tmp_path / "parts", sizes)
+        run_birdwatch(folder=tmp_path / "parts")
     monkeypatch.setattr(birdwatch_run, "predicted", original)
-    parts = recorded.load(run_birdwatch(0, tmp_path / "parts", sizes))
+    parts = recorded.load(run_birdwatch(folder=tmp_path / "parts"))
     for name, array in whole.arrays.items():
         np.testing.assert_array_equal(parts.arrays[name], array)
 
 
 def test_by_default_the_run_has_the_sizes_of_the_recorded_one():
-    run, sizes = recorded.load("birdwatch-dropout"), Sizes()
+    run = recorded.load("birdwatch-dropout")
     for name in ("members", "draws", "kept"):
-        assert run.record[name] == getattr(sizes, name), name
-    assert run.record["arms"] == list(sizes.variants)
-    assert dict(zip(run.record["cases"], map(tuple, run.record["epochs"]), strict=True)) == (
-        sizes.epochs
-    )
+        assert run.record[name] == BOOK[name.upper()], name
+    assert run.record["arms"] == list(BOOK["VARIANTS"])
+    epochs = dict(zip(run.record["cases"], map(tuple, run.record["epochs"]), strict=True))
+    assert epochs == BOOK["EPOCHS"]
     for name in ("test", "unseen"):
-        assert run[f"{name}_log_probs"].shape[3] == getattr(sizes, name)
+        assert run[f"{name}_log_probs"].shape[3] == BOOK[name.upper()]
 
 
 @pytest.mark.parametrize(("given_", "name"), [({"seed": -1}, "seed"), ({"folder": 3}, "folder")])

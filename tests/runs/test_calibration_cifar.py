@@ -1,6 +1,5 @@
 """Long runs, on a data set of a few dozen pictures, from the command to the recorded files."""
 
-import inspect
 import json
 import re
 import shutil
@@ -13,8 +12,9 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from scipy.special import log_softmax, softmax
+from small_runs import shrunk
 
-from mcunc import networks, recorded, training
+from mcunc import data, networks, recorded, training
 from mcunc.data import Pictures
 from mcunc.data.corruption import STRENGTHS, corrupt
 from mcunc.runs import calibration_cifar as cifar_run
@@ -45,10 +45,9 @@ TRAIN, TEST = small(120, 0), small(60, 1)
 
 
 BUILD = {"lenet5": networks.lenet5, "resnet20": partial(networks.cifar_resnet, 8)}
-SMALL = {
-    "recipes": RECIPES, "build": BUILD, "validation": 20, "corrupted": 30,
-    "pictures": (TRAIN, TEST),
-}  # fmt: skip
+SMALL = {"RECIPES": RECIPES, "BUILD": BUILD, "VALIDATION": 20, "CORRUPTED": 30}
+BOOK = {name: getattr(cifar_run, name) for name in SMALL}
+small_run = shrunk((cifar_run, SMALL), (data, {"cifar": lambda classes: (TRAIN, TEST)}))
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +65,10 @@ def predicted():
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, predicted):
+def finished(small_run, tmp_path_factory, predicted):
     """Folder of a run that was never killed, and the pictures it predicted."""
     folder = tmp_path_factory.mktemp("finished")
-    run_calibration(folder=folder, **SMALL)
+    run_calibration(folder=folder)
     return folder, predicted.copy()
 
 
@@ -205,7 +204,7 @@ def test_the_record_says_how_to_make_the_run_again(run, tmp_path):
 
 def test_a_second_call_trains_nothing_and_gives_the_same(run, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "_one_epoch", None)
-    path = run_calibration(folder=str(tmp_path / "runs"), **SMALL)
+    path = run_calibration(folder=str(tmp_path / "runs"))
     assert path == tmp_path / "runs" / "calibration-cifar10.npz"
     assert_same(recorded.load(path), run)
 
@@ -226,21 +225,21 @@ def test_killed_after_a_network_the_run_goes_on(run, network, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(cifar_run, "_outputs", killed)
         with pytest.raises(Killed):
-            run_calibration(folder=folder, **SMALL)
+            run_calibration(folder=folder)
     assert not list(folder.glob("*.npz"))
     epochs = []
     one_epoch = training._one_epoch
     monkeypatch.setattr(
         training, "_one_epoch", lambda *given: (epochs.append(given[6]), one_epoch(*given))[1]
     )
-    assert_same(recorded.load(run_calibration(folder=folder, **SMALL)), run)
+    assert_same(recorded.load(run_calibration(folder=folder)), run)
     assert epochs == ([(0, 0), (0, 1)] if network == 1 else [])
 
 
 def test_the_seed_changes_the_networks_and_not_the_pictures(run, tmp_path, finished, predicted):
     """Validation pictures and corrupted cases are the same for every seed."""
     predicted.clear()
-    other = recorded.load(run_calibration(seed=1, folder=tmp_path / "runs", **SMALL))
+    other = recorded.load(run_calibration(seed=1, folder=tmp_path / "runs"))
     for name in ("val_labels", "test_labels", "corrupted_cases"):
         assert (run[name] == other[name]).all()
     for images, again in zip(finished[1], predicted, strict=True):
@@ -251,10 +250,10 @@ def test_the_seed_changes_the_networks_and_not_the_pictures(run, tmp_path, finis
     assert other.record["command"].endswith("--seed 1")
 
 
-def test_a_checkpoint_of_another_recipe_is_refused(run, tmp_path):
-    given_ = SMALL | {"recipes": RECIPES | {"lenet5": training.Recipe(epochs=3)}}
+def test_a_checkpoint_of_another_recipe_is_refused(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(RECIPES, "lenet5", training.Recipe(epochs=3))
     with pytest.raises(ValueError, match=r"checkpoint: .*lenet5\.pt is of another recipe"):
-        run_calibration(folder=tmp_path / "runs", **given_)
+        run_calibration(folder=tmp_path / "runs")
 
 
 @pytest.mark.parametrize(
@@ -279,7 +278,7 @@ def test_wrong_arguments_are_named_before_anything_is_written(given_, name, tmp_
 
 def test_the_recipes_of_the_book_are_pinned():
     """A run that was begun with them must be able to go on."""
-    assert {name: asdict(recipe) for name, recipe in cifar_run.RECIPES.items()} == {
+    assert {name: asdict(recipe) for name, recipe in BOOK["RECIPES"].items()} == {
         name: {
             "epochs": epochs, "batch_size": 128, "learning_rate": rate,
             "lr_milestones": (0.5, 0.75), "momentum": 0.9, "weight_decay": decay,
@@ -288,6 +287,5 @@ def test_the_recipes_of_the_book_are_pinned():
         for name, epochs, rate, decay in (("lenet5", 60, 0.05, 1e-4), ("resnet20", 60, 0.1, 5e-4))
     }  # fmt: skip
     run = recorded.load("calibration-cifar10")
-    defaults = inspect.signature(run_calibration).parameters
-    for name, array in (("validation", "val_labels"), ("corrupted", "corrupted_cases")):
-        assert defaults[name].default == len(run[array])
+    for name, array in (("VALIDATION", "val_labels"), ("CORRUPTED", "corrupted_cases")):
+        assert BOOK[name] == len(run[array])

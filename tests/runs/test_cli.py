@@ -94,7 +94,7 @@ def test_every_run_is_given_seeds_and_folder(calls):
 
 def test_the_functions_take_what_the_options_say():
     for name, command in COMMANDS.items():
-        known = {*inspect.signature(command.function).parameters}
+        known = {*inspect.signature(command.function).parameters, "folder"}
         known |= {*inspect.signature(Run).parameters} if name == "birds" else set()
         names = {
             settings.get("dest", flags[0].removeprefix("--")) for flags, settings in command.options

@@ -5,6 +5,7 @@ import torch
 from scipy.special import expit
 
 from mcunc import birdwatch, dropout, networks, recorded
+from mcunc.runs import dropout_sisters as sisters_run
 from mcunc.runs.dropout_sisters import BOTH, SIZES, draw_sisters, run_sisters, train
 
 
@@ -21,11 +22,13 @@ def test_hues_are_standardised_and_labels_follow_them():
     np.testing.assert_allclose(hue[:, 0], expected, rtol=1e-6)
 
 
-def test_the_run_keeps_the_weights_of_each_network(tmp_path):
-    run = recorded.load(run_sisters(3, tmp_path, cases=(8, 12), sets=(1, 2), steps=3))
+def test_the_run_keeps_the_weights_of_each_network(tmp_path, monkeypatch):
+    for name, value in (("CASES", (8, 12)), ("SETS", (1, 2)), ("STEPS", 3)):
+        monkeypatch.setattr(sisters_run, name, value)
+    run = recorded.load(run_sisters(seed=3, folder=tmp_path))
     parts = ["8-1", "8-2", "12-1", "12-2", "last-8-1", "half-8-1"]
     assert set(run.arrays) == {f"weights-{part}" for part in parts}
-    again = train(*draw_sisters(12, 2), steps=3, seed=3)
+    again = train(*draw_sisters(12, 2), seed=3)
     network = dropout.with_dropout(networks.mlp(SIZES), 0.2, BOTH)
     torch.nn.utils.vector_to_parameters(torch.from_numpy(run["weights-12-2"]), network.parameters())
     for ours, theirs in zip(network.parameters(), again.parameters(), strict=True):
@@ -37,7 +40,7 @@ def test_the_run_keeps_the_weights_of_each_network(tmp_path):
 def test_training_lowers_the_loss_of_new_birds():
     """Below that of a network that always says one half, log 2, by more than chance."""
     hue, golden = draw_sisters(1000, seed=2)
-    network = train(*draw_sisters(250, seed=1), steps=100)
+    network = train(*draw_sisters(250, seed=1))
     p = expit(network(hue)[:, 0].detach().numpy().astype(float))
     loss = -np.log(np.where(golden.numpy() == 1, p, 1 - p))
     assert loss.mean() + 5 * loss.std() / 1000**0.5 < np.log(2)

@@ -1,6 +1,5 @@
 """The run on the spread of dropout networks: many at once are what each is alone."""
 
-import inspect
 import itertools
 import json
 
@@ -11,6 +10,7 @@ from scipy import integrate, stats
 from torch import nn
 
 from mcunc import recorded
+from mcunc.runs import dropout_spread as spread_run
 from mcunc.runs.dropout_spread import (
     DropoutMLP,
     draw_curve,
@@ -55,10 +55,11 @@ def test_curves_have_the_stated_noise():
     assert low < (((y - truth(x)) / 0.2) ** 2).sum() < high
 
 
-def test_training_fits_without_dropout_and_shrinks_with_it():
+def test_training_fits_without_dropout_and_shrinks_with_it(monkeypatch):
+    monkeypatch.setattr(spread_run, "STEPS", 400)
     x, y = (torch.tensor(v, dtype=torch.float32).repeat(2, 1) for v in draw_curve(200, 1))
     networks = DropoutMLP([0.0, 0.5], (1, 20, 20, 1))
-    train(networks, x, y, steps=400)
+    train(networks, x, y)
     at = torch.linspace(-1.8, 1.8, 50)[:, None]
     errors = [
         (networks.member(r)(at)[:, 0].detach().numpy() - truth(at[:, 0].numpy())).std()
@@ -95,12 +96,14 @@ def test_the_gaussian_process_conditions_the_kernel_of_wide_networks():
     np.testing.assert_allclose(spread, np.sqrt(np.diag(kernel - gain @ kernel[:3])), rtol=1e-6)
 
 
-def test_the_run_from_end_to_end(tmp_path):
-    path = run_spread(
-        seed=3, folder=tmp_path, cases=(25, 50), widths=(5,), probabilities=(0.0, 0.1), repeats=2,
-        steps=20, draws=8,
-    )  # fmt: skip
-    run = recorded.load(path)
+def test_the_run_from_end_to_end(tmp_path, monkeypatch):
+    small = {
+        "CASES": (25, 50), "WIDTHS": (5,), "PROBABILITIES": (0.0, 0.1), "REPEATS": 2, "STEPS": 20,
+        "DRAWS": 8,
+    }  # fmt: skip
+    for name, value in small.items():
+        monkeypatch.setattr(spread_run, name, value)
+    run = recorded.load(run_spread(seed=3, folder=tmp_path))
     assert run["mean"].shape == run["spread"].shape == (2, 1, 2, 2, 81)
     assert run["log_density"].shape == (2, 1, 2, 2)
     assert not run["spread"][:, :, 0].any()
@@ -114,9 +117,8 @@ def test_the_run_from_end_to_end(tmp_path):
 
 def test_by_default_the_run_has_the_settings_of_the_recorded_one():
     record = recorded.load("dropout-spread").record
-    defaults = inspect.signature(run_spread).parameters
     for name in ("cases", "widths", "probabilities", "repeats", "steps", "draws"):
-        default = defaults[name].default
+        default = getattr(spread_run, name.upper())
         assert record[name] == (list(default) if isinstance(default, tuple) else default)
 
 

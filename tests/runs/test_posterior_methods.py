@@ -1,42 +1,37 @@
 """The run of chapter 4, on few curves: shapes, resuming, and ways that must agree."""
 
-from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
+from small_runs import shrunk
 
 from mcunc import recorded
 from mcunc.posterior import RegressionModel, exact_linear
-from mcunc.runs.posterior_methods import (
-    GRID,
-    METHODS,
-    PROBLEMS,
-    Problem,
-    Sizes,
-    Task,
-    judged,
-    run_posterior,
-)
+from mcunc.runs import posterior_methods
+from mcunc.runs.posterior_methods import GRID, METHODS, PROBLEMS, Task, judged, run_posterior
 
-SHORT = Sizes(
+BOOK = posterior_methods.SIZES
+SHORT = SimpleNamespace(
     sets=2, members=4, iterations=3, steps=3, chains=2, draws=12, warm_up=5, leapfrog=2, thin=2
 )
+small_run = shrunk((posterior_methods, {"SIZES": SHORT}))
 
 
-def test_curves_are_seen_on_both_sides_of_the_gap_and_with_noise():
+def test_curves_are_seen_on_both_sides_of_the_gap_and_with_noise(monkeypatch):
     """Squares of 6,000 normal residuals: 1e-8 false alarms."""
-    problem = PROBLEMS["network"]
-    x, y, truth = problem.draw(200, seed=1)
+    monkeypatch.setattr(SHORT, "sets", 200)
+    task = Task(*PROBLEMS["network"], seed=1)
+    x, y, truth = task.x, task.y, task.truth
     assert x.shape == (200, 30, 1)
     assert ((np.abs(x) >= 0.7) & (np.abs(x) <= 2)).all()
     assert ((x > 0).sum(axis=(1, 2)) == 15).all()
     seen = np.array([np.interp(a[:, 0], GRID, f) for a, f in zip(x, truth, strict=True)])
     low, high = stats.chi2.interval(1 - 1e-8, 6000)  # the grid is fine enough
     assert low < (((y - seen) / 0.1) ** 2).sum() < high
-    again = problem.draw(200, seed=1)
-    np.testing.assert_array_equal(y, again[1])
+    np.testing.assert_array_equal(y, Task(*PROBLEMS["network"], seed=1).y)
 
 
 def test_bands_hold_the_stated_share_of_draws():
@@ -66,7 +61,7 @@ def test_a_band_of_few_draws_holds_fewer_of_those_to_come():
 
 
 def test_the_run_from_end_to_end(tmp_path):
-    run = recorded.load(run_posterior(seed=3, folder=tmp_path, sizes=SHORT))
+    run = recorded.load(run_posterior(seed=3, folder=tmp_path))
     for name in PROBLEMS:
         for way in METHODS:
             if (name, way) == ("network", "exact"):
@@ -85,10 +80,10 @@ def test_the_run_from_end_to_end(tmp_path):
 
 def test_by_default_the_run_has_the_sizes_of_the_recorded_one():
     record = recorded.load("posterior").record
-    assert {name: record[name] for name in vars(Sizes())} == vars(Sizes())
+    assert {name: record[name] for name in vars(BOOK)} == vars(BOOK)
 
 
-LINEAR = Problem(
+LINEAR = (
     RegressionModel((2, 1), 0.1, "none", weight_scale=2.0, bias_scale=2.0),
     lambda x: np.concatenate([np.sin(x), np.cos(x)], axis=-1),
 )
@@ -96,32 +91,30 @@ LINEAR = Problem(
 
 def test_refits_of_a_linear_model_differ_by_the_data_alone():
     """It has one mode, and two iterations find it."""
-    x, y, _ = LINEAR.draw(2, seed=1)
-    found = {
-        way: METHODS[way](Task(LINEAR, x, y, 1, SHORT)) for way in ("modes", "bootstrap", "both")
-    }
+    found = {way: METHODS[way](Task(*LINEAR, 1)) for way in ("modes", "bootstrap", "both")}
     assert_allclose(found["modes"]["spread"], 0, atol=1e-4)
     assert found["bootstrap"]["spread"].min() > 1e-3
     assert_allclose(found["bootstrap"]["mean"], found["both"]["mean"], atol=1e-4)
 
 
-def test_chains_and_anchored_members_of_the_linear_model_are_exact():
+def test_chains_and_anchored_members_of_the_linear_model_are_exact(monkeypatch):
     """Set by set, so that none is taken for another.
 
     Within seven standard errors, of 16 normal comparisons at 61 points that three parameters
     make: under 1e-8 false alarms, and under 1e-6 where an effective size is a quarter too large.
     """
-    sizes = Sizes(
+    sizes = SimpleNamespace(
         sets=2, members=400, iterations=4, chains=8, draws=200, warm_up=100, leapfrog=6, thin=1
     )
-    x, y, _ = LINEAR.draw(2, seed=1)
-    design = np.c_[LINEAR.features(GRID[:, None]), np.ones(61)] * LINEAR.model.scale.numpy()
-    exact = [exact_linear(LINEAR.model, *each) for each in zip(x, y, strict=True)]
+    monkeypatch.setattr(posterior_methods, "SIZES", sizes)
+    task = Task(*LINEAR, 1)
+    design = np.c_[task.grid, np.ones(61)] * task.model.scale.numpy()
+    exact = [exact_linear(task.model, *each) for each in zip(task.x, task.y, strict=True)]
     centre = np.array([design @ each.mean.numpy() for each in exact])
     spread = np.sqrt([np.diag(design @ each.covariance.numpy() @ design.T) for each in exact])
     assert abs(np.diff(centre, axis=0)).max() > 1  # the sets do differ
     for way in ("exact", "anchored", "laplace", "hmc"):
-        found = METHODS[way](Task(LINEAR, x, y, 1, sizes))
+        found = METHODS[way](task)
         mean, wide, n, n_sd = (
             found.get(key, default)
             for key, default in (
@@ -140,7 +133,7 @@ def made(monkeypatch):
     for way, method in METHODS.items():
 
         def watched(task, way=way, method=method):
-            name = next(name for name, each in PROBLEMS.items() if each is task.problem)
+            name = next(name for name, each in PROBLEMS.items() if each[0] is task.model)
             if (name, way) == ways.fatal:
                 raise KeyboardInterrupt
             ways.append((name, way))
@@ -155,34 +148,33 @@ class Made(list):
 
 
 def test_a_run_that_was_killed_goes_on_after_the_last_way(tmp_path, made):
-    whole = recorded.load(run_posterior(folder=tmp_path / "whole", sizes=SHORT))
+    whole = recorded.load(run_posterior(folder=tmp_path / "whole"))
     every = list(made)
     made.clear()
     made.fatal = "network", "modes"
     with pytest.raises(KeyboardInterrupt):
-        run_posterior(folder=tmp_path, sizes=SHORT)
+        run_posterior(folder=tmp_path)
     done = {path.name for path in tmp_path.iterdir()}
     assert "posterior-network-ensemble.npz" in done
     assert not any(name.endswith(".part") for name in done)
     made.fatal = None
-    run = recorded.load(run_posterior(folder=tmp_path, sizes=SHORT))
+    run = recorded.load(run_posterior(folder=tmp_path))
     assert made == every  # each of them once
     for key, value in run.arrays.items():
         if not key.endswith("seconds"):
             np.testing.assert_array_equal(value, whole[key])
 
 
-def test_what_was_made_under_other_settings_is_made_again(tmp_path, made):
-    run_posterior(folder=tmp_path, sizes=SHORT)
+def test_what_was_made_under_other_settings_is_made_again(tmp_path, made, monkeypatch):
+    run_posterior(folder=tmp_path)
     made.clear()
+    run_posterior(folder=tmp_path)
+    assert made == []
+    monkeypatch.setattr(SHORT, "steps", 4)
     made.fatal = "network", "laplace"
-    with pytest.raises(KeyboardInterrupt):  # the chains' own settings touch no other way
-        run_posterior(folder=tmp_path, sizes=replace(SHORT, steps=4))
+    with pytest.raises(KeyboardInterrupt):
+        run_posterior(folder=tmp_path)
     assert made == [("network", "exact"), ("network", "hmc")]
-    made.clear()
-    made.fatal = None
-    run_posterior(folder=tmp_path, sizes=replace(SHORT, steps=4, leapfrog=3))
-    assert made[0] == ("network", "hmc")
 
 
 def damaged(path, how):
@@ -203,16 +195,16 @@ def test_a_damaged_part_is_named_with_the_cure(tmp_path, made, how):
     part = tmp_path / "posterior-network-laplace.npz"
     made.fatal = "network", "last_layer"
     with pytest.raises(KeyboardInterrupt):
-        run_posterior(folder=tmp_path, sizes=SHORT)
+        run_posterior(folder=tmp_path)
     damaged(part, how)
     with pytest.raises(ValueError, match=r"^folder: .*is damaged.*remove it") as caught:
-        run_posterior(folder=tmp_path, sizes=SHORT)
+        run_posterior(folder=tmp_path)
     assert str(part) in str(caught.value)
     assert "pickle" not in str(caught.value)
     part.unlink()
     made.clear()
     with pytest.raises(KeyboardInterrupt):
-        run_posterior(folder=tmp_path, sizes=SHORT)
+        run_posterior(folder=tmp_path)
     assert made == [("network", "laplace")]
 
 

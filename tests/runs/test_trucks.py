@@ -1,23 +1,25 @@
 """The run without trucks, on a few dozen pictures: what is trained on, kept and resumed."""
 
 import json
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logsumexp, softmax
+from small_runs import shrunk
 
-from mcunc import recorded, training
+from mcunc import data, networks, recorded, training
 from mcunc.data import Pictures
 from mcunc.data.corruption import corrupt
 from mcunc.dropout import sample_logits
 from mcunc.predictive import summarise_classes
 from mcunc.runs import trucks as trucks_run
-from mcunc.runs.trucks import Settings, run_trucks
+from mcunc.runs.trucks import run_trucks
 
 NAMES = [*(f"class {i}" for i in range(9)), "truck"]
-BOOK = Settings().recipe
 
 
 class Killed(BaseException):
@@ -37,19 +39,24 @@ TRAIN, TEST = small(200, 0), small(60, 1)
 KNOWN = TEST.labels < 9
 
 
-SHORT = Settings(
-    training.Recipe(epochs=1, batch_size=32, learning_rate=0.05), depth=8, validation=40,
-    members=2, draws=3, masked=("features.5", "head"), corrupted=18,
-    corruptions=(("contrast", 5), ("gaussian_noise", 2)),
+SMALL = {
+    "RECIPE": training.Recipe(epochs=1, batch_size=32, learning_rate=0.05), "VALIDATION": 40,
+    "MEMBERS": 2, "DRAWS": 3, "MASKED": ("features.5", "head"), "CORRUPTED": 18,
+    "CORRUPTIONS": (("contrast", 5), ("gaussian_noise", 2)),
+}  # fmt: skip
+BOOK = SimpleNamespace(**{name: getattr(trucks_run, name) for name in SMALL})
+small_run = shrunk(
+    (trucks_run, SMALL), (data, {"cifar": lambda classes: (TRAIN, TEST)}),
+    (networks, {"cifar_resnet": partial(networks.cifar_resnet, 8)}),
 )  # fmt: skip
 
 
 def run_small(folder):
-    return run_trucks(folder=folder, how=SHORT, pictures=(TRAIN, TEST))
+    return run_trucks(folder=folder)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(small_run, tmp_path_factory):
     """Folder and result of a run, and the pictures and labels that were trained on."""
     folder, seen = tmp_path_factory.mktemp("finished"), []
     fit = training.fit_minibatches
@@ -65,7 +72,7 @@ def finished(tmp_path_factory):
 
 
 def network_of(folder, arm, own=0):
-    network = trucks_run.network_of(arm, 5, SHORT)
+    network = trucks_run.network_of(arm, 5)
     state = torch.load(folder / f"trucks-{arm}-{own}.pt", weights_only=True)["network"]
     network.load_state_dict(state)
     return network.eval()
@@ -94,7 +101,7 @@ def test_networks_standardise_with_what_they_are_trained_on(finished):
 
 
 def test_the_pictures_evaluated_are_those_stated(finished):
-    pictures, labels, some = trucks_run.shown(TEST, SHORT)
+    pictures, labels, some = trucks_run.shown(TEST)
     assert_array_equal(pictures["test"], TEST.images[KNOWN])
     assert_array_equal(pictures["truck"], TEST.images[~KNOWN])
     assert_array_equal(labels, TEST.labels[KNOWN])
@@ -111,7 +118,7 @@ def test_the_pictures_evaluated_are_those_stated(finished):
 @pytest.mark.parametrize("name", ["test", "truck", "val", "contrast-5-test", "contrast-5-truck"])
 def test_what_is_kept_is_what_the_networks_say(finished, name):
     folder, run, seen = finished
-    pictures = trucks_run.shown(TEST, SHORT)[0]
+    pictures = trucks_run.shown(TEST)[0]
     fitted = {image.tobytes() for image in seen[0][0]}
     held = [image for image in TRAIN.images[TRAIN.labels < 9] if image.tobytes() not in fitted]
     pictures["val"] = np.stack(held)
@@ -206,16 +213,17 @@ def test_wrong_arguments_are_named_and_nothing_is_written(given_, name, tmp_path
 
 
 def test_by_default_the_run_has_the_settings_of_the_recorded_one():
-    run, how = recorded.load("trucks"), Settings()
-    assert (how.members, how.draws) == (run.record["members"], run.record["draws"])
-    assert list(how.masked) == run.record["layers"]
-    assert list(map(list, how.corruptions)) == run.record["corruptions"]
-    assert how.corrupted == len(run["corrupted_cases"])
-    assert how.validation * 0.9 == len(run["val_labels"])
+    run = recorded.load("trucks")
+    assert (run.record["members"], run.record["draws"]) == (BOOK.MEMBERS, BOOK.DRAWS)
+    assert list(BOOK.MASKED) == run.record["layers"]
+    assert list(map(list, BOOK.CORRUPTIONS)) == run.record["corruptions"]
+    assert len(run["corrupted_cases"]) == BOOK.CORRUPTED
+    assert len(run["val_labels"]) == BOOK.VALIDATION * 0.9
 
 
 def test_the_recipe_of_the_book_is_pinned():
     """A run that was begun with it must be able to go on."""
-    assert (BOOK.epochs, BOOK.batch_size, BOOK.learning_rate) == (30, 128, 0.1)
-    assert (BOOK.lr_milestones, BOOK.weight_decay) == ((0.5, 0.75), 5e-4)
-    assert BOOK.half_resolution_fraction == 0.4
+    recipe = BOOK.RECIPE
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (30, 128, 0.1)
+    assert (recipe.lr_milestones, recipe.weight_decay) == ((0.5, 0.75), 5e-4)
+    assert recipe.half_resolution_fraction == 0.4

@@ -1,31 +1,17 @@
 """Dropout networks on UCI tables: many at once are what each is alone; scores by other means."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from small_runs import shrunk
 from torch import nn
 
 from mcunc import data, predictive, recorded
-from mcunc._internal import checkpoint as checkpoints
 from mcunc._internal.seeds import derive_seed
 from mcunc.data import RegressionSet
 from mcunc.runs import uci as uci_run
-from mcunc.runs.uci import (
-    PROTOCOLS,
-    Fixed,
-    Passes,
-    Protocol,
-    grid,
-    new_networks,
-    penalty_of,
-    run_uci,
-    score,
-    tables,
-    train,
-)
+from mcunc.runs.uci import Protocol, grid, new_networks, penalty_of, run_uci, score, tables, train
 
 SHORT = Protocol(epochs=3, batch=8, drops=(0.005, 0.05))
 
@@ -47,7 +33,12 @@ def forty():
 
 
 FEW = forty()
-SMALL = {"how": SHORT, "passes": Passes(100, 100, (1, 5, 100)), "table": FEW}
+SMALL = {
+    "PROTOCOLS": {"paper": SHORT, "original": SHORT}, "CHOOSING": 100, "OTHERS": 100,
+    "TESTED": (1, 5, 100), "FIXED": {"yacht": (0.05, 0.3, 0.1)},
+}  # fmt: skip
+BOOK = {name: getattr(uci_run, name) for name in SMALL}
+small_run = shrunk((uci_run, SMALL), (data, {"uci": lambda name: FEW}))
 
 
 def test_the_last_fifth_of_the_published_order_chooses():
@@ -92,7 +83,7 @@ def test_initial_weights_are_glorots():
 def test_networks_trained_together_are_each_as_if_alone():
     """Without masks: the same steps by torch's own layers, loss and optimiser."""
     split, penalty = tables(FEW), np.array([0.01, 0.2] * 2)
-    split.x, split.y = split.x.double(), split.y.double()
+    split = split._replace(x=split.x.double(), y=split.y.double())
     networks = new_networks(3, 6, np.zeros(4), seeded(3)).double()
     alone = [networks.member(r) for r in range(4)]
     train(networks, split, penalty, SHORT, seeded(5))
@@ -136,14 +127,14 @@ def test_scores_are_those_of_the_passes():
 
 
 def test_the_run_from_end_to_end(tmp_path):
-    run = recorded.load(run_uci("toy", "paper", seed=2, folder=tmp_path, **SMALL))
+    run = recorded.load(run_uci(seed=2, folder=tmp_path))
     assert run["judge_rmse"].shape == run["test_log_likelihood"].shape == (2, 4)
     np.testing.assert_array_equal(run["chosen"], run["judge_log_likelihood"].argmax(axis=1))
     assert run["log_likelihood"].shape == run["rmse"].shape == (3, 2)
     # Tested is the network that was chosen: its own score by other passes.
     chosen = run["test_rmse"][[0, 1], run["chosen"]]
     assert_allclose(run["rmse"][-1], chosen, rtol=0.05)
-    assert run.record["command"] == "python -m mcunc run uci --set toy --protocol paper --seed 2"
+    assert run.record["command"] == "python -m mcunc run uci --set yacht --protocol paper --seed 2"
     assert run.record["cases"] == 28
     assert run["wide_judge"].shape == run["wide_test"].shape == (7, 2)
     judged = run["judge_log_likelihood"][[0, 1], run["chosen"]]
@@ -153,29 +144,6 @@ def test_the_run_from_end_to_end(tmp_path):
     assert_allclose(run["off_rmse"], run["rmse"][-1], rtol=0.1)
     assert run["refit_rmse"].shape == run["refit_log_likelihood"].shape == (2,)
     assert run.record["data"] == "toy.tgz sha256:0"
-
-
-@pytest.mark.parametrize("when", [2, 5])  # in the training, and in that on all rows
-def test_a_run_that_was_killed_ends_with_the_same_numbers(when, tmp_path, monkeypatch):
-    whole = recorded.load(run_uci("toy", folder=tmp_path / "whole", **SMALL))
-    monkeypatch.setattr(uci_run, "EVERY", 0)
-    save, calls = checkpoints.save, []
-
-    def saving(*given_):
-        save(*given_)
-        calls.append(given_)
-        if len(calls) == when:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoints, "save", saving)
-    with pytest.raises(KeyboardInterrupt):
-        run_uci("toy", folder=tmp_path, **SMALL)
-    again = recorded.load(run_uci("toy", folder=tmp_path, **SMALL))
-    assert len(calls) == 6  # three epochs and three; none was made twice
-    for name, value in whole.arrays.items():
-        np.testing.assert_array_equal(again[name], value)
-    with pytest.raises(ValueError, match=r"^checkpoint: .* is of another protocol"):
-        run_uci("toy", folder=tmp_path, **SMALL | {"how": replace(SHORT, batch=4)})
 
 
 @pytest.mark.parametrize(
@@ -197,7 +165,7 @@ def test_a_network_that_failed_is_not_chosen(tmp_path, monkeypatch):
         return fit(networks, *given_)
 
     monkeypatch.setattr(uci_run, "train", failing)
-    run = recorded.load(run_uci("toy", folder=tmp_path, **SMALL))
+    run = recorded.load(run_uci(folder=tmp_path))
     assert np.isnan(run["judge_log_likelihood"][0, 0])
     assert run["chosen"][0] == 1 + run["judge_log_likelihood"][0, 1:].argmax()
     assert np.isfinite(run["log_likelihood"]).all()
@@ -219,40 +187,38 @@ def test_inputs_are_masked_too():
 
 def test_the_protocols_are_the_published_ones():
     """REFERENCES: the paper's own column, and the authors' rerun, whose grid is in the archive."""
-    assert PROTOCOLS["original"] == Protocol(400, 32, ())
-    assert PROTOCOLS["paper"] == Protocol(400, 32, (0.005, 0.05))
-    assert PROTOCOLS["short"] == Protocol(400, 128, (0.005, 0.01, 0.05, 0.1))
-    assert PROTOCOLS["rerun"] == Protocol(4000, 128, (0.005, 0.01, 0.05, 0.1))
-    assert (uci_run.LENGTH_SCALE, uci_run.RATE, max(Passes().tested)) == (0.01, 0.001, 10_000)
+    assert BOOK["PROTOCOLS"]["original"] == Protocol(400, 32, ())
+    assert BOOK["PROTOCOLS"]["paper"] == Protocol(400, 32, (0.005, 0.05))
+    assert BOOK["PROTOCOLS"]["short"] == Protocol(400, 128, (0.005, 0.01, 0.05, 0.1))
+    assert BOOK["PROTOCOLS"]["rerun"] == Protocol(4000, 128, (0.005, 0.01, 0.05, 0.1))
+    assert (uci_run.LENGTH_SCALE, uci_run.RATE, max(BOOK["TESTED"])) == (0.01, 0.001, 10_000)
 
 
 def test_fixed_settings_are_trained_on_all_rows(tmp_path):
     """The paper's own: nothing is chosen, and what is tested has the scores of its passes."""
-    given_ = SMALL | {"seed": 2, "folder": tmp_path, "fixed": Fixed(0.05, 0.3, 0.1)}
-    path = run_uci("toy", "original", **given_)
-    run = recorded.load(path)
+    run = recorded.load(run_uci(protocol="original", seed=2, folder=tmp_path))
     assert (run.record["cases"], run.record["length_scale"]) == (35, 0.1)
-    assert run.record["command"] == "python -m mcunc run uci --set toy --protocol original --seed 2"
+    assert (
+        run.record["command"] == "python -m mcunc run uci --set yacht --protocol original --seed 2"
+    )
     assert run["log_likelihood"].shape == run["rmse"].shape == (3, 2)
-    networks = new_networks(3, 6, np.full(2, 0.05), seeded(0))
-    saved = torch.load(path.with_suffix(".pt"), weights_only=True)
-    networks.load_state_dict(saved["network"])
-    split = tables(FEW, 1.0)
+    given_ = np.full(2, 0.05), np.full(2, 0.3)
+    generator = seeded(derive_seed(2, "train"))
+    networks, split = new_networks(3, 6, given_[0], generator), tables(FEW, 1.0)
+    train(networks, split, penalty_of(*given_, 35, 0.1), SHORT, generator)
     taus = torch.tensor([0.3, 0.3])
     with torch.no_grad():
         passes = seeded(derive_seed(2, "passes"))  # the same ones
         found = score(networks, *split.test, split.scale, taus, (1, 5, 100), passes)
     assert_allclose(run["log_likelihood"], found["log_likelihood"], rtol=1e-4)
     assert_allclose(run["rmse"], found["rmse"], rtol=1e-4)
-    again = recorded.load(run_uci("toy", "original", **given_))
-    np.testing.assert_array_equal(again["log_likelihood"], run["log_likelihood"])
 
 
 def test_the_paper_s_settings_are_those_of_its_code():
     """With an inverse length scale of 10 (yacht) or 100 there."""
-    fixed = uci_run.FIXED
+    fixed = BOOK["FIXED"]
     assert set(fixed) == set(data.UCI)
-    assert [fixed[name].drop for name in ("concrete", "energy", "kin8nm")] == [0.01, 0.05, 0.05]
-    assert [fixed[name].drop for name in ("power-plant", "yacht")] == [0.005, 0.01]
-    assert fixed["yacht"].length_scale == 1 / 1e1
-    assert fixed["kin8nm"].length_scale == 1 / 1e2
+    assert [fixed[name][0] for name in ("concrete", "energy", "kin8nm")] == [0.01, 0.05, 0.05]
+    assert [fixed[name][0] for name in ("power-plant", "yacht")] == [0.005, 0.01]
+    assert fixed["yacht"][2] == 1 / 1e1
+    assert fixed["kin8nm"][2] == 1 / 1e2
