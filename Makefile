@@ -12,8 +12,8 @@ BENCH := .venv-bench
 PORT ?= 8000
 CHAPTERS := $(wildcard book/*.ipynb)
 PAGE := _build/html/index.html
-SOURCES := _config.yml _toc.yml $(CHAPTERS) $(wildcard book/*.* book/reference/* mcunc/*.* \
-	book/_static/*.*)
+SOURCES := _config.yml _toc.yml $(CHAPTERS) $(wildcard book/*.* book/reference/* book/api/* \
+	book/_ext/* book/_static/*.* mcunc/*.* mcunc/*/*.py)
 # Each notebook kernel on one thread: two run side by side, and sums come out in one order.
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -47,7 +47,7 @@ book: env ## execute every chapter afresh and render _build/html
 test: env lint unit notebooks-check pages ## lint, unit tests, chapters, rendered pages
 
 unit: env
-	$(BIN)/pytest -q -n 2 --dist loadfile tests --ignore=tests/book/test_pages.py
+	$(BIN)/pytest -q -n 2 --dist loadfile tests -m 'not pages'
 
 notebooks-check: env
 	$(BIN)/pytest -q -n 2 --dist loadfile --nbval --nbval-current-env \
@@ -58,7 +58,7 @@ portable: env ## unit tests and chapters, computed as other processors would
 	@$(BIN)/python tests/portable.py $(PORTABLE)
 
 pages: env $(PAGE)
-	$(BIN)/pytest -q tests/book/test_pages.py
+	$(BIN)/pytest -q -m pages tests/book
 
 $(PAGE): $(SOURCES)
 	@$(MAKE) --no-print-directory book

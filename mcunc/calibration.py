@@ -28,7 +28,7 @@ from mcunc._internal import checks
 
 __all__ = ["BinTable", "BrierDecomposition", "CalibrationNull", "bin_edges", "bin_index"]
 __all__ += ["bin_table", "brier_score", "calibration_null", "classwise_calibration_error"]
-__all__ += ["classwise_null", "classwise_tables", "excess_loss", "expected_calibration_error"]
+__all__ += ["classwise_tables", "excess_loss", "expected_calibration_error"]
 __all__ += ["log_loss", "log_loss_from_logits", "top_label", "top_label_table"]
 
 TOLERANCE = {"float16": 2e-3, "float32": 1e-4, "float64": 1e-5}  # of the sum of a row
@@ -239,8 +239,8 @@ class CalibrationNull:
     --------
     >>> from mcunc import calibration
     >>> null = calibration.calibration_null([0.0, 1.0, 1.0], bins=4, draws=50)
-    >>> null.mean, null.interval(0.9), null.p_value(0.1)  # certain cases always come true
-    (0.0, (0.0, 0.0), 0.0196078431372549)
+    >>> null.mean, null.quantile(0.9), null.p_value(0.1)  # certain cases always come true
+    (0.0, 0.0, 0.0196078431372549)
     """
 
     edges: np.ndarray
@@ -268,15 +268,6 @@ class CalibrationNull:
         # A value drawn, so that p_value is at most 1 - level where, and only where, it is passed.
         return float(np.quantile(self.ece, checks.check_fraction("level", level), method="higher"))
 
-    def interval(self, level=0.95):
-        """(lower, upper): the central interval of a calibrated model's ECE.
-
-        It says where the ECE of *calibrated* predictions falls.  It is no confidence interval for
-        the calibration error of a model that is not calibrated.
-        """
-        tail = (1 - checks.check_fraction("level", level)) / 2
-        return self.quantile(tail), self.quantile(1 - tail)
-
     def band(self, level=0.95):
         """(lower, upper), each (M,): where the frequency of each bin falls; NaN where empty.
 
@@ -295,7 +286,6 @@ class CalibrationNull:
         hand count as one of the draws (Phipson & Smyth 2010, *Stat. Appl. Genet. Mol. Biol.* 9,
         article 39).  Values equal up to rounding count as equal.
         """
-        ece = checks.as_array("ece", ece, ndim=0)
         return float((1 + (self.ece >= ece - 1e-12).sum()) / (1 + len(self.outcome_sum)))
 
 
@@ -540,8 +530,8 @@ def classwise_tables(probs, labels, bins=15, spacing="width"):
 def classwise_calibration_error(probs, labels, bins=15, spacing="width"):
     """Mean over the classes of the binary expected calibration error of each.
 
-    Parameters and errors are those of `classwise_tables`; see `classwise_null` for its size by
-    chance.
+    Parameters and errors are those of `classwise_tables`; for its size by chance, redraw
+    the labels from `probs`.
 
     Returns
     -------
@@ -632,55 +622,6 @@ def _redrawn(confidence, index, draws, rng):
         yield index[start : start + step], hits.view(np.uint8)
 
 
-def classwise_null(probs, bins=15, spacing="width", draws=1000, seed=0):
-    """Classwise calibration errors that these probabilities would show if they were right.
-
-    The labels are redrawn from the whole rows, so that the classes hang together as they do in
-    the data.
-
-    Parameters
-    ----------
-    probs : (N, K) array, as in `top_label`
-    bins, spacing, draws, seed
-        As in `calibration_null`.
-
-    Returns
-    -------
-    (draws,) array of classwise errors
-
-    Raises
-    ------
-    ValueError
-        As `classwise_tables`; for counts of draws and seeds that are not whole numbers.
-
-    Examples
-    --------
-    >>> from mcunc import calibration
-    >>> probs, labels = [[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.1, 0.9]], [0, 0, 1, 1]
-    >>> calibration.classwise_null(probs, bins=2, draws=100).shape
-    (100,)
-    """
-    probs = _as_rows(probs)
-    draws = checks.check_count("draws", draws)
-    rng = np.random.default_rng(checks.check_count("seed", seed, minimum=0))
-    tables = classwise_tables(probs, np.zeros(len(probs), dtype=np.intp), bins, spacing)
-    starts = np.cumsum([0, *(len(table.count) for table in tables)])
-    columns = np.clip(probs, 0, 1).T
-    cell = np.empty(probs.shape, dtype=np.intp)
-    for k, table in enumerate(tables):
-        cell[:, k] = starts[k] + _index(columns[k], table.edges, spacing)
-    expected = np.concatenate([table.confidence_sum for table in tables])
-    upper, case = np.cumsum(columns.T, axis=1, dtype=np.float64), np.arange(len(probs))
-    upper /= upper[:, -1:]
-    upper[:, -1] = 2
-    errors = np.zeros(draws)
-    for draw in range(draws):
-        labels = np.argmax(upper > rng.random((len(probs), 1)), axis=1)
-        count = np.bincount(cell[case, labels], minlength=starts[-1])
-        errors[draw] = np.abs(count - expected).sum() / probs.size
-    return errors
-
-
 def log_loss(probs, labels):
     r"""Mean negative log-likelihood, :math:`-\frac1N \sum_i \log p_{i,y_i}`, in nats.
 
@@ -724,7 +665,7 @@ def log_loss_from_logits(logits, labels):
     Parameters
     ----------
     logits : (N, K) array, K at least 2
-        -inf is a class masked out, of probability 0.
+        Finite; -1e9 takes a class out of a case.
     labels : (N,) integers 0 … K - 1
 
     Returns
@@ -734,7 +675,7 @@ def log_loss_from_logits(logits, labels):
     Raises
     ------
     ValueError
-        For shapes that differ, NaN or +inf, labels out of range or masked out, rows that look like
+        For shapes that differ, NaN or infinity, labels out of range, rows that look like
         probabilities, and logits so far apart that their difference leaves the range of float64.
 
     Examples
@@ -794,9 +735,7 @@ def _as_confidence(value):
     array = checks.as_floats("confidence", value, ndim=1)
     low, high = array.min(), array.max()
     if low < -_slack(array) or high > 1 + _slack(array):
-        raise ValueError(
-            f"confidence: runs from {low:.9g} to {high:.9g}; pass probabilities in [0, 1]"
-        )
+        raise ValueError(f"confidence: runs from {low:.9g} to {high:.9g}; pass probabilities")
     return np.clip(array, 0, 1)
 
 
@@ -808,12 +747,12 @@ def _slack(array):
 def _as_rows(probs):
     """(N, K) numbers in their own dtype; `_blocks` checks the rows while they are in cache."""
     ready = type(probs) is np.ndarray and probs.dtype.name in TOLERANCE and probs.size
-    array = probs if ready else checks.as_floats("probs", probs, ndim=range(65))
+    array = probs if ready else checks.as_floats("probs", probs, ndim=range(33))
     if array.ndim != 2:
-        cure = checks.shape_cure("probs", array)
-        if array.ndim == 1:
-            cure = "; for a binary forecast use bin_table(confidence, outcome).ece"
-        raise ValueError(f"probs: expected 2 axes (N, K), got shape {array.shape}{cure}")
+        raise ValueError(
+            f"probs: expected 2 axes (N, K), got shape {array.shape}; for a binary forecast use "
+            "bin_table(confidence, outcome).ece"
+        )
     _check_classes("probs", array)
     return array
 
@@ -848,21 +787,15 @@ def _blocks(probs, labels):
 
 def _refuse(block, tolerance, start):
     """Name the row that is no distribution, if exact sums find one."""
-    if not np.isfinite(block).all():
-        raise ValueError("probs: contains NaN or infinity; remove or impute those rows first")
     with np.errstate(all="ignore"):
         sums, lowest = block.sum(axis=1, dtype=np.float64), block.min(axis=1)
-    wrong = np.flatnonzero((lowest < -_slack(block)) | (np.abs(sums - 1) > tolerance))
-    if len(wrong):
-        low, total, cure = (
-            lowest[wrong[0]],
-            sums[wrong[0]],
-            "are these logits? Then pass their softmax",
+    sound = (np.abs(sums - 1) <= tolerance) & (lowest >= -_slack(block))  # NaN is neither
+    if not sound.all():
+        row = sound.argmin()
+        raise ValueError(
+            f"probs: row {start + row} sums to {sums[row]:.6g}, and its smallest entry is "
+            f"{lowest[row]:.6g}; pass the softmax of logits, and divide rounded rows by their sums"
         )
-        what = f"is negative ({low:g})" if low < 0 else f"sums to {total:.6g}, not 1"
-        if low >= 0 and 0.95 < total < 1.05:
-            cure = "if rounding did that, divide each row by its sum"
-        raise ValueError(f"probs: row {start + wrong[0]} {what}; {cure}")
 
 
 def _top(block, labels):

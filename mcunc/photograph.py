@@ -71,14 +71,13 @@ class PhotographPrediction:
 def read_photograph(source, size=224):
     """A photograph as a network takes it: the central square, upright, in three colours.
 
-    What is transparent becomes white.  Of 16 bits 65535 is white.  Of several pictures in a file,
-    such as an animation, the first is taken.
+    What is transparent becomes white.  Of several pictures in a file, such as an animation, the
+    first is taken.
 
     Parameters
     ----------
-    source : path of a picture file, the open file, a Pillow image, or a uint8 array (H, W, 3),
-        (H, W) or (H, W, 1), or with transparency (H, W, 4) or (H, W, 2); of at most 120 million
-        pixels, or a JPEG of 178 million
+    source : path of a picture file, the open file, a Pillow image, or a (H, W, 3) uint8 array
+        At most 120 million pixels, or a JPEG of 178 million.
     size : int, pixels of a side
 
     Returns
@@ -89,8 +88,8 @@ def read_photograph(source, size=224):
     ------
     ValueError
         For something that is no picture; the message names a file.
-    OSError
-        Where the file cannot be opened.
+    FileNotFoundError
+        Where there is no such file.
 
     Examples
     --------
@@ -100,57 +99,37 @@ def read_photograph(source, size=224):
     (3, 224, 224)
     """
     size = check_count("size", size, maximum=1024)
-    if isinstance(source, (str, os.PathLike)):
-        with open(source, "rb") as file:  # where it is not there, Python says so
-            return _upright(lambda: Image.open(file, formats=FORMATS), size, str(source))
-    if isinstance(source, Image.Image):
-        return _upright(source.copy, size, "the image")
-    if hasattr(source, "read"):
-        return _upright(lambda: Image.open(source, formats=FORMATS), size, "the file")
-    pixels = _pixels(source)
-    return _upright(lambda: Image.fromarray(pixels), size, "the array")
-
-
-def _pixels(source):
-    """An array (H, W, channels) or (H, W) of bytes."""
-    if isinstance(source, (bytes, bytearray)):
-        raise ValueError("source: the content of a file; pass its path, or io.BytesIO(source)")
-    pixels = np.asarray(source)
-    if pixels.dtype == object:
-        raise ValueError(f"source: expected a path, an image or an array, got {type(source)}")
-    pixels = pixels[..., 0] if pixels.shape[2:] == (1,) else pixels
-    cure = ""
-    if pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4) and pixels.shape[2] not in (3, 4):
-        cure = "; put the channels last, np.transpose(source, (1, 2, 0))"
-    elif pixels.dtype.kind == "f":
-        cure = "; make bytes of numbers from 0 to 1, np.uint8(255 * np.asarray(source))"
-    elif pixels.dtype != np.uint8:
-        cure = "; scale to 0 to 255 and convert, np.uint8(source)"
-    elif pixels.ndim > 1 and pixels.shape[2:] in ((), (2,), (3,), (4,)) and pixels.size:
-        return pixels
-    raise ValueError(
-        f"source: expected a path, a Pillow image or (H, W, 3) uint8, got {pixels.shape} "
-        f"{pixels.dtype}{cure}"
-    )
-
-
-def _upright(opened, size, name):
+    name = source if isinstance(source, (str, os.PathLike)) else f"this {type(source).__name__}"
     try:
         with warnings.catch_warnings():  # of sizes that to_square judges
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = opened()
-            square = Image.fromarray(to_square(image, size))
-        # Cameras write which way up a picture is.
-        square.getexif()[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
+            with _opened(source) as image:
+                square = Image.fromarray(to_square(image, size))
+                # Cameras write which way up a picture is.
+                square.getexif()[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
         return np.asarray(ImageOps.exif_transpose(square)).transpose(2, 0, 1)
+    except FileNotFoundError:
+        raise
     except UnidentifiedImageError as error:
         raise ValueError(
             f"source: {name} cannot be read as a photograph; it holds no {', '.join(FORMATS)}, "
-            "whatever its name says (HEIC and AVIF of telephones, SVG and raw files are others); "
-            "open it in a program for pictures and save it as JPEG"
+            "whatever its name says; open it in a program for pictures and save it as JPEG"
         ) from error
     except Exception as error:  # damage makes Pillow stumble in many ways
         raise ValueError(f"source: {name} cannot be read as a photograph ({error})") from error
+
+
+def _opened(source):
+    """A Pillow image of its own, since reading a part of a JPEG changes it in place."""
+    if isinstance(source, Image.Image):
+        return source.copy()
+    if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
+        return Image.open(source, formats=FORMATS)
+    pixels = np.asarray(source)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        kind = f"{pixels.shape} {pixels.dtype}"
+        raise ValueError(f"pass (H, W, 3) uint8, channels last and 0 to 255, not {kind}")
+    return Image.fromarray(pixels)
 
 
 def predict_photograph(network, picture, names=None, draws=30, seed=0):
@@ -198,8 +177,13 @@ def predict_photograph(network, picture, names=None, draws=30, seed=0):
     (plain,), _ = cam.class_activation_maps(network, x, cls)
     evidence = cam.enlarge(plain, picture.shape[1:]).clip(0)
     bars = black_bars(x)[0]
+    on_bars = float(evidence[bars].sum() / max(evidence.sum(), 1e-12))
+    entropies = (
+        float(summary.predictive_entropy[0]),
+        float(summary.expected_entropy[0]),
+        float(summary.mutual_information[0]),
+    )
+    mean, deviation = summary.mean[0], np.sqrt(summary.variance[0])
     return PhotographPrediction(
-        summary.mean[0], np.sqrt(summary.variance[0]), float(summary.predictive_entropy[0]),
-        float(summary.expected_entropy[0]), float(summary.mutual_information[0]), cls, plain,
-        maps[:, cls], float(evidence[bars].sum() / max(evidence.sum(), 1e-12)), names,
-    )  # fmt: skip
+        mean, deviation, *entropies, cls, plain, maps[:, cls], on_bars, names
+    )

@@ -42,7 +42,7 @@ class RegressionModel:
     Raises
     ------
     ValueError
-        For sizes that do not end in 1, scales that are not positive, or as in `ParallelMLP`.
+        For sizes that do not end in 1, noise that is not positive, or as in `ParallelMLP`.
 
     Examples
     --------
@@ -61,8 +61,6 @@ class RegressionModel:
         if self.sizes[-1] != 1:
             raise ValueError(f"sizes: must end in 1 output, got {self.sizes}")
         self.noise = checks.check_positive("noise", noise)
-        weight_scale = checks.check_positive("weight_scale", weight_scale)
-        bias_scale = checks.check_positive("bias_scale", bias_scale)
         scales, self.lengths = [], []  # of the weights and the biases of each layer in turn
         for inputs, outputs in pairwise(self.sizes):
             scales += [weight_scale / inputs**0.5, bias_scale]
@@ -75,7 +73,7 @@ class RegressionModel:
 
     def draw_prior(self, draws, seed=0):
         """(draws, P) standardised parameters."""
-        return _standard_normal(draws, len(self), seed)
+        return torch.randn(draws, len(self), generator=_generator(seed), dtype=torch.float64)
 
     def outputs(self, z, x):
         """Values of f, (R, n), for parameters (R, P) and inputs (n, k) or (R, n, k)."""
@@ -102,13 +100,8 @@ class RegressionModel:
         return -(squares.sum(dim=-1) + ((z - anchors) ** 2).sum(dim=-1)) / 2
 
 
-def _standard_normal(draws, length, seed):
-    shape = checks.check_count("draws", draws), length
-    return torch.randn(shape, generator=_generator(seed), dtype=torch.float64)
-
-
 def _generator(seed):
-    return torch.Generator().manual_seed(checks.check_count("seed", seed, minimum=0))
+    return torch.Generator().manual_seed(seed)
 
 
 def exact_linear(model, x, y):
@@ -156,8 +149,7 @@ def exact_linear(model, x, y):
 
 def _covariance(design, model):
     """Posterior covariance of a linear model with standard normal parameters."""
-    identity = torch.eye(design.shape[1], dtype=design.dtype)
-    return torch.linalg.inv(identity + design.T @ design / model.noise**2)
+    return torch.linalg.inv(torch.eye(design.shape[1]) + design.T @ design / model.noise**2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +175,8 @@ class Normal:
 
     def sample(self, draws, seed=0):
         """(draws, P) tensor."""
-        noise = _standard_normal(draws, len(self.mean), seed).to(self.mean.dtype)
+        shape, dtype = (draws, len(self.mean)), self.mean.dtype
+        noise = torch.randn(shape, generator=_generator(seed), dtype=torch.float64).to(dtype)
         values, vectors = torch.linalg.eigh(self.covariance)
         return self.mean + noise @ (vectors * values.clamp(min=0).sqrt()).T
 
@@ -233,7 +226,7 @@ def fit_laplace(model, x, z, last_layer=False):
     >>> bool(covariance[1, 1] > 1.5 * covariance[0, 0])  # less certain far from the data
     True
     """
-    x, z = _inputs(model, x), _parameters("z", model, z, lead=())
+    x, z = _inputs(model, x), z.double()
     free = torch.arange(len(model) - model.sizes[-2] - 1 if last_layer else 0, len(model))
     covariance = _covariance(model.jacobian(z[None], x)[0][:, free], model)
     return Laplace(model, z, free, Normal(z[free], covariance))
@@ -284,7 +277,7 @@ class Laplace:
         return self.model.outputs(self.z[None], x)[0], jacobian
 
 
-def find_map_estimates(model, x, y, start, *, weights=None, anchors=None, iterations=200):
+def find_map_estimates(model, x, y, start, *, weights=1.0, anchors=0.0, iterations=200):
     r"""Modes of the posterior (MAP estimates) of R networks at once, by Levenberg and Marquardt.
 
     Each minimises :math:`\sum_i w_i (y_i - f_z(x_i))^2 / 2\sigma^2 + |z - a|^2 / 2`. With counts of
@@ -299,8 +292,8 @@ def find_map_estimates(model, x, y, start, *, weights=None, anchors=None, iterat
     x : (n, k) array, or (R, n, k)
     y : (n,) or (R, n) array
     start : (R, P) tensor, as `RegressionModel.draw_prior` gives it
-    weights : (R, n) array, optional
-    anchors : (R, P) tensor, optional; zero without it
+    weights : (R, n) array of numbers that are not negative, or a number for all
+    anchors : (R, P) tensor, or a number for all
     iterations : int
 
     Returns
@@ -328,13 +321,7 @@ def find_map_estimates(model, x, y, start, *, weights=None, anchors=None, iterat
     True
     """
     z, x, y = _problem(model, x, y, start)
-    anchors = torch.zeros_like(z) if anchors is None else anchors
-    anchors = _parameters("anchors", model, anchors, z.shape[:1])
-    shape = len(z), y.shape[-1]
-    weights = np.ones(shape) if weights is None else checks.as_array("weights", weights, ndim=2)
-    if weights.shape != shape or (weights < 0).any():
-        raise ValueError(f"weights: expected {shape} numbers of at least 0, got {weights.shape}")
-    iterations, weights = checks.check_count("iterations", iterations), torch.from_numpy(weights)
+    weights = torch.as_tensor(weights).double().expand(len(z), y.shape[-1])
     root, damping = weights.sqrt() / model.noise, torch.full((len(z), 1), 0.01, dtype=z.dtype)
     loss = -model.log_joint(z, x, y, weights, anchors)
     for _ in range(iterations):
@@ -377,7 +364,7 @@ def train_networks(
     Raises
     ------
     ValueError
-        For arrays that do not fit, or numbers outside their range.
+        For arrays that do not fit.
 
     Notes
     -----
@@ -397,10 +384,7 @@ def train_networks(
     """
     z, x, y = _problem(model, x, y, start)
     z = z.clone().requires_grad_()
-    drop = checks.check_from_zero("drop", drop, 1)
-    prior = checks.check_from_zero("prior", prior, np.inf)
-    steps, generator = checks.check_count("steps", steps), _generator(seed)
-    optimiser = torch.optim.Adam([z], lr=checks.check_positive("learning_rate", learning_rate))
+    optimiser, generator = torch.optim.Adam([z], lr=learning_rate), _generator(seed)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(steps):
         masked = z * draw_masks(model, z.shape[:1], drop, generator) if drop else z
@@ -484,17 +468,15 @@ class Chains:
 
     def sample(self, draws, seed=0):
         """(draws, P) tensor, drawn at random with replacement from all chains."""
-        pool, shape = self.z.flatten(0, 1), (checks.check_count("draws", draws),)
-        return pool[torch.randint(len(pool), shape, generator=_generator(seed))]
+        pool = self.z.flatten(0, 1)
+        return pool[torch.randint(len(pool), (draws,), generator=_generator(seed))]
 
 
-def sample_hmc(
-    model, x, y, start, *, draws=1000, warm_up=1000, leapfrog=50, target=0.8, seed=0
-):  # fmt: skip
+def sample_hmc(model, x, y, start, *, draws=1000, warm_up=1000, leapfrog=50, seed=0):
     """Hamiltonian Monte Carlo on the posterior, R chains at once.
 
-    In the warm-up dual averaging adapts the step size of each chain until the acceptance rate is
-    `target`. Each trajectory draws its number of leapfrog steps from 1 to twice `leapfrog`, so that
+    In the warm-up dual averaging adapts the step size of each chain until 80 % of proposals are
+    accepted. Each trajectory draws its number of leapfrog steps from 1 to twice `leapfrog`, so that
     few return to where they began.
 
     Parameters
@@ -505,7 +487,6 @@ def sample_hmc(
     start : (R, P) tensor
     draws, warm_up : int
     leapfrog : int, mean number of steps of a trajectory, less one half
-    target : float in (0, 1)
     seed : int
 
     Returns
@@ -515,7 +496,7 @@ def sample_hmc(
     Raises
     ------
     ValueError
-        For arrays that do not fit, or numbers outside their range.
+        For arrays that do not fit.
 
     Notes
     -----
@@ -534,12 +515,7 @@ def sample_hmc(
     (50, 4, 2)
     """
     z, x, y = _problem(model, x, y, start)
-    draws, warm_up = checks.check_count("draws", draws), checks.check_count("warm_up", warm_up)
-    leapfrog, target = (
-        checks.check_count("leapfrog", leapfrog),
-        checks.check_fraction("target", target),
-    )
-    generator, adapted = _generator(seed), _StepSize(len(z), target)
+    generator, adapted = _generator(seed), _StepSize(len(z))
     kept = torch.zeros(draws, *z.shape, dtype=z.dtype)
     accepted, gradients = torch.zeros(len(z)), 1
 
@@ -580,13 +556,14 @@ def _trajectory(density, z, value, slope, momentum, size, steps):
 
 
 class _StepSize:
-    """Dual averaging of the logarithm: Hoffman & Gelman (2014), equation 6 and their constants."""
+    """Dual averaging of the logarithm, from 0.01 to an acceptance rate of 0.8.
 
-    def __init__(self, chains, target, first=0.01):
-        self.target, self.steps = target, 0
-        self.centre = np.log(10 * first)
-        self.excess = torch.zeros(chains, dtype=torch.float64)
-        self.log = torch.full((chains,), np.log(first), dtype=torch.float64)
+    Source: Hoffman & Gelman (2014), equation 6 and their constants.
+    """
+
+    def __init__(self, chains):
+        self.steps, self.excess = 0, torch.zeros(chains, dtype=torch.float64)
+        self.log = torch.full((chains,), np.log(0.01), dtype=torch.float64)
         self.averaged = self.log.clone()
 
     def size(self, warm):
@@ -595,8 +572,8 @@ class _StepSize:
     def update(self, chance):
         self.steps += 1
         share = 1 / (self.steps + 10)
-        self.excess = (1 - share) * self.excess + share * (self.target - chance)
-        self.log = self.centre - self.steps**0.5 / 0.05 * self.excess
+        self.excess = (1 - share) * self.excess + share * (0.8 - chance)
+        self.log = np.log(0.1) - self.steps**0.5 / 0.05 * self.excess
         weight = self.steps**-0.75
         self.averaged = weight * self.log + (1 - weight) * self.averaged
 
@@ -610,25 +587,12 @@ def _inputs(model, x, ndim=2):
 
 def _problem(model, x, y, start):
     """Parameters of R networks, inputs and outcomes, in double precision."""
-    z = _parameters("start", model, start)
     x, y = _inputs(model, x, (2, 3)), torch.from_numpy(checks.as_array("y", y, ndim=(1, 2)))
     if y.shape[-1] != x.shape[-2]:
         raise ValueError(f"y: has {y.shape[-1]} values for {x.shape[-2]} rows of x")
-    for name, array, ndim in ("x", x, 3), ("y", y, 2):
-        if array.ndim == ndim and len(array) != len(z):
-            raise ValueError(f"{name}: is of {len(array)} networks, start of {len(z)}")
-    return z, x, y
-
-
-def _parameters(name, model, z, lead=("R",)):
-    """Parameters (*lead, P) in double precision; "R" stands for any number of networks."""
-    shape, actual = (*lead, len(model)), tuple(z.shape) if torch.is_tensor(z) else ()
-    fits = [expected in ("R", n) for expected, n in zip(shape, actual, strict=False)]
-    if len(actual) != len(shape) or not all(fits):
-        raise ValueError(f"{name}: expected a tensor of shape {shape}, got {np.shape(z)}")
-    if not z.isfinite().all():
-        raise ValueError(f"{name}: contains NaN or infinity")
-    return z.detach().double()
+    if start.ndim != 2 or start.shape[1] != len(model):
+        raise ValueError(f"start: expected (R, {len(model)}) numbers, got {tuple(start.shape)}")
+    return start.detach().double(), x, y
 
 
 # Have the chains converged? ----------------------------------------------------------------------
@@ -643,12 +607,12 @@ def r_hat(samples):
 
     Returns
     -------
-    (...) array; NaN for what never changes
+    (...) array; NaN for what never changes, fewer than four draws or a single chain
 
     Raises
     ------
     ValueError
-        For fewer than four draws, a single chain, or values that are not finite.
+        For another shape, or values that are not finite.
 
     Notes
     -----
@@ -663,7 +627,7 @@ def r_hat(samples):
     >>> bool(posterior.r_hat(samples) < 1.01), bool(posterior.r_hat(samples + np.arange(4)) > 1.1)
     (True, True)
     """
-    return _diagnostic("rhat", samples, chains=2)
+    return _diagnostic("rhat", samples)
 
 
 def effective_sample_size(samples, kind="mean"):
@@ -679,12 +643,12 @@ def effective_sample_size(samples, kind="mean"):
 
     Returns
     -------
-    (...) array; NaN for what never changes
+    (...) array; NaN for what never changes, or fewer than four draws
 
     Raises
     ------
     ValueError
-        For fewer than four draws, values that are not finite, or another kind.
+        For another shape or kind, or values that are not finite.
 
     Notes
     -----
@@ -703,7 +667,7 @@ def effective_sample_size(samples, kind="mean"):
     return _diagnostic("ess", samples, method=kind, **options)
 
 
-def _diagnostic(name, samples, chains=1, **options):
+def _diagnostic(name, samples, **options):
     """What arviz-stats computes of (T, R, ...) samples.
 
     It treats a range below 1e-15 as none, so quantities are scaled to a range of about 1, by powers
@@ -711,12 +675,7 @@ def _diagnostic(name, samples, chains=1, **options):
     """
     from arviz_stats.base import array_stats  # not at the top: it takes a second
 
-    shape = np.shape(samples)
-    if len(shape) < 2 or shape[0] < 4 or shape[1] < chains:
-        raise ValueError(
-            f"samples: expected (T, R, …), T of 4 or more and R of {chains} or more, got {shape}"
-        )
-    samples = checks.as_array("samples", samples, ndim=len(shape))
+    samples = checks.as_array("samples", samples, ndim=range(2, 9))
     width = np.ptp(samples, axis=(0, 1))
     samples = np.where(width > 0, np.ldexp(samples, -np.frexp(width)[1]), np.nan)
     return getattr(array_stats, name)(samples, chain_axis=1, draw_axis=0, **options)

@@ -1,10 +1,7 @@
 r"""Calibrators that turn a network's logits into better probabilities, fitted on held-out cases.
 
 Fit a calibrator on a calibration split, cases the network was not trained on, and judge it on a
-third split.  All six take logits :math:`z` (N, K) and labels (N,), return probabilities (N, K), and
-behave like scikit-learn's classifiers, although this module does not import scikit-learn.
-(Use `cross_fitted` instead of scikit-learn's `cross_val_predict`, which renumbers the labels and so
-needs every class to occur.)
+third split.  All six take logits :math:`z` (N, K) and labels (N,), return probabilities (N, K).
 
 ================  ==================================================  =====================
 method            probabilities                                       parameters
@@ -24,7 +21,6 @@ Source: Guo, Pleiss, Sun & Weinberger (2017), *On Calibration of Modern Neural N
 
 import copy
 import warnings
-from importlib import import_module
 
 import numpy as np
 from scipy.optimize import isotonic_regression, minimize
@@ -51,13 +47,11 @@ SEPARATED = (
 
 
 class _Calibrator:
-    """What all calibrators share: input checks and scikit-learn's interface.
+    """What all calibrators share: input checks and accuracy.
 
     A subclass implements `_fit(logits, labels)`, which sets what is fitted and returns a warning or
     "", and `_probabilities(logits)`.
     """
-
-    _takes_masks = False  # whether a logit may be -inf
 
     def fit(self, logits, labels):
         """Fit on calibration cases.
@@ -79,9 +73,9 @@ class _Calibrator:
         ValueError
             For NaN or infinity, shapes that differ, labels out of range, fewer than two columns,
             logits that look like probabilities, a parameter out of range, and logits beyond the
-            range of float64.  Only `TemperatureScaling` takes -inf, a class masked out.
+            range of float64.
         """
-        logits, labels = checks.as_labelled_logits(logits, labels, self._takes_masks)
+        logits, labels = checks.as_labelled_logits(logits, labels)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             warning = self._fit(logits, labels)  # what overflows is refused
         if warning:
@@ -106,56 +100,27 @@ class _Calibrator:
             Before `fit`, for a number of columns other than in `fit`, and for logits that `fit`
             refuses (one or two cases may look like probabilities by chance, and are taken).
         """
-        logits = self._checked(logits)
-        with np.errstate(over="ignore", invalid="ignore"):
-            return self._probabilities(logits)
-
-    def predict(self, logits):
-        """(M,) most probable classes, the first among equals; errors as `predict_proba`."""
-        return self.predict_proba(logits).argmax(axis=1)
-
-    def score(self, logits, labels):
-        """Accuracy, as scikit-learn's classifiers score; errors as `fit` and `predict_proba`."""
-        correct = self.predict(logits) == checks.as_classes("labels", labels, *np.shape(logits))
-        return float(correct.mean())
-
-    def get_params(self, deep=True):
-        """Arguments of the constructor by name; `deep` is there for scikit-learn."""
-        return {name: value for name, value in vars(self).items() if not name.endswith("_")}
-
-    def set_params(self, **params):
-        """Set arguments of the constructor by name, checked by `fit`; returns self."""
-        for name, value in params.items():
-            if name not in self.get_params():
-                raise ValueError(f"{name}: is no parameter of {self!r}")
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self):
-        arguments = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
-        return f"{type(self).__name__}({arguments})"
-
-    def _checked(self, logits):
-        """Logits with the columns of the fit, if there was one."""
         if not hasattr(self, "classes_"):
             raise ValueError(f"logits: this {type(self).__name__} is not fitted; call fit first")
-        logits = checks.as_logits("logits", logits, at_least=3, masks=self._takes_masks)
+        logits = checks.as_logits("logits", logits, at_least=3)
         if logits.shape[1] != len(self.classes_):
             raise ValueError(
                 f"logits: has {logits.shape[1]} columns, the fit has {len(self.classes_)}; pass "
                 "the same classes in the same order"
             )
-        return logits
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._probabilities(logits)
 
-    def __sklearn_tags__(self):
-        base = import_module("sklearn.base")  # only scikit-learn calls this, so it is there
-        return type("Tags", (base.ClassifierMixin, base.BaseEstimator), {})().__sklearn_tags__()
+    def score(self, logits, labels):
+        """Accuracy of the most probable classes; errors as `fit` and `predict_proba`."""
+        predicted = self.predict_proba(logits).argmax(axis=1)
+        return float((predicted == checks.as_classes("labels", labels, *np.shape(logits))).mean())
 
 
 class TemperatureScaling(_Calibrator):
     r"""One temperature for all logits, :math:`\mathrm{softmax}(z/T)`, by maximum likelihood.
 
-    T > 1 softens, T < 1 sharpens, and no T changes the predicted class.  A logit of -inf masks a
+    T > 1 softens, T < 1 sharpens, and no T changes the predicted class.  A logit of -1e9 takes a
     class out of a case; its probability is 0 at every T.
 
     Where no finite positive T maximises the likelihood (or only one beyond the widest gap between
@@ -191,7 +156,6 @@ class TemperatureScaling(_Calibrator):
     array([0.75, 0.25])
     """
 
-    _takes_masks = True
     trouble_ = renamed_attribute("trouble_", "fit_status_")
 
     def _fit(self, logits, labels):
@@ -202,10 +166,6 @@ class TemperatureScaling(_Calibrator):
 
     def _probabilities(self, logits):
         return _softmax(logits, self.temperature_)
-
-    def predict(self, logits):
-        """(M,) predicted classes, unchanged even where rounding makes probabilities tie."""
-        return self._checked(logits).argmax(axis=1)
 
 
 class _AffineScaling(_Calibrator):
@@ -425,19 +385,14 @@ class HistogramBinning(_Calibrator):
     infinite.  A class absent from the labels gets 0 wherever calibration cases fell.  A row of
     zeros becomes uniform, as in scikit-learn.
 
-    With equal mass a bin holds N/bins cases.  A class with fewer cases, n, shares its top bin with
-    cases of other classes, so that no bin predicts more than n bins/N for it.  This costs accuracy
-    wherever classes outnumber bins, and `fit` warns (RuntimeWarning).
-
     Parameters
     ----------
     bins : int
-    spacing : {"width", "mass"}
-        Bins of equal width, or with equal numbers of calibration cases.
+        Of equal width.
 
     Attributes
     ----------
-    edges_ : list of K arrays (M + 1,)
+    edges_ : list of K arrays (M + 1,), all the same
     values_ : list of K arrays (M,)
         The probability that each bin predicts before renormalisation.
 
@@ -457,24 +412,16 @@ class HistogramBinning(_Calibrator):
     array([0.5  , 0.375, 0.667, 1.   ])
     """
 
-    def __init__(self, bins=15, spacing="width"):
-        self.bins, self.spacing = bins, spacing
+    def __init__(self, bins=15):
+        self.bins = bins
 
     def _fit(self, logits, labels):
-        tables = classwise_tables(_softmax(logits), labels, self.bins, self.spacing)
+        tables = classwise_tables(_softmax(logits), labels, self.bins)
         self.edges_ = [table.edges for table in tables]
         self.values_ = [
             np.where(table.count > 0, table.frequency, (table.edges[:-1] + table.edges[1:]) / 2)
             for table in tables
         ]
-        counts = np.bincount(labels)
-        few, n = counts[counts > 0].min(), len(labels)
-        if self.spacing == "width" or few * self.bins >= n:
-            return ""
-        return (
-            f"bins: hold more cases than the rarest class has ({few}), so no bin gives it more "
-            f"than {few * self.bins / n:.2f}; use {-(-n // few)} bins or more, or spacing='width'"
-        )
 
     def _probabilities(self, logits):
         columns = zip(_softmax(logits).T, self.edges_, self.values_, strict=True)
@@ -532,8 +479,7 @@ def _gaps(logits):
     starts = np.arange(0, logits.size, logits.shape[1])
     top = np.maximum.reduceat(logits.ravel(), starts)  # twice as fast as max(axis=1)
     gaps = logits - top[:, None]
-    if not np.isfinite(gaps.min()):  # NaN and -inf show in it; what was masked out stays so
-        checks.check_finite_result("logits", top, gaps[~np.isneginf(logits)])
+    checks.check_finite_result("logits", gaps.min())
     return gaps
 
 
@@ -564,21 +510,14 @@ def _best_temperature(gaps, labels):
     `gaps` is overwritten: β is sought in units of the widest of them.  With :math:`\bar g` the mean
     gap and :math:`\bar g_y` that of the labels, :math:`4(\bar g_y - \bar g) \le \beta \le
     (K - 1)/(-e \bar g_y)`: the variance of gaps in [-1, 0] is at most 1/4, and their mean at least
-    -(K - 1) max x exp(-βx).  So a few huge gaps, of classes masked with -1e9, do no harm.  Gaps of
-    -inf count for nothing: they are set to one that has no weight at any β in range.
+    -(K - 1) max x exp(-βx).  So a few huge gaps, of classes masked with -1e9, do no harm.
     """
-    masked = np.isneginf(gaps) if np.isneginf(gaps.min()) else None
-    if masked is not None:
-        gaps[masked] = 0
     spread = -gaps.min()
     if spread == 0:
         return 1.0, EQUAL
     gaps /= spread
     picked = gaps[np.arange(len(labels)), labels]
     mean, at_label = gaps.mean(), picked.mean()
-    if masked is not None:
-        mean = (gaps.sum(axis=1) / (~masked).sum(axis=1)).mean()
-        gaps[masked] = -1e4 * TEMPERATURE_RANGE
     if at_label == 0:  # the slope has one sign throughout
         return spread / TEMPERATURE_RANGE, COLD
     if mean >= at_label:
@@ -739,7 +678,7 @@ def cross_fitted(scaling, logits, labels, folds=10, seed=0):
     Raises
     ------
     ValueError
-        For anything but a calibrator, fewer than two folds or cases than folds, or as `fit`.
+        For fewer than two folds or cases than folds, and as `fit`.
 
     Examples
     --------
@@ -753,11 +692,8 @@ def cross_fitted(scaling, logits, labels, folds=10, seed=0):
     >>> probs.shape, len(fitted)
     ((100, 3), 5)
     """
-    if not isinstance(scaling, _Calibrator):
-        raise ValueError(f"scaling: pass a calibrator, as TemperatureScaling(), not {scaling!r}")
     logits, labels = checks.as_labelled_logits(logits, labels)
     folds = checks.check_count("folds", folds, minimum=2, maximum=len(logits))
-    seed = checks.check_count("seed", seed, minimum=0)
     fold = np.random.default_rng(seed).permutation(len(labels)) % folds
     probs, fitted = np.empty(logits.shape), []
     for number in range(folds):

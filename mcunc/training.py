@@ -1,9 +1,6 @@
 """Training networks, with all the data at every step or by minibatches, and their logits."""
 
-import os
-import re
 from contextlib import nullcontext
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
@@ -20,13 +17,7 @@ from mcunc._internal.deprecation import moved, renamed_arguments, renamed_attrib
 
 __all__ = ["Recipe", "crop_and_flip", "fit_full_batch", "fit_minibatches", "predict_logits"]
 __all__ += ["random_resized_crop"]
-__getattr__ = moved(
-    __name__,
-    {
-        "zoom_and_flip": "training.random_resized_crop",
-        "check_device": "_internal.distributed.check_device",
-    },
-)
+__getattr__ = moved(__name__, {"zoom_and_flip": "training.random_resized_crop"})
 
 
 @renamed_arguments(watch="evaluate")
@@ -53,8 +44,8 @@ def fit_full_batch(network, loss, steps=500, learning_rate=0.01, optimiser="adam
     Raises
     ------
     ValueError
-        If the loss is not finite (the network keeps the parameters it had before that step) or
-        is not a scalar that depends on the parameters, or if there are none to train.
+        If the loss is not finite (which changes no parameters, except in a line search of
+        "lbfgs"), for another optimiser, or a network without parameters to train.
 
     Examples
     --------
@@ -66,34 +57,19 @@ def fit_full_batch(network, loss, steps=500, learning_rate=0.01, optimiser="adam
     >>> len(losses), losses[-1] < losses[0] / 10
     (300, True)
     """
-    parameters = _trainable(network)
-    if not callable(loss):
-        raise ValueError("loss: expected a callable that takes the network and returns a scalar")
-    _check_callables(evaluate=evaluate)
-    steps = checks.check_count("steps", steps)
-    learning_rate = checks.check_positive("learning_rate", learning_rate)
     kind = _OPTIMISERS[checks.check_choice("optimiser", optimiser, tuple(_OPTIMISERS))]
-    update = kind(parameters, lr=learning_rate)
+    update, history = kind(_trainable(network), lr=learning_rate), []
 
     def closure():
         update.zero_grad()
         value = loss(network)
-        if not (torch.is_tensor(value) and value.numel() == 1 and value.requires_grad):
-            raise ValueError("loss: must return a scalar tensor that depends on the parameters")
         if not value.isfinite():
             raise ValueError("loss: is not finite; lower learning_rate or scale the inputs")
         value.backward()
         return value
 
-    history = []
     for _ in range(steps):
-        # A line search moves the parameters before it evaluates the loss.
-        before = deepcopy(network.state_dict()) if optimiser == "lbfgs" else {}
-        try:
-            value = update.step(closure)
-        except ValueError:
-            network.load_state_dict(before, strict=False)
-            raise
+        value = update.step(closure)
         with torch.no_grad():
             history.append(float(value if evaluate is None else evaluate(network)))
     return history
@@ -114,12 +90,6 @@ def _trainable(network):
     if not parameters:
         raise ValueError("network: has no parameters to train")
     return parameters
-
-
-def _check_callables(**arguments):
-    for name, value in arguments.items():
-        if not (value is None or callable(value)):
-            raise ValueError(f"{name}: expected a callable or None, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -189,9 +159,7 @@ _CHECKS = {
     "epochs": checks.check_count,
     "batch_size": checks.check_count,
     "learning_rate": checks.check_positive,
-    "lr_milestones": lambda name, value: tuple(
-        checks.check_fraction(name, v) for v in (value if np.iterable(value) else [value])
-    ),
+    "lr_milestones": lambda name, value: tuple(checks.check_fraction(name, v) for v in value),
     "momentum": partial(checks.check_from_zero, below=1),
     "weight_decay": partial(checks.check_from_zero, below=np.inf),
     "freeze_batchnorm": lambda name, value: bool(value),
@@ -262,10 +230,9 @@ def fit_minibatches(
     ['epoch', 'train_loss', 'train_accuracy', 'seconds']
     """
     _trainable(network)
-    _check_run(network, recipe, checkpoint)
-    _check_callables(augment=augment, evaluate=evaluate, masks=masks)
+    _check_frozen(network, recipe)
     seed, device = checks.check_count("seed", seed, minimum=0), distributed.check_device(device)
-    with _own_noise(device):
+    with inference.own_noise(device):
         data = _data(network.to(device), images, labels)
     optimiser = torch.optim.SGD(
         network.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum,
@@ -278,7 +245,8 @@ def fit_minibatches(
     history = checkpoints.resume(checkpoint, run, network, optimiser)
     steps = -(-len(data[0]) // recipe.batch_size)
     total, done = recipe.epochs * steps, len(history) * steps
-    with tqdm(total=total, initial=done, unit="batch", disable=None) as bar, _own_noise(device):
+    bar = tqdm(total=total, initial=done, unit="batch", disable=None)
+    with bar, inference.own_noise(device):
         for epoch in range(len(history), recipe.epochs):
             begin = perf_counter()
             optimiser.param_groups[0]["lr"] = recipe.rate(epoch)
@@ -299,8 +267,8 @@ def predict_logits(network, images, batch_size=500):
     Parameters
     ----------
     network : torch.nn.Module, (B, C, H, W) -> (B, K); its mode is restored
-        It may also return a dictionary or an object whose "logits" these are, a tuple with one
-        tensor of this shape, or (B,) for a single logit.
+        It may also return a dictionary or an object whose "logits" these are, or (B,) for a single
+        logit.
     images : (N, C, H, W) array or tensor
         Bytes (uint8) are divided by 255. Floating-point numbers are taken as they are, mostly in
         [0, 1], and cast to the type of the network's weights. All functions here that run a
@@ -353,7 +321,7 @@ def crop_and_flip(images, generator, padding=4):
     Raises
     ------
     ValueError
-        For other images or another generator, or a negative padding.
+        For a negative padding.
 
     Notes
     -----
@@ -367,8 +335,7 @@ def crop_and_flip(images, generator, padding=4):
     >>> training.crop_and_flip(images, torch.Generator().manual_seed(0)).shape
     torch.Size([2, 3, 32, 32])
     """
-    _check_augmented(images, generator)
-    padding = checks.check_count("padding", padding, minimum=0, maximum=2**20)
+    padding = checks.check_count("padding", padding, minimum=0)
     count, _, height, width = images.shape
     padded = functional.pad(images, [padding] * 4)
     top, left = torch.randint(0, 2 * padding + 1, (2, count, 1), generator=generator)
@@ -399,7 +366,7 @@ def random_resized_crop(images, generator, least=0.4):
     Raises
     ------
     ValueError
-        For other images or another generator, or a `least` outside its range.
+        For images of another type.
 
     Notes
     -----
@@ -413,9 +380,8 @@ def random_resized_crop(images, generator, least=0.4):
     >>> training.random_resized_crop(images, torch.Generator().manual_seed(0)).shape
     torch.Size([2, 3, 64, 64])
     """
-    _check_augmented(images, generator, torch.uint8)
-    if not (isinstance(least, (int, float)) and least == 1):
-        checks.check_fraction("least", least)
+    if images.dtype != torch.uint8:
+        raise ValueError(f"images: expected bytes (uint8), got {images.dtype}")
     area, left, top, mirrored = torch.rand(4, len(images), generator=generator)
     side = torch.sqrt(least + (1 - least) * area)  # as a part of the picture's
     sign = torch.where(mirrored < 0.5, -1.0, 1.0)
@@ -427,24 +393,14 @@ def random_resized_crop(images, generator, least=0.4):
     return functional.grid_sample(images.float(), grid, **options).round().to(torch.uint8)
 
 
-def _check_augmented(images, generator, dtype=None):
-    if not (torch.is_tensor(images) and images.ndim == 4 and dtype in (None, images.dtype)):
-        raise ValueError(f"images: expected a tensor (B, C, H, W){f' of {dtype}' if dtype else ''}")
-    if not isinstance(generator, torch.Generator):
-        raise ValueError("generator: expected a torch.Generator; torch.Generator().manual_seed(0)")
-
-
-def _check_run(network, recipe, checkpoint):
-    if not isinstance(recipe, Recipe):
-        raise ValueError(f"recipe: expected a Recipe, got {type(recipe).__name__}")
+def _check_frozen(network, recipe):
+    """Refuse to train what was frozen by ``eval()`` in a network that as a whole is not."""
     frozen = [name for name, module in _batchnorm(network) if not module.training]
-    if frozen and network.training and not recipe.freeze_batchnorm:  # by intent, not by eval()
+    if frozen and network.training and not recipe.freeze_batchnorm:
         raise ValueError(
             f"network: {', '.join(frozen[:3])} is in evaluation mode, and training would move its "
             "statistics; pass Recipe(freeze_batchnorm=True), or call network.train() first"
         )
-    if not (checkpoint is None or isinstance(checkpoint, (str, os.PathLike))):
-        raise ValueError(f"checkpoint: expected a path or None, got {checkpoint!r}")
 
 
 def _data(network, images, labels):
@@ -455,8 +411,6 @@ def _data(network, images, labels):
             network, inference.as_input(images[:1], network), "images", convert=True
         )
     classes = inference.logits_in(output, 1).shape[1]
-    if classes == 1:
-        raise ValueError("network: returns one logit; cross-entropy needs two for two classes")
     labels = checks.as_classes("labels", labels, len(images), classes).astype(np.int64)
     return images, torch.from_numpy(labels), layout
 
@@ -467,20 +421,13 @@ def _batchnorm(network):
     return [(name, module) for name, module in network.named_modules() if isinstance(module, kind)]
 
 
-def _own_noise(device):
-    """Torch's global generators are afterwards as they were."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-
-
 def _name(function):
-    """What tells an augmentation from others in every process: no address in memory."""
+    """What tells an augmentation from others: its name, and the arguments of a partial."""
     if function is None:
         return None
     if isinstance(function, partial):
         return f"{_name(function.func)}{(*function.args, function.keywords)}"
-    if hasattr(function, "__qualname__"):
-        return f"{function.__module__}.{function.__qualname__}"
-    return re.sub(r" at 0x\w+", "", f"{type(function).__module__}: {function!r}")
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
 
 
 def _one_epoch(network, optimiser, data, recipe, augment, masks, key, progress):
@@ -493,7 +440,9 @@ def _one_epoch(network, optimiser, data, recipe, augment, masks, key, progress):
     small = key[1] < round(recipe.half_resolution_fraction * recipe.epochs)
     totals = np.zeros(2)
     steps = torch.randperm(len(images), generator=generator).split(recipe.batch_size)
-    _into_training(network, recipe)
+    network.train()
+    for _, module in _batchnorm(network) if recipe.freeze_batchnorm else ():
+        module.training = False
     try:
         for step, chosen in enumerate(steps, key[1] * len(steps)):
             batch, target = images[chosen].to(device), labels[chosen].to(device)
@@ -517,16 +466,6 @@ def _one_epoch(network, optimiser, data, recipe, augment, masks, key, progress):
     if not all(value.isfinite().all() for value in (*network.parameters(), *network.buffers())):
         raise ValueError("recipe: the weights are not finite any more; lower learning_rate")
     return dict(zip(("train_loss", "train_accuracy"), (totals / len(images)).tolist(), strict=True))
-
-
-def _into_training(network, recipe):
-    try:
-        network.train()
-    except NotImplementedError:
-        raise ValueError("network: was exported; train the module it was made from") from None
-    if recipe.freeze_batchnorm:
-        for _, module in _batchnorm(network):
-            module.training = False
 
 
 def _half(images):
@@ -570,17 +509,12 @@ def _evaluated(evaluate, network):
     if evaluate is None:
         return {}
     with torch.no_grad():
-        numbers = evaluate(network)
-    try:
-        return {str(name): float(value) for name, value in numbers.items()}
-    except (AttributeError, TypeError, ValueError):
-        raise ValueError(f"evaluate: must return a dict of numbers, got {numbers!r}") from None
+        return {name: float(value) for name, value in evaluate(network).items()}
 
 
 def _fingerprint(images, labels):
-    """SHA-256 of all values, a block at a time: the pictures together can be gigabytes."""
+    """SHA-256 of all values."""
     digest = sha256()
     for values in (images, labels):
-        for block in values.split(256):
-            digest.update(block.contiguous().view(torch.uint8).numpy())
+        digest.update(values.view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -1,7 +1,6 @@
 """Maps take the logit apart; their samples follow the closed form; Grad-CAM agrees."""
 
 import copy
-from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -15,7 +14,6 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from scipy import stats
 from strategies import GARBAGE, SAMPLING, finite_or_named
 from torch import nn
-from torch.nn import functional as F
 
 from mcunc.cam import (
     class_activation_maps,
@@ -320,55 +318,6 @@ def _arrays(found):
 # Refusals -------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore")  # both ways are deprecated
-def test_scripted_networks_are_named():
-    scripted = torch.jit.script(nn.Sequential(small().features, *average(), nn.Linear(6, 4)))
-    for network in (scripted, torch.jit.trace(small(), X)):
-        with pytest.raises(ValueError, match=r"^network: is scripted"):
-            class_activation_maps(network, X)
-
-
-class Interrupted(nn.Module):
-    """Maps, while another thread draws random numbers."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 6, 3)
-
-    def forward(self, x):
-        with ThreadPoolExecutor(1) as other:
-            other.submit(torch.rand, 3).result()
-        return self.conv(x)
-
-
-def test_what_other_threads_draw_does_not_matter():
-    network = small(features=Interrupted())
-    maps, logits = class_activation_maps(network, X, 1)
-    bias = network.head.bias[1].item()
-    np.testing.assert_allclose(maps.mean(axis=(1, 2)) + bias, logits[:, 1], atol=1e-5)
-
-
-class Attention(nn.Module):
-    """Maps by attention over places, whose kernel could drop and here does not."""
-
-    def forward(self, x):
-        x = x[:, :, ::4, ::4]
-        places = x.flatten(2).transpose(1, 2)
-        return F.scaled_dot_product_attention(places, places, places).transpose(1, 2).view_as(x)
-
-
-def test_attention_does_not_draw():
-    assert class_activation_maps(small(nn.Linear(3, 2), features=Attention()), X)[0].shape[0] == 5
-
-
-class Noisy(nn.Module):
-    """Draws from a generator of its own."""
-
-    def forward(self, x):
-        generator = torch.Generator().manual_seed(0)
-        return x[:, :, ::4, ::4] + torch.randn(4, 4, generator=generator)
-
-
 def test_values_that_are_not_finite_are_named():
     broken = small()
     broken.features[0].weight.data[0] = np.nan
@@ -376,11 +325,6 @@ def test_values_that_are_not_finite_are_named():
         class_activation_maps(broken, X)
     with pytest.raises(ValueError, match=r"^x: contains NaN or infinity"):
         class_activation_maps(NETWORK, X * np.nan)
-
-
-class Silent(nn.Module):
-    def forward(self, x):
-        return F.dropout(x[:, :, ::4, ::4], 0.5, training=True)
 
 
 @pytest.mark.parametrize(
@@ -394,8 +338,6 @@ class Silent(nn.Module):
         (small(pooling=nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten())), "no average over"),
         (small(pooling=nn.Sequential(*average(), nn.Dropout(0.5))), "dropout in its pooling"),
         (small(nn.Linear(96, 4), nn.Flatten()), "must be maps"),
-        (small(nn.Linear(3, 2), features=Silent()), "draws at random in evaluation mode"),
-        (small(nn.Linear(3, 2), features=Noisy()), "draws at random in evaluation mode"),
     ],
 )
 def test_networks_of_another_form(network, message):

@@ -293,7 +293,7 @@ PROBS, LABELS = [[0.5, 0.5], [0.2, 0.8]], [0, 1]
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: calibrate([[2.0, -1.0], [0.0, 3.0]], LABELS), "probs: row 0 is negative"),
+        (lambda: calibrate([[2.0, -1.0], [0.0, 3.0]], LABELS), "probs: row 0 .* entry is -1"),
         (lambda: calibrate([[2.0, 1.0], [0.0, 3.0]], LABELS), "probs: row 0 sums to 3"),
         (lambda: calibrate([[0.5], [1.0]], LABELS), "probs: has one column"),
         (lambda: calibrate([0.5, 0.8], LABELS), "probs: expected"),

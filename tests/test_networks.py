@@ -2,9 +2,7 @@
 EfficientNet-Lite0 as published, whatever the wrapping."""
 
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from threading import Barrier
 
 import numpy as np
 import pytest
@@ -306,40 +304,14 @@ def test_the_weights_are_those_of_torch_s_layers_built_one_by_one():
         assert torch.equal(value, found)
 
 
-@pytest.mark.parametrize("name", ["lenet5", "cifar_resnet", "small_inception", "mlp"])
-def test_threads_do_not_disturb_one_another(name, monkeypatch):
-    """Two threads build at once and wait for one another before each linear layer's weights.
-
-    There a third one seeds the global generator, which belongs to the whole process.
-    """
-    build = {"mlp": lambda seed: mlp([3, 4, 2], seed=seed)}.get(name) or getattr(networks, name)
-    expected = [build(seed=seed).state_dict() for seed in (1, 2)]
-    barrier, reset = Barrier(2, timeout=60), nn.Linear.reset_parameters
-
-    def reset_together(layer):
-        barrier.wait()
-        third.submit(torch.manual_seed, 3).result()
-        reset(layer)
-
-    monkeypatch.setattr(nn.Linear, "reset_parameters", reset_together)
-    with (
-        torch.random.fork_rng(devices=[]),
-        ThreadPoolExecutor(2) as pool,
-        ThreadPoolExecutor(1) as third,
-    ):
-        found = list(pool.map(lambda seed: build(seed=seed).state_dict(), (1, 2)))
-    for one, other in zip(found, expected, strict=True):
-        assert all(torch.equal(one[key], value) for key, value in other.items())
-
-
 def test_grey_pictures_need_one_mean():
     grey = {"mean": (0.5,), "std": (0.25,)}
     x = torch.rand(2, 1, 32, 32)
     for network in (lenet5(3, **grey), cifar_resnet(8, 3, **grey), small_inception(3, **grey)):
         assert network(x).shape == (2, 3)
-        with pytest.raises(ValueError, match=r"x: expected \(N, 1, H, W\), got \(2, 3, 32, 32\)"):
+        with pytest.raises(ValueError, match=r"x: expected \(N, 1, .*got \(2, 3, 32, 32\)"):
             network(x.repeat(1, 3, 1, 1))
-    with pytest.raises(ValueError, match=r"x: expected \(N, 3, H, W\).*x\.repeat\(1, 3, 1, 1\)"):
+    with pytest.raises(ValueError, match=r"x: expected \(N, 3, H, W\)"):
         lenet5()(x)
 
 
@@ -394,30 +366,16 @@ def test_other_depths_are_refused(depth):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"std": (0.5, 0.0, 0.5)}, "std: .* cannot standardise"),
-        ({"std": (0.5, -1.0, 0.5)}, "std: .* cannot standardise"),
-        ({"mean": (0.5, 1e300, 0.5)}, "mean: .* cannot standardise"),
+        ({"std": (0.5, 0.0, 0.5)}, "std: needs 3 positive numbers"),
+        ({"std": (0.5, -1.0, 0.5)}, "std: needs 3 positive numbers"),
         ({"mean": 0.5}, "mean: expected 1 axis"),
-        ({"std": (0.5, 0.5)}, "std: has 2 numbers and mean 3"),
+        ({"std": (0.5, 0.5)}, "std: needs 3 positive numbers, as many as mean"),
         ({"mean": (0.5, np.nan, 0.5)}, "mean: contains NaN"),
     ],
 )
 def test_means_and_deviations_that_cannot_be_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         lenet5(**options)
-
-
-THREE = st.lists(st.floats(), min_size=3, max_size=3)
-PARTS = st.sampled_from([nn.Identity(), nn.Flatten()])
-
-
-@given(arguments(features=PARTS, pooling=PARTS, head=PARTS, mean=THREE, std=THREE))
-def test_a_classifier_from_anything(given_):
-    network = finite_or_named(lambda: ImageClassifier(**given_), list(given_))
-    if network is not None:
-        assert network.mean.shape == network.std.shape == (1, 3, 1, 1)
-        assert network.mean.isfinite().all()
-        assert (network.std > 0).all()
 
 
 @given(arguments(classes=st.integers(0, 12), seed=st.integers(-1, 2**63 - 1)))
@@ -436,17 +394,9 @@ def test_residual_networks_from_anything(given_):
         assert network.head.out_features == given_["classes"]
 
 
-@given(
-    arguments(
-        channels_in=st.integers(-1, 3), channels_out=st.integers(-1, 4), stride=st.integers(-1, 3)
-    )
-)
-def test_blocks_from_anything(given_):
-    block = finite_or_named(lambda: ResidualBlock(**given_), list(given_))
-    if block is not None:
-        size = -(-5 // given_["stride"])
-        x = torch.ones(2, given_["channels_in"], 5, 5)
-        assert block(x).shape == (2, given_["channels_out"], size, size)
+def test_a_block_does_not_lose_channels():
+    with pytest.raises(ValueError, match=r"^channels_out: must lie between 4 and"):
+        ResidualBlock(4, 3, 1)
 
 
 PICTURES = st.one_of(
@@ -577,14 +527,6 @@ def test_a_logit_is_the_mean_over_the_map_of_the_head_s_weights():
         torch.testing.assert_close(logits, network(x))
 
 
-@given(arguments(channels_in=st.integers(-1, 3), branch=st.integers(-1, 3)))
-def test_inception_blocks_from_anything(given_):
-    block = finite_or_named(lambda: InceptionBlock(**given_), list(given_))
-    if block is not None:
-        x = torch.ones(2, given_["channels_in"], 5, 4)
-        assert block(x).shape == (2, 4 * given_["branch"], 5, 4)
-
-
 @given(arguments(classes=st.integers(0, 12), seed=st.integers(-1, 2**63 - 1)))
 def test_small_inception_networks_from_anything(given_):
     network = finite_or_named(lambda: small_inception(**given_), list(given_))
@@ -599,15 +541,9 @@ def test_small_inception_networks_from_anything(given_):
 SIZES = {
     "googlenet": (6_624_904, 1024),
     "resnet18": (11_689_512, 512),
-    "densenet121": (7_978_856, 1024),
-    "mobilenet_v2": (3_504_872, 1280),
-    "efficientnet_b0": (5_288_548, 1280),
-    "shufflenet_v2_x1_0": (2_278_604, 1024),
     "regnet_y_400mf": (4_344_144, 440),
-    "mnasnet0_5": (2_218_512, 1280),
 }
 GOOGLENET = {"init_weights": False, "aux_logits": False}
-RAW = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 
 def theirs(name, **options):
@@ -624,6 +560,12 @@ def theirs(name, **options):
     return network.eval()
 
 
+def imagenet(x):
+    """Standardised as ImageNet's pictures are."""
+    mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    return (x - torch.tensor(mean).reshape(1, 3, 1, 1)) / torch.tensor(std).reshape(1, 3, 1, 1)
+
+
 def transplant(network, classifier):
     """Every weight and statistic by its place in the network: auxiliary heads have none here."""
     state = {k: v for k, v in network.state_dict().items() if not k.startswith("aux")}
@@ -637,10 +579,10 @@ def transplant(network, classifier):
 def test_the_parts_are_torchvision_s_network(name):
     """The same logits, and not ones that are nothing but the bias."""
     network = theirs(name, num_classes=5)
-    classifier = transplant(network, torchvision_classifier(name, 5, **RAW))
+    classifier = transplant(network, torchvision_classifier(name, 5))
     x = pictures(2, size=64)
     with torch.no_grad():
-        logits = network(x)
+        logits = network(imagenet(x))
         torch.testing.assert_close(classifier(x), logits, rtol=1e-4, atol=1e-4)
         assert classifier.features(x).shape[:2] == (2, SIZES[name][1])
     assert (logits[0] - logits[1]).abs().max() > 1e-2
@@ -659,9 +601,8 @@ def test_torchvision_s_networks_have_the_published_size(name):
     torch.testing.assert_close(network.std.ravel(), torch.tensor([0.229, 0.224, 0.225]))
 
 
-@pytest.mark.parametrize("name", ["googlenet", "mobilenet_v2", "efficientnet_b0", "mnasnet0_5"])
-def test_dropout_before_the_last_layer_belongs_to_the_head(name):
-    head = torchvision_classifier(name, 5).head
+def test_dropout_before_the_last_layer_belongs_to_the_head():
+    head = torchvision_classifier("googlenet", 5).head
     assert [*dict(head.named_children())] == ["dropout", "linear"]
     assert head.dropout.p == 0.2
     x = torch.ones(2, head.linear.in_features)
@@ -671,44 +612,10 @@ def test_dropout_before_the_last_layer_belongs_to_the_head(name):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "vgg16", "squeezenet1_1", "vit_b_16", "convnext_tiny",
-        "mobilenet_v3_small", "resnet", "ResNet", "", "fcn_resnet50", "quantized_resnet18",
-    ],
-)  # fmt: skip
+    ["squeezenet1_1", "vit_b_16", "convnext_tiny", "mobilenet_v3_small", "shufflenet_v2_x0_5"],
+)
 def test_networks_that_end_in_another_way_are_refused(name):
-    with pytest.raises(ValueError, match=r"^name: "):
-        torchvision_classifier(name, 5)
-
-
-def test_a_swin_transformer_averages_its_map_too():
-    """Its norm is before the average, not after as in ConvNeXt."""
-    network = torchvision_classifier("swin_t", 5)
-    assert network.features(pictures(1, size=64)).shape == (1, 768, 2, 2)
-
-
-def test_weights_trained_with_other_means_get_those():
-    half = {"mean": [0.5] * 3, "std": [0.5] * 3}
-    assert networks._standardise("efficientnet_v2_l", nn.Identity(), True) == half
-
-
-@pytest.mark.parametrize("name", ["googlenet", "densenet121", "mobilenet_v2", "shufflenet_v2_x0_5"])
-@pytest.mark.parametrize("fault", ["one more", "one less", "rectified"])
-def test_a_wrong_division_is_noticed(name, fault, monkeypatch):
-    """Also where fresh weights make logits of bias alone, as GoogLeNet's do."""
-    divide = networks._parts
-
-    def wrong(name, network):
-        features, dropout, linear = divide(name, network)
-        if fault == "one less":
-            features = features[:-1]
-        else:
-            more = nn.MaxPool2d(3, 1, 1) if fault == "one more" else nn.Threshold(1e9, 0.0)
-            features = nn.Sequential(*features, more)
-        return features, dropout, linear
-
-    monkeypatch.setattr(networks, "_parts", wrong)
-    with pytest.raises(ValueError, match=r"^name: "):
+    with pytest.raises(ValueError, match=rf"^name: {name} does not end in avgpool and fc"):
         torchvision_classifier(name, 5)
 
 
@@ -720,20 +627,6 @@ def test_googlenet_in_training_mode_returns_one_tensor():
     assert logits.shape == (2, 7)
     logits.sum().backward()
     assert all(p.grad is not None for p in network.parameters())
-
-
-def test_transform_input_is_a_standardisation_by_one_half():
-    """torchvision undoes ImageNet's means and deviations, and takes 1/2 for both."""
-    network = theirs("googlenet", num_classes=5, aux_logits=False, transform_input=True)
-    half = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-    classifier = transplant(network, torchvision_classifier("googlenet", 5, **half))
-    x = pictures(2, size=64)
-    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in networks._IMAGENET.values())
-    with torch.no_grad():
-        expected = network((x - mean) / std)
-        torch.testing.assert_close(classifier(x), expected, rtol=1e-4, atol=1e-4)
-        network.transform_input = False
-        assert not torch.allclose(network((x - mean) / std), expected, rtol=1e-2, atol=1e-2)
 
 
 @cache
@@ -752,7 +645,7 @@ def no_downloads(monkeypatch):
     monkeypatch.setattr("torchvision.models._api.WeightsEnum.get_state_dict", state)
 
 
-@pytest.mark.parametrize(("name", "half"), [("googlenet", True), ("shufflenet_v2_x0_5", False)])
+@pytest.mark.parametrize(("name", "half"), [("googlenet", True), ("resnet18", False)])
 def test_pretrained_networks_standardise_as_their_weights_want(name, half, no_downloads):
     """All 1,000 classes as they come; fewer in a last layer of their own."""
     whole = torchvision_classifier(name, 1000, pretrained=True).eval()
@@ -761,9 +654,8 @@ def test_pretrained_networks_standardise_as_their_weights_want(name, half, no_do
     own.load_state_dict({k: v for k, v in pretrained_state(name).items() if "aux" not in k})
     own.transform_input = half
     x = pictures(1, size=64)
-    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in networks._IMAGENET.values())
     with torch.no_grad():
-        torch.testing.assert_close(whole(x), own((x - mean) / std), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(whole(x), own(imagenet(x)), rtol=1e-4, atol=1e-4)
     assert len(linear) == 1
     state = torch.get_rng_state()
     few, same, other = (
@@ -778,13 +670,10 @@ def test_pretrained_networks_standardise_as_their_weights_want(name, half, no_do
             assert not torch.equal(value, other[key])
         else:
             assert torch.equal(value, whole.state_dict()[key])
-    given_ = torchvision_classifier(name, 5, pretrained=True, **RAW)
-    assert not given_.mean.any()
 
 
-@pytest.mark.parametrize("name", ["googlenet", "shufflenet_v2_x0_5", "mnasnet0_5"])
+@pytest.mark.parametrize("name", ["googlenet", "resnet18"])
 def test_the_seed_decides_a_torchvision_network_and_building_leaves_no_trace(name):
-    """Comparing the parts is in evaluation mode; statistics and global generator stay."""
     state = torch.get_rng_state()
     one, same, other = (torchvision_classifier(name, 5, seed=seed) for seed in (7, 7, 8))
     assert torch.equal(torch.get_rng_state(), state)
@@ -793,28 +682,10 @@ def test_the_seed_decides_a_torchvision_network_and_building_leaves_no_trace(nam
     assert not torch.equal(*weights)
     for module in one.modules():
         assert module.training
-        assert not module._forward_pre_hooks
         if isinstance(module, nn.BatchNorm2d):
             assert not module.running_mean.any()
             assert (module.running_var == 1).all()
             assert module.num_batches_tracked == 0
-
-
-@given(
-    arguments(
-        name=st.sampled_from(["shufflenet_v2_x0_5", "vgg", "resnet0", "squeezenet1_1"]),
-        classes=st.integers(0, 5),
-        pretrained=st.just(False),
-        seed=st.integers(-1, 2**63 - 1),
-        mean=THREE,
-    )
-)
-def test_torchvision_networks_from_anything(given_):
-    if given_["pretrained"] is True:
-        given_["pretrained"] = False  # no downloads
-    network = finite_or_named(lambda: torchvision_classifier(**given_), list(given_))
-    if network is not None:
-        assert network.head.out_features == given_["classes"]
 
 
 # EfficientNet-Lite0 ---------------------------------------------------------------------------
@@ -905,9 +776,5 @@ def test_lite0_is_deterministic_while_training():
 def test_means_may_be_tensors_and_belong_to_the_channels():
     grey = lenet5(mean=torch.tensor([0.1307]), std=torch.tensor([0.3081]))
     assert grey(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
-    with pytest.raises(ValueError, match=r"^x: .*the network takes grey pictures"):
-        grey(torch.zeros(2, 3, 32, 32))
-    with pytest.raises(ValueError, match=r"^x: .*x\[:, None\]"):
+    with pytest.raises(ValueError, match=r"^x: expected \(N, 1, H, W\), channels before height"):
         grey(torch.zeros(2, 32, 32, dtype=torch.uint8))
-    with pytest.raises(ValueError, match=r"^mean: needs 3 numbers"):
-        torchvision_classifier("resnet18", 3, mean=(0.5,), std=(0.5,))

@@ -5,7 +5,6 @@ import io
 import struct
 import zlib
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -50,7 +49,8 @@ def test_path_image_and_array_are_one_picture(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     first = read_photograph(tmp_path / "a.png", 16)
     assert first.shape == (3, 16, 16)
-    for source in (str(tmp_path / "a.png"), Image.fromarray(pixels), pixels):
+    file = io.BytesIO((tmp_path / "a.png").read_bytes())
+    for source in (str(tmp_path / "a.png"), file, Image.fromarray(pixels), pixels):
         np.testing.assert_array_equal(read_photograph(source, 16), first)
 
 
@@ -63,7 +63,7 @@ def test_what_is_no_picture_is_named(tmp_path):
         with pytest.raises(ValueError, match=r"^source: .*a\.jpg cannot be read as a photograph"):
             read_photograph(path)
     arrays = (np.zeros((4, 4, 3)), np.zeros((2, 2, 2, 2), np.uint8), np.zeros((0, 5, 3), np.uint8))
-    deep = [Image.new(mode, (9, 9)) for mode in "IF"]  # of which nobody knows what is white
+    deep = [Image.new(mode, (9, 9)) for mode in ("I", "F", "I;16")]  # what is white?
     for wrong in (None, *arrays, np.zeros((4, 4)), *deep):
         with pytest.raises(ValueError, match=r"^source: "):
             read_photograph(wrong)
@@ -80,29 +80,11 @@ def test_other_kinds_of_files_are_told_apart(tmp_path):
             read_photograph(tmp_path / name)
 
 
-def test_open_files_and_grey_arrays_are_taken():
-    pixels = np.random.default_rng(2).integers(0, 256, (30, 40, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    np.testing.assert_array_equal(read_photograph(file, 16), read_photograph(pixels, 16))
-    grey = read_photograph(pixels[..., 0], 16)
-    np.testing.assert_array_equal(read_photograph(pixels[..., :1], 16), grey)
-    opaque = np.stack([pixels[..., 0], np.full((30, 40), 255, np.uint8)], axis=2)
-    np.testing.assert_array_equal(read_photograph(opaque, 16), grey)
-
-
 @pytest.mark.parametrize(
-    ("source", "cure"),
-    [
-        (b"\xff\xd8", "io.BytesIO"),
-        (torch.zeros(3, 9, 9), r"np.transpose\(source, \(1, 2, 0\)\)"),
-        (np.zeros((9, 9, 3)), r"np.uint8\(255 \* np.asarray\(source\)\)"),
-        (np.zeros((9, 9), np.uint16), "scale to 0 to 255"),
-        (None, "got <class 'NoneType'>"),
-    ],
+    "source", [b"\xff\xd8", torch.zeros(3, 9, 9), np.zeros((9, 9, 3)), np.zeros((9, 9)), None]
 )
-def test_what_makes_an_array_a_photograph(source, cure):
-    with pytest.raises(ValueError, match=f"^source: .*{cure}"):
+def test_what_makes_an_array_a_photograph(source):
+    with pytest.raises(ValueError, match=r"^source: this \w+ .*pass \(H, W, 3\) uint8"):
         read_photograph(source)
 
 
@@ -125,7 +107,6 @@ def colour(source):
         ("P", 0, {"transparency": 0}),
         ("P", 0, {"transparency": b"\0"}),
         ("1", 0, {"transparency": 0}),
-        ("I;16", 900, {"transparency": 900}),
     ],
 )
 def test_what_is_transparent_becomes_white(mode, hidden, options, tmp_path):
@@ -140,32 +121,16 @@ def test_what_is_transparent_becomes_white(mode, hidden, options, tmp_path):
 def test_half_transparent_is_half_white():
     """Porter & Duff (1984), over white: 0.4 · 200 + 0.6 · 255 = 233, and 153 for black."""
     assert colour(Image.new("RGBA", (8, 8), (200, 0, 255, 102))) == [233, 153, 255]
-    assert colour(np.full((8, 8, 4), (200, 0, 255, 102), np.uint8)) == [233, 153, 255]
-
-
-@pytest.mark.parametrize(("dtype", "kind"), [("<u2", "png"), ("<u2", "tiff"), (">u2", "tiff")])
-def test_sixteen_bits_are_scaled(dtype, kind, tmp_path):
-    """65535 is white, as 255 is: 257 steps are one."""
-    for value, expected in ((0, 0), (257 * 77, 77), (257 * 77 + 128, 77), (65535, 255)):
-        Image.fromarray(np.full((9, 9), value, dtype)).save(tmp_path / f"a.{kind}")
-        assert colour(tmp_path / f"a.{kind}") == [expected] * 3
-
-
-@pytest.mark.parametrize("kind", ["png", "tiff"])
-def test_sixteen_bits_of_each_colour_are_scaled(kind, tmp_path):
-    pixels = np.full((9, 9, 3), (0, 257 * 77, 65535), np.uint16)
-    cv2.imwrite(str(tmp_path / f"a.{kind}"), pixels)  # blue first
-    assert colour(tmp_path / f"a.{kind}") == [255, 77, 0]
 
 
 def test_other_modes_become_colours():
     assert colour(Image.new("CMYK", (8, 8), (0, 255, 255, 0))) == [255, 0, 0]
     assert colour(Image.new("1", (8, 8), 1)) == [255, 255, 255]
-    assert colour(np.full((8, 8), 70, np.uint8)) == [70, 70, 70]
+    assert colour(Image.new("L", (8, 8), 70)) == [70, 70, 70]
     palette = Image.new("P", (8, 8), 1)
     palette.putpalette([0, 0, 0, 10, 20, 30])
     assert colour(palette) == [10, 20, 30]
-    with pytest.raises(ValueError, match=r"^source: .*channels last, np.transpose\(source"):
+    with pytest.raises(ValueError, match=r"^source: .*channels last.* not \(3, 8, 8\) uint8"):
         read_photograph(np.zeros((3, 8, 8), np.uint8))
 
 

@@ -166,3 +166,19 @@ def test_the_examples_of_the_front_pages_run(code, output, capsys):
     printed = capsys.readouterr().out
     assert printed.strip()
     assert output in ("", printed)
+
+
+# The map --------------------------------------------------------------------------------------
+
+
+def test_the_map_of_the_package_is_complete():
+    """Every module stands in README's map, below the folder it is in, and nothing else does."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^mcunc/\n(.*?)^tests/", readme, re.MULTILINE | re.DOTALL)
+    listed = set(re.findall(r"\w+", block))
+    modules = {
+        path.stem for path in (ROOT / "mcunc").rglob("*.py")
+        if path.stem not in ("__init__", "__main__", "experiments") and path.parent.name != "runs"
+    } | {"data", "birdwatch", "recorded", "runs", "_internal", "cli", "common"}  # fmt: skip
+    assert modules <= listed, modules - listed
+    assert not [name for name in listed if "_" in name and name not in modules]

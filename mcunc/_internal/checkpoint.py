@@ -55,17 +55,15 @@ def resume(path, run, network, optimiser):
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         weights, steps, history = (saved[key] for key in ("network", "optimiser", "history"))
-        saved_run = _current_run(saved["run"], run)
-        saved_run = {key: saved_run[key] for key in run}
+        saved_run = _current_run(saved["run"])
     except Exception as error:  # damage makes torch stumble in many ways, with advice that misleads
         raise ValueError(
             f"checkpoint: {path} is damaged or no checkpoint ({type(error).__name__}); {remedy}"
         ) from None
     for key, value in run.items():
-        if saved_run[key] != value:
-            raise ValueError(
-                f"checkpoint: {path} is of another {key} ({saved_run[key]}, not {value}); {remedy}"
-            )
+        if (other := saved_run.get(key)) != value:
+            message = f"is of another {key} ({other}, not {value}); {remedy}"
+            raise ValueError(f"checkpoint: {path} {message}")
     if _signature(weights) != _signature(network.state_dict()):
         raise ValueError(f"checkpoint: {path} is of another network; {remedy}")
     optimiser.load_state_dict(steps)
@@ -73,12 +71,11 @@ def resume(path, run, network, optimiser):
     return history
 
 
-def _current_run(saved, run):
-    """The identity in a checkpoint under today's names; what it does not note is taken to fit."""
-    saved = {"setting": None} | {key: run.get(key) for key in ("augment", "masks")} | saved
+def _current_run(saved):
+    """The identity in a checkpoint under today's names."""
     if isinstance(saved.get("recipe"), dict):
         saved["recipe"] = _LATER | current_names(saved["recipe"])
-    if isinstance(saved["augment"], str):
+    if isinstance(saved.get("augment"), str):
         saved["augment"] = saved["augment"].replace("zoom_and_flip", "random_resized_crop")
     return saved
 

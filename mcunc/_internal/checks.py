@@ -8,10 +8,6 @@ from sys import float_info
 import numpy as np
 
 _NO_ID = ("", "nan", "None", "NaT", "<NA>")  # how missing ids print
-_CLASS_NAMES = (
-    "of names pass [names.index(label) for label in labels], names being in the order of the "
-    "columns; of digits, np.asarray(labels).astype(int)"
-)
 
 
 def as_array(name, value, ndim, finite=True):
@@ -21,20 +17,13 @@ def as_array(name, value, ndim, finite=True):
     """
     allowed = (ndim,) if isinstance(ndim, int) else tuple(ndim)
     array = _loaded(name, value)
-    try:
-        with np.errstate(over="ignore", invalid="ignore"):
-            array = array.astype(np.float64, copy=False)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{name}: expected an array of numbers ({error})") from None
-    if allowed == (1,):
-        array = _column(array)
+    with np.errstate(over="ignore"):  # what overflows is infinite
+        array = array.astype(np.float64, copy=False)
+    if allowed == (1,) and array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
     if array.ndim not in allowed:
         wanted = " or ".join(map(str, allowed)) + (" axis" if allowed == (1,) else " axes")
-        cure = ""
-        if allowed == (1,) and array.size == max(array.shape, default=0):
-            cure = f"; pass np.ravel({name})"
-        if allowed == (2,) and array.ndim == 1:
-            cure = f"; if it is one column pass {name}[:, None], if it is one row {name}[None]"
+        cure = f"; of one column pass {name}[:, None]" if array.ndim == 1 else ""
         raise ValueError(f"{name}: expected {wanted}, got shape {array.shape}{cure}")
     if array.size == 0:
         raise ValueError(f"{name}: is empty (shape {array.shape}); pass at least one value")
@@ -44,29 +33,18 @@ def as_array(name, value, ndim, finite=True):
     return array
 
 
-def _loaded(name, value, cure="pass real numbers"):
-    """`value` as a numpy array of numbers or objects: of lists, tables, tensors on any device."""
+def _loaded(name, value):
+    """`value` as a numpy array of real numbers: of lists, tables, tensors on any device."""
     if np.ma.is_masked(value):
         raise ValueError(f"{name}: has masked entries; remove or impute those rows first")
     try:
         array = np.asarray(_detached(value))
-        if array.dtype.kind == "O" and array.ndim == 0 and not hasattr(value, "__float__"):
-            sparse = "; pass its toarray()" if hasattr(value, "toarray") else ""
-            raise TypeError(f"got {type(value).__name__}{sparse}")
-        if array.dtype.kind in "OSU":
-            text = next((v for v in array.flat if isinstance(v, (str, bytes))), None)
-            if text is not None:
-                raise TypeError(f"strings such as {text[:40]!r}; {cure}")
-        if array.dtype.kind not in "biufO":  # dates would be converted in silence
-            raise TypeError(f"dtype {array.dtype} is not supported; pass real numbers")
         if array.dtype.kind == "O":
-            missing = [type(v).__name__ == "NAType" for v in array.flat]  # that of pandas
-            array = np.where(np.reshape(missing, array.shape), np.nan, array)
+            array = array.astype(np.float64)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        why = str(error)
-        if "inhomogeneous" in why:
-            why = "rows differ in length; join batches by np.concatenate"
-        raise ValueError(f"{name}: expected an array of numbers ({why})") from None
+        raise ValueError(f"{name}: expected an array of numbers ({error})") from None
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: expected an array of numbers, got dtype {array.dtype}")
     return array
 
 
@@ -81,14 +59,12 @@ def _detached(value):
 
 def _refuse_unless(name, sound, what):
     """Refuse an array whose entries are not all sound, and say where."""
-    if sound.all():
-        return
-    rows = np.flatnonzero(~sound.reshape(len(sound), -1).all(axis=1)) if sound.ndim else [0]
-    which = f"row {rows[0]}" if len(rows) == 1 else f"{len(rows)} rows, the first is row {rows[0]}"
-    raise ValueError(
-        f"{name}: contains {what} (missing entries are NaN) in {which}, counted from 0; remove "
-        "or impute those rows first"
-    )
+    if not sound.all():
+        row = np.argwhere(~np.atleast_1d(sound))[0, 0]
+        raise ValueError(
+            f"{name}: contains {what} (missing entries are NaN), first in row {row}, counted from "
+            "0; remove or impute such rows first"
+        )
 
 
 def as_scores(name, value):
@@ -96,11 +72,6 @@ def as_scores(name, value):
     array = as_array(name, value, 1, finite=False)
     _refuse_unless(name, ~np.isnan(array), "NaN")
     return array
-
-
-def _column(array):
-    """The column of an array that has just one."""
-    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
 
 
 def as_design(name, value):
@@ -215,169 +186,85 @@ def renamed(name):
 def as_classes(name, value, length, classes):
     """Return `value` as (length,) whole numbers from 0 to classes - 1, integers as they came.
 
-    Whole numbers held as floats are taken, and one column, and one-hot rows; True and False too,
-    where there are two classes.
+    Whole numbers held as floats are taken, and one column; True and False, where there are two
+    classes.
     """
-    array = _column(_loaded(name, value, _CLASS_NAMES))
-    if array.ndim == 2 and array.shape[1] == classes:
-        array = _hot(name, as_array(name, array, 2))
-    if array.ndim > 1 and (array.size == length or array.shape == (classes, length)):
-        cure = "ravel" if array.size == length else "transpose"
-        raise ValueError(f"{name}: expected 1 axis, got {array.shape}; pass np.{cure}({name})")
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        loaded, array = array, as_array(name, array, 1)  # converts, or refuses with a reason
-        boolean = loaded.dtype.kind == "b" or (
-            loaded.dtype.kind == "O" and any(isinstance(v, (bool, np.bool_)) for v in loaded)
+    array = _loaded(name, value)
+    if array.ndim == 2 and array.shape[1] > 1:
+        raise ValueError(
+            f"{name}: expected the class of each case, got shape {array.shape}; of one-hot rows "
+            f"pass {name}.argmax(axis=1)"
         )
-        if boolean and classes > 2:
-            raise ValueError(f"{name}: are true or false; pass the class of each case, 0, 1, …")
+    if array.dtype.kind == "b" and classes > 2:
+        raise ValueError(f"{name}: are true or false; pass the class of each case, 0, 1, …")
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        array = as_array(name, array, 1)
         if (array != np.floor(array)).any():
             raise ValueError(f"{name}: must be whole numbers, the class of each case: 0, 1, …")
     if len(array) != length:
-        cure = "; are those arrays transposed? Then pass their .T" if len(array) == classes else ""
-        sizes = f"has {len(array)} values for {length} cases"
-        raise ValueError(f"{name}: {sizes}; they must match{cure}")
+        raise ValueError(f"{name}: has {len(array)} values for {length} cases; they must match")
     if length and not (array.min() >= 0 and array.max() < classes):
         raise ValueError(
             f"{name}: run from {array.min():g} to {array.max():g}; classes are 0 to {classes - 1}, "
-            f"one per column{_range_cure(name, array, classes)}"
+            "one per column; leave out cases without a label, and number the classes from 0"
         )
     return array.astype(np.intp, copy=False) if array.dtype.kind == "f" else array
 
 
-def _hot(name, rows):
-    """The classes of one-hot rows."""
-    if not (np.isin(rows, (0, 1)).all() and (rows.sum(axis=1) == 1).all()):
-        raise ValueError(
-            f"{name}: have a column per class but not a single 1 in each row (soft labels, or "
-            "several classes in a case); pass one class per case"
-        )
-    return rows.argmax(axis=1)
+def as_logits(name, value, at_least=1):
+    """Return `value` as finite (N, K) float64 logits, K at least 2.
 
-
-def _range_cure(name, array, classes):
-    """What to do about labels out of range, where they look familiar."""
-    outside = np.unique(array[(array < 0) | (array >= classes)])
-    if classes == 2 and np.isin(array, (-1, 1)).all():
-        return f"; recode -1 and 1 as ({name} + 1) // 2"
-    if len(outside) == 1 and (outside[0] < 0 or outside[0] == 255):
-        return (
-            f"; if {outside[0]:g} marks cases to leave out, keep = {name} != {outside[0]:g} and "
-            f"pass {name}[keep], and the same rows of the other array"
-        )
-    from_one = (array.min(), *outside) == (1, classes)
-    return f"; if they count from 1, pass {name} - 1" if from_one else ""
-
-
-def as_logits(name, value, at_least=1, masks=True):
-    """Return `value` as (N, K) float64 logits, K at least 2; with `masks` -inf masks a class out.
-
-    NaN, +inf, rows without a finite logit and other shapes are refused, and so are rows that look
-    like probabilities where there are `at_least` so many of them.
+    Rows that look like probabilities are refused where there are `at_least` so many of them.
     """
-    array = _loaded(name, value)
+    array = as_array(name, value, ndim=range(33), finite=False)
     if array.ndim != 2 or array.shape[1] == 1:
         raise ValueError(
-            f"{name}: expected 2 axes, (N, K), a column per class, got shape {array.shape}"
-            f"{shape_cure(name, array)}"
+            f"{name}: expected 2 axes, (N, K), a column per class, got shape {array.shape}; for "
+            "log odds z of class 1 pass np.column_stack([np.zeros(len(z)), z])"
         )
-    array = as_array(name, array, 2, finite=False)
-    with np.errstate(over="ignore", invalid="ignore"):
-        sound = np.isfinite(array.sum())
-    if not sound:
-        _refuse_unless(name, array < np.inf, "NaN or infinity")  # NaN is not less than it
-        if not masks and np.isneginf(array).any():
-            raise ValueError(
-                f"{name}: hold -inf (classes masked out), which only TemperatureScaling takes; "
-                "leave out those columns"
-            )
-        masked_out = (array == -np.inf).all(axis=1)
-        if masked_out.any():
-            raise ValueError(
-                f"{name}: every class of row {masked_out.argmax()} is -inf, masked out; leave at "
-                "least one finite logit, or remove the row"
-            )
+    if array.min() == -np.inf:
+        raise ValueError(
+            f"{name}: hold -inf; for log(0) or a class masked out pass np.maximum({name}, -1e9)"
+        )
+    array = as_array(name, array, 2)
     refuse_probabilities(name, array, at_least)
     return array
 
 
-def shape_cure(name, array):
-    """How to put logits, or probabilities, of another shape into rows of classes."""
-    if array.size and (array.ndim == 1 or array.shape[1:] == (1,)):
-        if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:
-            pair = "np.log(np.column_stack([1 - p, p]))"
-            return f"; for p = np.ravel({name}), probabilities of class 1, pass {pair}"
-        pair = "np.column_stack([np.zeros(len(z)), z])"
-        return f"; for log odds z = np.ravel({name}) of class 1 pass {pair}"
-    if array.ndim > 2 and sum(side > 1 for side in array.shape) == 2:
-        return f"; pass np.squeeze({name})"
-    if array.ndim not in (3, 4):
-        return ""
-    what, second, last, mask = {
-        3: ("positions of sequences", "(N, K, L)", "(N, L, K)", ">= 0"),
-        4: ("pixels", "(N, K, H, W)", "(N, H, W, K)", "!= 255 (the value to leave out)"),
-    }[array.ndim]
-    return (
-        f"; for {what}, keep = labels.ravel() {mask}, and pass labels.ravel()[keep]; for {second} "
-        f"pass np.moveaxis({name}, 1, -1).reshape(-1, {name}.shape[1])[keep]; for {last} pass "
-        f"{name}.reshape(-1, {name}.shape[-1])[keep]"
-    )
-
-
 def refuse_probabilities(name, array, at_least=1):
-    """Refuse (N, K) or (T, N, K) numbers that look like probabilities, or like percentages.
+    """Refuse (N, K) or (T, N, K) numbers that look like probabilities.
 
-    They do if all lie in [0, 1], up to rounding, and every row sums to 1 within 0.05; of 20 rows or
-    more, nine in ten, since rounding to 0 and padding spoil some.
+    They do if all lie in [0, 1], up to rounding, and nine rows in ten sum to 1 within 0.05, since
+    rounding to 0 and padding spoil some.
     """
-    low, high = array.min(), array.max()
-    for unit, what, cure in (1, "probabilities", ""), (100, "percentages", " / 100"):
-        if low >= -1e-6 * unit and high <= (1 + 1e-6) * unit:
-            alike = np.abs(array.sum(axis=-1, dtype=np.float64) / unit - 1) <= 0.05
-            sure = alike.mean() >= 0.9 if alike.size >= 20 else alike.all() and unit == 1
-            if sure and alike.size >= at_least:
-                rows = "every row sums" if alike.all() else "most rows sum"
-                raise ValueError(
-                    f"{name}: every entry lies in [0, {unit}] and {rows} to {unit} (within 5%), so "
-                    f"these look like {what}; pass np.log(probs{cure}), whose softmax is probs "
-                    f"(or, if they really are logits, logits - {unit}, which has the same softmax)"
-                )
+    if array.min() >= -1e-6 and array.max() <= 1 + 1e-6:
+        alike = np.abs(array.sum(axis=-1, dtype=np.float64) - 1) <= 0.05
+        if alike.mean() >= 0.9 and alike.size >= at_least:
+            raise ValueError(
+                f"{name}: every entry lies in [0, 1] and rows sum to 1 (within 5%), so these look "
+                "like probabilities; pass np.log(probs), whose softmax is probs (or, if they "
+                "really are logits, logits - 1, which has the same softmax)"
+            )
 
 
-def as_labelled_logits(logits, labels, masks=True):
-    """(N, K) float64 logits and (N,) labels; none may be a class that its row masks out."""
-    logits = as_logits("logits", logits, masks=masks)
-    labels = as_classes("labels", labels, *logits.shape).astype(np.intp, copy=False)
-    lost = np.flatnonzero(logits[np.arange(len(labels)), labels] == -np.inf)
-    if len(lost):
-        raise ValueError(
-            f"logits: are -inf for the label itself in {len(lost)} rows, first in row {lost[0]} "
-            "(counted from 0), so the log loss is infinite; check the labels, or, if these are "
-            "logarithms of probabilities, pass np.log(np.maximum(probs, 1e-12))"
-        )
-    return logits, labels
+def as_labelled_logits(logits, labels):
+    """(N, K) float64 logits and (N,) labels."""
+    logits = as_logits("logits", logits)
+    return logits, as_classes("labels", labels, *logits.shape).astype(np.intp, copy=False)
 
 
 def as_groups(name, value, length):
     """(length,) whole numbers, one for each different id (whole numbers or strings), from 0."""
-    if np.ma.is_masked(value):
-        raise ValueError(f"{name}: has masked entries; give each case an id")
-    ids = _column(np.asarray(_detached(value), dtype=object))
-    if ids.ndim != 1:
-        unique = f"np.unique({name}, axis=0, return_inverse=True)[1]"
-        cure = f"; make one of the columns: {unique}" if ids.shape[:1] == (length,) else ""
-        raise ValueError(f"{name}: expected one id for each case, got shape {ids.shape}{cure}")
-    if len(ids) != length:
-        raise ValueError(f"{name}: has {len(ids)} ids for {length} cases; they must match")
-    numbers, ids = {}, [v.item() if hasattr(v, "item") else v for v in ids]  # tensors never equal
-    try:
-        codes = [numbers.setdefault(v, len(numbers)) for v in ids]
-    except TypeError as error:
-        raise ValueError(f"{name}: ids must be whole numbers or strings ({error})") from None
-    missing = [i for i, v in enumerate(ids) if str(v).strip() in _NO_ID]
+    ids = np.asanyarray(_detached(value))
+    if ids.shape not in ((length,), (length, 1)):
+        raise ValueError(
+            f"{name}: expected one id for each of {length} cases, got shape {ids.shape}"
+        )
+    numbers, ids = {}, ids.ravel().tolist()
+    missing = [row for row, v in enumerate(ids) if str(v).strip() in _NO_ID]
     if missing:
         raise ValueError(f"{name}: row {missing[0]} has no id; give each case one")
-    return np.array(codes, dtype=np.intp)
+    return np.array([numbers.setdefault(v, len(numbers)) for v in ids], dtype=np.intp)
 
 
 def as_floats(name, value, ndim, finite=True):

@@ -5,43 +5,29 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch.nn.parameter import is_lazy
 
 from mcunc._internal.checks import check_count
-
-_NUMBERS = {"cpu": 2**21, "cuda": 2**24}  # in a batch, where the caller names no size
 
 
 class Refusal(ValueError):
     """An error from inside a network's pass whose message names its argument already."""
 
 
-def as_network(network, runs=True):
-    """Return `network` if it is a torch module and, if it is to run, its weights hold numbers."""
+def as_network(network):
+    """Return `network` if it is a torch module."""
     if not isinstance(network, torch.nn.Module):
         cure = "; pass its module()" if hasattr(network, "module") else ""
         raise ValueError(f"network: expected a torch.nn.Module, got {type(network).__name__}{cure}")
-    for name, weight in network.named_parameters() if runs else ():
-        if weight.is_meta or is_lazy(weight):
-            raise ValueError(
-                f"network: {name} has no numbers yet, as in lazy layers or on the device meta; "
-                "run the network on a batch or load its weights first"
-            )
     return network
 
 
 def as_cases(x, name="x"):
     """Return `x` as a tensor (N, ...) with at least one case."""
-    if np.ma.is_masked(x):
-        raise ValueError(f"{name}: has masked entries; remove or impute those first")
     try:
         if not torch.is_tensor(x):
             x = torch.from_numpy(np.require(x, requirements=["C", "W"]))  # copied where it is not
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name}: expected a tensor or an array of numbers ({error})") from None
-    if x.layout is not torch.strided or x.is_meta:
-        cure = "holds no numbers (device meta)" if x.is_meta else "is sparse; pass x.to_dense()"
-        raise ValueError(f"{name}: {cure}")
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"{name}: expected at least one case (N, ...), got shape {tuple(x.shape)}")
     return x.detach()
@@ -52,9 +38,9 @@ def batches(x, batch_size, network):
 
     By default a batch holds about two million numbers, and eight times as many on a GPU.
     """
-    device = device_of(network)
     if batch_size is None:
-        batch_size = max(1, _NUMBERS.get(device.type, 2**21) * len(x) // x.numel())
+        numbers = 2**24 if device_of(network).type == "cuda" else 2**21
+        batch_size = max(1, numbers * len(x) // x.numel())
     batch_size = check_count("batch_size", batch_size)
     for start in range(0, len(x), batch_size):
         yield start, as_input(x[start : start + batch_size], network)
@@ -75,19 +61,17 @@ def as_input(batch, network):
 
 def as_pictures(x, name="x"):
     """Return `x` as a tensor (N, C, H, W) of uint8 or finite floating-point numbers."""
-    x, cure = as_cases(x, name), ""
-    if x.ndim == 3:
-        cure = f"; grey pictures need an axis for their channel, {name}[:, None]"
-    elif x.ndim == 4 and x.shape[3] in (1, 3, 4) and x.shape[1] > x.shape[3]:
-        cure = f"; bring the channels to the front, np.transpose({name}, (0, 3, 1, 2))"
-    elif x.ndim == 4 and (x.dtype == torch.uint8 or x.is_floating_point()):
-        if not x.isfinite().all():
-            raise ValueError(f"{name}: contains NaN or infinity")
-        return x
-    raise ValueError(
-        f"{name}: expected pictures (N, C, H, W), uint8 or floats in [0, 1], got "
-        f"{tuple(x.shape)} {str(x.dtype)[6:]}{cure}"
-    )
+    x = as_cases(x, name)
+    channels_last = x.ndim == 4 and x.shape[3] in (1, 3, 4) and x.shape[1] > x.shape[3]
+    if x.ndim != 4 or channels_last or not (x.dtype == torch.uint8 or x.is_floating_point()):
+        raise ValueError(
+            f"{name}: expected pictures (N, C, H, W), uint8 or floats in [0, 1], got "
+            f"{tuple(x.shape)} {str(x.dtype)[6:]}; bring the channels to the front, np.transpose("
+            f"{name}, (0, 3, 1, 2)); grey pictures need an axis for their channel, {name}[:, None]"
+        )
+    if not x.isfinite().all():
+        raise ValueError(f"{name}: contains NaN or infinity")
+    return x
 
 
 @contextmanager
@@ -98,8 +82,8 @@ def differentiating():
     except torch.cuda.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError) as error:
-        alone = "more than 1 value" in str(error)
-        cure = "; choose a batch_size that leaves no single case over" if alone else ""
+        cure = "; choose a batch_size that leaves no single case over"
+        cure = cure if "more than 1 value" in str(error) else ""
         raise ValueError(f"network: cannot be differentiated ({error}){cure}") from error
 
 
@@ -131,36 +115,29 @@ def forward(network, x, name="x", convert=False):
         except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as error:
             cause = error
     cure = "" if x.is_floating_point() else "; convert it to floats, or to int64 for an embedding"
-    if x.is_floating_point() and "'indices'" in str(cause):
-        cure = "; convert it to int64, which embeddings take"
-    kind = f"{tuple(x.shape)} {str(x.dtype)[6:]}"
-    raise ValueError(f"{name}: the network does not take {kind} ({cause}){cure}") from cause
+    shape = f"{tuple(x.shape)} {str(x.dtype)[6:]}"
+    raise ValueError(f"{name}: the network does not take {shape} ({cause}){cure}") from cause
 
 
 def logits_in(output, cases):
     """The logits (B, K) in what a network returned for B cases.
 
-    A tensor; what is called "logits" in a dictionary or an object; or the only tensor (B, K) of a
-    tuple or a dictionary.  One logit for each case may come as (B,), and the logits of a single
-    case as (K,).
+    A tensor, or what is called "logits" in a dictionary or an object.  One logit for each case may
+    come as (B,), and the logits of a single case as (K,).
     """
-    parts = list(output) if isinstance(output, (tuple, list)) else [output]
+    logits = getattr(output, "logits", output)
     if isinstance(output, Mapping):
-        parts = [output["logits"]] if "logits" in output else list(output.values())
-    elif hasattr(output, "logits"):
-        parts = [output.logits]
-    parts = [part for part in parts if torch.is_tensor(part)]
-    if len(parts) == 1 and (cases == 1 or parts[0].numel() == cases) and parts[0].ndim < 2:
-        parts = [parts[0].reshape(cases, -1)]
-    rows = [p.flatten(1) for p in parts if p.ndim >= 2 and p.shape[2:].numel() == 1]
-    rows = [p for p in rows if len(p) == cases and p.numel() and p.is_floating_point()]
-    if len(rows) != 1:
-        kind = tuple(output.shape) if torch.is_tensor(output) else type(output).__name__
-        raise Refusal(
-            f"network: must return logits (B, K), one row per case, not {kind}; wrap it in a "
-            "module that does"
-        )
-    return rows[0]
+        logits = output.get("logits")
+    if torch.is_tensor(logits) and logits.is_floating_point() and logits.numel():
+        if logits.ndim < 2 and (cases == 1 or logits.numel() == cases):
+            logits = logits.reshape(cases, -1)
+        if logits.ndim >= 2 and len(logits) == cases and logits.shape[2:].numel() == 1:
+            return logits.flatten(1)
+    kind = tuple(output.shape) if torch.is_tensor(output) else type(output).__name__
+    raise Refusal(
+        f"network: must return logits (B, K), one row per case, not {kind}; wrap it in a module "
+        "that does"
+    )
 
 
 def check_finite(network, x, logits, name="x"):

@@ -104,8 +104,8 @@ class RegressionSet:
     Examples
     --------
     >>> from mcunc import data
-    >>> yacht = data.uci("yacht")  # doctest: +SKIP
-    >>> X_train, y_train = yacht.X[yacht.train[0]], yacht.y[yacht.train[0]]  # doctest: +SKIP
+    >>> yacht = data.uci("yacht")
+    >>> X_train, y_train = yacht.X[yacht.train[0]], yacht.y[yacht.train[0]]
     """
 
     X: np.ndarray
@@ -239,7 +239,7 @@ def uci(name):
     Examples
     --------
     >>> from mcunc import data
-    >>> data.uci("yacht").X.shape  # doctest: +SKIP
+    >>> data.uci("yacht").X.shape
     (308, 6)
     """
     check_choice("name", name, tuple(UCI))
@@ -296,8 +296,8 @@ def cifar(classes=10):
     Examples
     --------
     >>> from mcunc import data
-    >>> train, test = data.cifar(10)  # doctest: +SKIP
-    >>> train.images.shape, test.names[0]  # doctest: +SKIP
+    >>> train, test = data.cifar(10)
+    >>> train.images.shape, test.names[0]
     ((50000, 3, 32, 32), 'airplane')
     """
     archive = _chosen("classes", classes, _CIFAR)
@@ -361,8 +361,8 @@ def cub200(edition=2010, size=224):
     Examples
     --------
     >>> from mcunc import data
-    >>> birds = data.cub200(2010, size=96)  # doctest: +SKIP
-    >>> birds.names[0], birds.images.shape  # doctest: +SKIP
+    >>> birds = data.cub200(2010, size=96)
+    >>> birds.names[0], birds.images.shape
     ('Black footed Albatross', (6033, 3, 96, 96))
     """
     archive = _chosen("edition", edition, _CUB200)

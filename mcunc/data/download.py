@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import urlopen
 
 from filelock import FileLock
 from tqdm import tqdm
@@ -82,20 +81,15 @@ class Archive:
     downloads: tuple = ()
 
     def find(self):
-        """Path of the archive or folder on this machine; None where there is none.
-
-        MCUNC_DATA may also be the archive or the folder itself.
-        """
+        """Path of the archive or folder on this machine; None where there is none."""
         for folder in folders():
             for name in self.names:
                 stem = name.partition("/")[0]
-                files = [stem, *(stem + ending for ending in ENDINGS)]
-                for place in (folder, folder.parent) if folder.name in files else (folder,):
-                    for file in files:
-                        if (place / file).is_file():
-                            return place / file
-                    if (place / name).is_dir():
-                        return place / stem
+                archives = [folder / (stem + ending) for ending in ENDINGS]
+                if path := next(filter(Path.is_file, archives), None):
+                    return path
+                if (folder / name).is_dir():
+                    return folder / stem
         return None
 
     def path(self):
@@ -133,7 +127,7 @@ class Archive:
 
 
 def fetch(url, md5, path):
-    """Download a file, continuing where an earlier attempt broke off.
+    """Download a file.
 
     The file gets its name only once its MD5 sum is right; a wrong file is discarded.  One of
     several processes downloads, the others wait for its file; the system frees the lock of a
@@ -165,37 +159,18 @@ def fetch(url, md5, path):
     with FileLock(path.with_name(f".{path.name}.lock")):
         if path.is_file():  # another process has just fetched it
             return path
-        have = part.stat().st_size if part.exists() else 0
-        if not (have and digest(part, "md5") == md5):  # else killed before the renaming
-            try:
-                _transfer(url, part, have)
-            except HTTPException as error:  # an answer that breaks HTTP's own rules
-                raise OSError(f"broke off ({error!r}); try again") from error
-            if (received := digest(part, "md5")) != md5:
-                part.unlink()
-                raise OSError(f"has MD5 {received}, expected {md5}; discarded, try again")
+        try:
+            with urlopen(url, timeout=60) as response, part.open("wb") as file:
+                bar = {"desc": path.name, "total": response.length, "disable": None}
+                with tqdm.wrapattr(response, "read", **bar) as stream:
+                    shutil.copyfileobj(stream, file, CHUNK)
+        except HTTPException as error:  # an answer that breaks HTTP's own rules
+            raise OSError(f"broke off ({error!r}); try again") from error
+        if (received := digest(part, "md5")) != md5:
+            part.unlink()
+            raise OSError(f"has MD5 {received}, expected {md5}; discarded, try again")
         part.replace(path)
     return path
-
-
-def _transfer(url, part, have):
-    """Append to the `have` bytes of the file `part` what it lacks; all of it where it must be."""
-    headers = {"Range": f"bytes={have}-"} if have else {}
-    try:
-        response = urlopen(Request(url, headers=headers), timeout=60)
-    except HTTPError as error:
-        error.close()
-        if have and error.code == 416:  # more is here than the file has: begin again
-            return _transfer(url, part, 0)
-        raise
-    have = have if response.status == 206 else 0  # 200: sends the whole file again
-    total = None if response.length is None else response.length + have
-    bar = {"desc": part.stem, "total": total, "initial": have, "disable": None}
-    mode = "ab" if have else "wb"
-    with response, part.open(mode) as file, tqdm.wrapattr(response, "read", **bar) as stream:
-        shutil.copyfileobj(stream, file, CHUNK)
-    if total is not None and part.stat().st_size < total:
-        raise OSError(f"broke off after {part.stat().st_size} of {total} bytes; try again")
 
 
 def read_files(path):

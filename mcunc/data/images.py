@@ -23,7 +23,7 @@ def to_square(image, size):
 
     Parameters
     ----------
-    image : Pillow image of any mode; what is transparent becomes white
+    image : Pillow image of 8 bits a channel; what is transparent becomes white
     size : int, pixels of a side
 
     Returns
@@ -56,13 +56,9 @@ def to_square(image, size):
 
 
 def _in_colour(image):
-    """A Pillow image of any mode in RGB: on white where it is transparent, 16 bits as 8."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        deep = np.asarray(image)
-        deep = np.where(deep == image.info.get("transparency", -1), 65535, deep)  # which is white
-        image = Image.fromarray(np.rint(deep / 257).astype(np.uint8))
-    elif image.mode[0] in "IF":
-        raise ValueError(f"mode {image.mode}: which number is white? Pass uint8, 0 to 255")
+    """A Pillow image of 8 bits a channel in RGB, on white where it is transparent."""
+    if image.mode[0] in "IF":
+        raise ValueError(f"mode {image.mode}: which number is white? Convert it to 8 bits, mode L")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -149,7 +149,7 @@ def _refits(task, *, resampled=False, restarted=True, anchored=False):
     """Modes of several networks for each set of data."""
     rng = np.random.default_rng(derive_seed(task.seed, "refits"))
     x, y, start = task.repeated(SIZES.members)
-    weights, anchors = None, None
+    weights, anchors = 1.0, 0.0
     if not restarted:  # the first of each set
         start = start[:: SIZES.members].repeat_interleave(SIZES.members, dim=0)
     if resampled:

@@ -267,20 +267,6 @@ def test_every_layout_gives_the_same_pictures(layout, classes, folder):
         assert found.source.startswith(f"{path.name} sha256:")
 
 
-def test_the_folder_of_torchvision_is_found_and_so_is_the_one_inside(folder, monkeypatch):
-    """Its `root` holds the archive and, beside it, the folder it was unpacked to."""
-    unpacked(folder / "cifar-10-batches-py", pickles(10))
-    (folder / "cifar-10-batches-py" / ".DS_Store").unlink()
-    alone = cifar(10)[1]
-    monkeypatch.setenv("MCUNC_DATA", str(folder / "cifar-10-batches-py"))
-    assert cifar(10)[1].source == alone.source
-    monkeypatch.setenv("MCUNC_DATA", str(folder))
-    pack(folder / "cifar-10-python.tar.gz", pickles(10))
-    both = cifar(10)[1]
-    assert both.source.startswith("cifar-10-python.tar.gz sha256:")
-    assert (both.images == alone.images).all()
-
-
 def linked(path, files):
     unpacked(path.with_name("elsewhere"), ((f"elsewhere/{name}", file) for name, file in files))
     path.mkdir()
@@ -645,27 +631,22 @@ def test_photographs_come_sorted_with_their_species(edition, name, root, aviary)
 
 
 @pytest.mark.parametrize(
-    ("edition", "make", "name", "root", "given_"),
+    ("edition", "make", "name", "root"),
     [
-        (2011, unpacked, "CUB_200_2011", "CUB_200_2011/images/", "."),
-        (2011, unpacked, "CUB_200_2011", "CUB_200_2011/images/", "CUB_200_2011"),
-        (2011, unpacked, "CUB_200_2011", "CUB_200_2011/CUB_200_2011/images/", "."),
-        (2011, zipped, "CUB_200_2011.zip", "CUB_200_2011/images/", "."),
-        (2010, unpacked, "images", "images/", "."),
-        (2010, unpacked, "images", "images/", "images"),
-        (2010, zipped, "images.zip", "images/", "."),
-        (2010, zipped, "cub200_2010_images.zip", "", "."),
+        (2011, unpacked, "CUB_200_2011", "CUB_200_2011/images/"),
+        (2011, unpacked, "CUB_200_2011", "CUB_200_2011/CUB_200_2011/images/"),
+        (2011, zipped, "CUB_200_2011.zip", "CUB_200_2011/images/"),
+        (2010, unpacked, "images", "images/"),
+        (2010, zipped, "images.zip", "images/"),
+        (2010, zipped, "cub200_2010_images.zip", ""),
     ],
 )
-def test_every_layout_of_photographs_gives_the_same(
-    edition, make, name, root, given_, aviary, monkeypatch
-):
+def test_every_layout_of_photographs_gives_the_same(edition, make, name, root, aviary):
     """An unpacked folder holds lists and segmentations too, which are passed over."""
     others = [(f"{name}/images.txt", b"1"), (f"{name}/segmentations/{BIRDS[0]}/x.png", b"2")]
     make(aviary / name, [*reversed(list(birds(root=root))), *others[: 2 * (edition == 2011)]])
     if make is unpacked:
         pack(aviary / name / "more.tgz", [])  # such as what it was unpacked from
-    monkeypatch.setenv("MCUNC_DATA", str(aviary / given_))
     got = cub200(edition, size=40)
     expected = [np.asarray(Image.open(io.BytesIO(content))) for _, content in birds()]
     np.testing.assert_array_equal(got.images.transpose(0, 2, 3, 1), expected)

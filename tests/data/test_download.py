@@ -22,12 +22,12 @@ ROOT = Path(__file__).parents[2]
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `content`; `ranges`: knows ranges; `stop`: breaks off after so many bytes, once.
+    """Serves `content`; `stop`: breaks off after so many bytes, once.
 
     With `pause` half of the content is sent, and the rest once that event is set.
     """
 
-    content, ranges, stop, length, status, pause = CONTENT, True, None, True, None, None
+    content, stop, length, status, pause = CONTENT, None, True, None, None
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -41,16 +41,8 @@ class Handler(BaseHTTPRequestHandler):
         server.asked.append(asked)
         if server.status is not None:
             return self.send_error(server.status)
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
         body = server.content
-        if server.ranges and asked:
-            if start >= len(body):
-                return self.send_error(416)
-            body = body[start:]
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/*")
-        else:
-            self.send_response(200)
+        self.send_response(200)
         if server.length:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -85,13 +77,6 @@ def path(tmp_path, monkeypatch):
     return tmp_path / "cache" / "data.tgz"
 
 
-def part_of(path, content):
-    path.parent.mkdir(exist_ok=True)
-    part = path.with_name("data.tgz.part")
-    part.write_bytes(content)
-    return part
-
-
 def there(folder):
     """Names of the files, but for the empty ones that only hold a lock."""
     return [file.name for file in folder.iterdir() if file.suffix != ".lock"]
@@ -103,94 +88,37 @@ def assert_whole(path):
 
 
 @pytest.mark.parametrize("length", [True, False])
-@pytest.mark.parametrize("ranges", [True, False])
-def test_a_file_is_fetched(server, path, ranges, length):
-    server.ranges, server.length = ranges, length
+def test_a_file_is_fetched(server, path, length):
+    server.length = length
     assert fetch(server.url, MD5, path) == path
     assert_whole(path)
     assert server.asked == [None]
 
 
-@pytest.mark.parametrize("ranges", [True, False])
-def test_a_broken_download_is_resumed(server, path, ranges):
-    """Where the server knows ranges the first half is not sent again."""
-    server.ranges, server.stop = ranges, HALF
-    with pytest.raises(OSError, match=f"broke off after {HALF} of {len(CONTENT)} bytes; try again"):
-        fetch(server.url, MD5, path)
-    assert not path.exists()
-    assert path.with_name("data.tgz.part").read_bytes() == CONTENT[:HALF]
-    fetch(server.url, MD5, path)
-    assert_whole(path)
-    assert server.asked == [None, f"bytes={HALF}-"]
-
-
-def test_a_resumed_download_can_break_again(server, path):
-    for stop in (1000, 2000, 3000):
-        server.stop = stop
-        with pytest.raises(OSError, match="broke off after"):
-            fetch(server.url, MD5, path)
-    assert path.with_name("data.tgz.part").stat().st_size == 6000
-    fetch(server.url, MD5, path)
-    assert_whole(path)
-    assert server.asked[1:] == ["bytes=1000-", "bytes=3000-", "bytes=6000-"]
-
-
-def test_a_break_that_no_length_tells_is_found_by_the_hash(server, path):
-    server.length, server.stop = False, HALF
+@pytest.mark.parametrize("length", [True, False])
+def test_a_broken_download_is_discarded(server, path, length):
+    server.length, server.stop = length, HALF
     with pytest.raises(OSError, match="has MD5"):
         fetch(server.url, MD5, path)
     assert not there(path.parent)
+    fetch(server.url, MD5, path)
+    assert_whole(path)
+    assert server.asked == [None, None]
 
 
-@pytest.mark.parametrize("resumed", [False, True])
-def test_a_wrong_file_is_discarded(server, path, resumed):
-    """Also where only the part that was here is wrong; the next attempt starts afresh."""
-    if resumed:
-        part_of(path, b"?" * HALF)
-    else:
-        server.content = CONTENT[::-1]
-    wrong = b"?" * HALF + CONTENT[HALF:] if resumed else CONTENT[::-1]
-    found = hashlib.md5(wrong).hexdigest()
-    with pytest.raises(OSError, match=f"has MD5 {found}, expected {MD5}; discarded"):
+def test_a_wrong_file_is_discarded(server, path):
+    server.content = CONTENT[::-1]
+    wrong = hashlib.md5(server.content).hexdigest()
+    with pytest.raises(OSError, match=f"has MD5 {wrong}, expected {MD5}; discarded"):
         fetch(server.url, MD5, path)
     assert not there(path.parent)
-    server.content = CONTENT
-    fetch(server.url, MD5, path)
-    assert_whole(path)
 
 
-def test_a_part_that_is_complete_needs_no_server(path):
-    """Killed between the last byte and the final name: a range from the end would be refused."""
-    part_of(path, CONTENT)
-    assert fetch("http://127.0.0.1:9/data.tgz", MD5, path) == path
-    assert_whole(path)
-
-
-@pytest.mark.parametrize("ranges", [True, False])
-@pytest.mark.parametrize("extra", [b"", b"more"])
-def test_a_part_that_is_as_long_or_longer_and_wrong_is_fetched_anew(server, path, ranges, extra):
-    """The server answers 416 to a range that starts past the end."""
-    server.ranges = ranges
-    part_of(path, b"?" * len(CONTENT) + extra)
-    fetch(server.url, MD5, path)
-    assert_whole(path)
-    assert server.asked == [f"bytes={len(CONTENT) + len(extra)}-", *([None] if ranges else [])]
-
-
-def test_an_empty_part_asks_for_everything(server, path):
-    part_of(path, b"")
-    fetch(server.url, MD5, path)
-    assert_whole(path)
-    assert server.asked == [None]
-
-
-@pytest.mark.parametrize("status", [403, 404, 416, 500])
-def test_a_refusal_is_an_oserror_and_keeps_what_is_there(server, path, status):
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_a_refusal_is_an_oserror(server, path, status):
     server.status = status
-    part = part_of(path, CONTENT[:HALF])
     with pytest.raises(OSError, match=str(status)):
         fetch(server.url, MD5, path)
-    assert part.read_bytes() == CONTENT[:HALF]
     assert not path.exists()
 
 
@@ -242,8 +170,8 @@ def test_simultaneous_downloads_are_one(server, path):
     assert_whole(path)
 
 
-def test_the_download_of_a_process_that_was_killed_is_resumed_by_one_that_waited(server, path):
-    """The lock of the dead does not outlive them, and what they had is not fetched again."""
+def test_the_download_of_a_process_that_was_killed_is_made_by_one_that_waited(server, path):
+    """The lock of the dead does not outlive them."""
     content = 40 * CONTENT  # more than Python keeps in a buffer
     server.content, md5, half = content, hashlib.md5(content).hexdigest(), len(content) // 2
     server.pause = threading.Event()  # half is sent, the rest never comes
@@ -258,7 +186,7 @@ def test_the_download_of_a_process_that_was_killed_is_resumed_by_one_that_waited
     server.pause.set()
     second.join(30)
     assert path.read_bytes() == content
-    assert server.asked == [None, f"bytes={half}-"]
+    assert server.asked == [None, None]
 
 
 def test_threads_share_a_download_too(server, path):
@@ -295,23 +223,6 @@ def test_the_given_folder_comes_before_the_cache_and_the_first_name_before_the_s
     monkeypatch.setenv("MCUNC_DATA", "")  # as if not set, and not the working folder
     monkeypatch.chdir(given)
     assert Archive("toy", names, []).path() == cache / "first.zip"
-
-
-def test_the_given_folder_may_be_the_archive_or_the_folder_itself(path, tmp_path, monkeypatch):
-    (tmp_path / "set" / "train").mkdir(parents=True)
-    (tmp_path / "other.tar.gz").touch()
-    for given, name, expected in [
-        ("set", "set/train", "set"), (".", "set/train", "set"), ("set", "set", "set"),
-        ("other.tar.gz", "other", "other.tar.gz"), (".", "other", "other.tar.gz"),
-    ]:  # fmt: skip
-        monkeypatch.setenv("MCUNC_DATA", str(tmp_path / given))
-        assert Archive("toy", [name]).find() == tmp_path / expected
-    for given, name in [("set", "other"), (".", "set/test"), ("set", "train/x")]:
-        monkeypatch.setenv("MCUNC_DATA", str(tmp_path / given))
-        assert Archive("toy", [name]).find() is None
-    monkeypatch.chdir(tmp_path / "set")
-    monkeypatch.setenv("MCUNC_DATA", ".")
-    assert Archive("toy", ["set/train"]).find() == tmp_path / "set"
 
 
 def test_the_cache_is_in_the_home_folder_unless_said_otherwise(monkeypatch, tmp_path):
