@@ -1,4 +1,7 @@
-"""``python -m mcunc run NAME``: the commands that the modules of this folder declare."""
+"""``python -m mcunc run NAME``: the commands that the modules of this folder declare.
+
+The options of a run stand in its own file, above the function that makes it.
+"""
 
 import argparse
 from importlib import import_module
