@@ -200,10 +200,13 @@ def sample_outputs(
     numbers, seed = check_draws(draws, scope, seed, first)
     first_case = check_count("first_case", first_case, 0, 2**62)
     parts = []
+    few = 3 if len(x) == 2 else 2  # positions may be as many as the cases, but not as many as both
     with _sampling(network):
         for start, batch in inference.batches(x, batch_size, network):
             masks = Masks(seed, scope, first_case + start, len(batch))
             parts.append(_outputs(network, batch, masks, numbers))
+        for _, batch in inference.batches(x[[0] * few], None, network):
+            _outputs(network, batch, Masks(seed, scope, 0, few), numbers[:1])
     return np.concatenate(parts, axis=1)
 
 

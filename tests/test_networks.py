@@ -2,7 +2,9 @@
 EfficientNet-Lite0 as published, whatever the wrapping."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -778,3 +780,29 @@ def test_means_may_be_tensors_and_belong_to_the_channels():
     assert grey(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
     with pytest.raises(ValueError, match=r"^x: expected \(N, 1, H, W\), channels before height"):
         grey(torch.zeros(2, 32, 32, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("name", ["lenet5", "cifar_resnet", "small_inception", "mlp"])
+def test_threads_do_not_disturb_one_another(name, monkeypatch):
+    """Two threads build at once and wait for one another before each linear layer's weights.
+
+    There a third one seeds the global generator, which belongs to the whole process.
+    """
+    build = {"mlp": lambda seed: mlp([3, 4, 2], seed=seed)}.get(name) or getattr(networks, name)
+    expected = [build(seed=seed).state_dict() for seed in (1, 2)]
+    barrier, reset = Barrier(2, timeout=60), nn.Linear.reset_parameters
+
+    def reset_together(layer):
+        barrier.wait()
+        third.submit(torch.manual_seed, 3).result()
+        reset(layer)
+
+    monkeypatch.setattr(nn.Linear, "reset_parameters", reset_together)
+    with (
+        torch.random.fork_rng(devices=[]),
+        ThreadPoolExecutor(2) as pool,
+        ThreadPoolExecutor(1) as third,
+    ):
+        built = list(pool.map(lambda seed: build(seed=seed).state_dict(), (1, 2)))
+    for one, other in zip(built, expected, strict=True):
+        assert all(torch.equal(one[key], value) for key, value in other.items())

@@ -186,15 +186,18 @@ def renamed(name):
 def as_classes(name, value, length, classes):
     """Return `value` as (length,) whole numbers from 0 to classes - 1, integers as they came.
 
-    Whole numbers held as floats are taken, and one column; True and False, where there are two
-    classes.
+    Whole numbers held as floats are taken, one column, and one-hot rows; True and False, where
+    there are two classes.
     """
     array = _loaded(name, value)
     if array.ndim == 2 and array.shape[1] > 1:
-        raise ValueError(
-            f"{name}: expected the class of each case, got shape {array.shape}; of one-hot rows "
-            f"pass {name}.argmax(axis=1)"
-        )
+        hot = np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()
+        if not hot or array.shape[1] != classes:
+            raise ValueError(
+                f"{name}: expected the class of each case, or one-hot rows of {classes} columns, got "
+                f"shape {array.shape} (soft labels?); pass {name}.argmax(axis=1)"
+            )
+        array = array.argmax(axis=1)
     if array.dtype.kind == "b" and classes > 2:
         raise ValueError(f"{name}: are true or false; pass the class of each case, 0, 1, …")
     if array.ndim != 1 or array.dtype.kind not in "iu":
