@@ -188,31 +188,30 @@ class DropoutMLP(ParallelMLP):
 class ImageClassifier(nn.Module):
     """A network for pictures in three parts: features → pooling → head.
 
-        Methods that look inside (class activation maps, dropout) find the parts by these names.
-        Pictures have values in [0, 1]; the network standardises them itself, by `mean` and `std`.
+    Methods that look inside (class activation maps, dropout) find the parts by these names.
+    Pictures have values in [0, 1]; the network standardises them itself, by `mean` and `std`.
 
-        Parameters
-        ----------
-        features : nn.Module, (N, channels, H, W) -> (N, C, h, w)
-        pooling : nn.Module, (N, C, h, w) -> (N, D)
-        head : nn.Module, (N, D) -> (N, K) logits
-        mean, std : sequences of a number for each channel, those of `std` positive in float32
-            Colour pictures have 3 channels, grey ones have 1: ``mean=(0.5,), std=(0.5,)``.
+    Parameters
+    ----------
+    features : nn.Module, (N, channels, H, W) -> (N, C, h, w)
+    pooling : nn.Module, (N, C, h, w) -> (N, D)
+    head : nn.Module, (N, D) -> (N, K) logits
+    mean, std : sequences of a number for each channel, those of `std` positive in float32
+        Colour pictures have 3 channels, grey ones have 1: ``mean=(0.5,), std=(0.5,)``.
 
-        Raises
-        ------
-        ValueError
-            For means and deviations that are not such numbers.
+    Raises
+    ------
+    ValueError
+        For means and deviations that are not such numbers.
 
-        Examples
-        --------
-        >>> import torch
-        >>> from torch import nn
-    from torch.utils._python_dispatch import TorchDispatchMode
-        >>> from mcunc.networks import ImageClassifier
-        >>> network = ImageClassifier(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        >>> tuple(network(torch.rand(2, 3, 32, 32)).shape)
-        (2, 8)
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from mcunc.networks import ImageClassifier
+    >>> network = ImageClassifier(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> tuple(network(torch.rand(2, 3, 32, 32)).shape)
+    (2, 8)
     """
 
     def __init__(self, features, pooling, head, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)):

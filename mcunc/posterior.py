@@ -412,7 +412,7 @@ def draw_masks(model, shape, p, generator):
 
     Returns
     -------
-    (*shape, P) tensor
+    (…, P) tensor, `shape` before the P weights
 
     Raises
     ------

@@ -1281,5 +1281,5 @@ class PositionsFirst(nn.Module):
 def test_positions_are_not_taken_for_cases(positions):
     for cases in (2, 3, positions):
         x = torch.ones(cases, positions, 5)
-        with pytest.raises(ValueError, match="put the cases first"):
+        with pytest.raises(ValueError, match="put them first"):
             sample_logits(PositionsFirst(), x, draws=3)

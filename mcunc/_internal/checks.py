@@ -194,8 +194,8 @@ def as_classes(name, value, length, classes):
         hot = np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()
         if not hot or array.shape[1] != classes:
             raise ValueError(
-                f"{name}: expected the class of each case, or one-hot rows of {classes} columns, got "
-                f"shape {array.shape} (soft labels?); pass {name}.argmax(axis=1)"
+                f"{name}: expected the class of each case, or one-hot rows of {classes} columns, "
+                f"got shape {array.shape} (soft labels?); pass {name}.argmax(axis=1)"
             )
         array = array.argmax(axis=1)
     if array.dtype.kind == "b" and classes > 2:

@@ -150,8 +150,8 @@ def test_one_column_is_no_one_hot_row():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (P, r"got shape \(30, 3\); of one-hot rows pass labels\.argmax"),
-        (np.eye(3)[Y], r"one-hot"),
+        (P, r"got shape \(30, 3\) \(soft labels\?\); pass labels\.argmax"),
+        (np.eye(4)[Y], r"one-hot rows of 3 columns"),
         (Y[None], "expected the class of each case"),
         (np.where(Y == 0, -100, Y), r"run from -100 to 2.*leave out"),
         (Y + 1, r"run from 1 to 3; classes are 0 to 2.*from 0"),
