@@ -235,18 +235,20 @@ def as_logits(name, value, at_least=1):
 
 
 def refuse_probabilities(name, array, at_least=1):
-    """Refuse (N, K) or (T, N, K) numbers that look like probabilities.
+    """Refuse (N, K) or (T, N, K) numbers that look like probabilities, or like percentages.
 
     They do if all lie in [0, 1], up to rounding, and nine rows in ten sum to 1 within 0.05, since
-    rounding to 0 and padding spoil some.
+    rounding to 0 and padding spoil some.  Percentages are believed from 20 rows on.
     """
-    if array.min() >= -1e-6 and array.max() <= 1 + 1e-6:
-        alike = np.abs(array.sum(axis=-1, dtype=np.float64) - 1) <= 0.05
-        if alike.mean() >= 0.9 and alike.size >= at_least:
+    for unit, what, cure in (1, "probabilities", ""), (100, "percentages", " / 100"):
+        if array.min() < -1e-6 * unit or array.max() > (1 + 1e-6) * unit:
+            continue
+        alike = np.abs(array.sum(axis=-1, dtype=np.float64) / unit - 1) <= 0.05
+        if alike.mean() >= 0.9 and alike.size >= max(at_least, 1 if unit == 1 else 20):
             raise ValueError(
-                f"{name}: every entry lies in [0, 1] and rows sum to 1 (within 5%), so these look "
-                "like probabilities; pass np.log(probs), whose softmax is probs (or, if they "
-                "really are logits, logits - 1, which has the same softmax)"
+                f"{name}: every entry lies in [0, {unit}] and rows sum to {unit} (within 5%), so "
+                f"these look like {what}; pass np.log(probs{cure}), whose softmax is probs (or, if "
+                f"they really are logits, logits - {unit}, which has the same softmax)"
             )
 
 

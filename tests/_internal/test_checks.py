@@ -59,6 +59,13 @@ def test_probabilities_are_refused_with_the_cure(probs):
     refused(lambda: as_logits("logits", probs), r"^logits: .*probabilities; pass np\.log\(probs\)")
 
 
+def test_percentages_are_refused_with_the_cure():
+    cure = r"^logits: .*\[0, 100\].*percentages; pass np\.log\(probs / 100\).*logits - 100"
+    refused(lambda: as_logits("logits", 100 * P), cure)
+    refused(lambda: as_logits("logits", np.round(100 * P)), cure)
+    assert len(as_logits("logits", 100 * P[:3])) == 3  # by chance
+
+
 def test_what_the_messages_name_is_taken():
     assert (as_logits("logits", np.log(P)) == np.log(P)).all()
     assert (as_logits("logits", P - 1) == P - 1).all()
