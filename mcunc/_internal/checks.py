@@ -241,7 +241,7 @@ def refuse_probabilities(name, array, at_least=1):
     rounding to 0 and padding spoil some.  Percentages are believed from 20 rows on.
     """
     for unit, what, cure in (1, "probabilities", ""), (100, "percentages", " / 100"):
-        if array.min() < -1e-6 * unit or array.max() > (1 + 1e-6) * unit:
+        if not (array.min() >= -1e-6 * unit and array.max() <= (1 + 1e-6) * unit):  # or NaN
             continue
         alike = np.abs(array.sum(axis=-1, dtype=np.float64) / unit - 1) <= 0.05
         if alike.mean() >= 0.9 and alike.size >= max(at_least, 1 if unit == 1 else 20):
