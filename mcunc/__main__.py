@@ -28,7 +28,7 @@ def main(arguments=None):
         print("mcunc:", *str(error).split(), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        resumes = "; the same command goes on from there" if running else ""
+        resumes = "; the same command goes on from the last part that was kept" if running else ""
         print(f"mcunc: interrupted{resumes}", file=sys.stderr)
         return 130
     return 0

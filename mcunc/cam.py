@@ -397,7 +397,7 @@ def _check_network(network):
     if not all(isinstance(part, (nn.Module, torch.Tensor)) for part in parts):
         raise ValueError(
             f"network: expected {', '.join(names)}, as in networks.ImageClassifier; "
-            f"networks.torchvision_classifier takes torchvision's networks apart; {OTHERWISE}"
+            f"networks.torchvision_classifier takes GoogLeNet and ResNets apart; {OTHERWISE}"
         )
     head = list(network.head) if isinstance(network.head, nn.Sequential) else [network.head]
     if not (head and isinstance(head[-1], nn.Linear)):

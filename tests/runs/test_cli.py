@@ -60,7 +60,11 @@ def test_a_run_is_made_with_each_seed_and_prints_where(calls, capsys):
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [
-        (KeyboardInterrupt(), 130, "mcunc: interrupted; the same command goes on from there"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "mcunc: interrupted; the same command goes on from the last part that was kept",
+        ),
         (FileNotFoundError("no data;\nset MCUNC_DATA"), 2, "mcunc: no data; set MCUNC_DATA"),
         (ValueError("seed: must lie between"), 2, "mcunc: seed: must lie between"),
         (ImportError("it is in an extra"), 2, "mcunc: it is in an extra"),
