@@ -99,8 +99,8 @@ def main():
         again = table(sampling.PASSES_AND_MAPS)
         text += (
             f"\n## Passes and maps again, torch on {cores} threads\n\n"
-            "Convolutions are divided among the threads, masks are drawn by one: the more threads, "
-            f"the more the masks weigh.\n\n{again}\n"
+            "Convolutions use all threads, drawing masks half of them: the more threads, the "
+            f"more the masks weigh.\n\n{again}\n"
         )
     RESULTS.write_text(text, encoding="utf-8")
 

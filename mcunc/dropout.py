@@ -555,8 +555,9 @@ class Masks:
         blocks = range(start // together, (stop - 1) // together + 1)
         kept = np.empty((len(blocks), together * size), bool)
         counters = [(0, block, site, self.draw) for block in blocks]
-        threads = min(torch.get_num_threads(), len(blocks)) if kept.size >= _LARGE else 1
-        if threads == 1:
+        # Half of torch's threads, since these go on spinning for a while after their last work.
+        threads = min(torch.get_num_threads() // 2, len(blocks)) if kept.size >= _LARGE else 1
+        if threads <= 1:
             _draw(kept, p, self.seed, counters)
         else:
             parts = [slice(i, None, threads) for i in range(threads)]

@@ -1261,7 +1261,7 @@ def test_threads_change_no_mask(scope, monkeypatch):
     network, x = nn.Sequential(nn.Dropout(0.3), nn.Identity()), torch.ones(5, 40, 100)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     alone = sample_outputs(network, x, 2, scope)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
     monkeypatch.setattr(dropout, "_LARGE", 0)
     np.testing.assert_array_equal(sample_outputs(network, x, 2, scope), alone)
 
