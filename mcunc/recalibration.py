@@ -515,9 +515,9 @@ def _best_temperature(gaps, labels):
     spread = -gaps.min()
     if spread == 0:
         return 1.0, EQUAL
-    gaps /= spread
+    gaps *= 1 / spread  # a third of the time of a division
     picked = gaps[np.arange(len(labels)), labels]
-    mean, at_label = gaps.mean(), picked.mean()
+    mean, at_label = _row_sums(gaps).sum() / gaps.size, picked.mean()
     if at_label == 0:  # the slope has one sign throughout
         return spread / TEMPERATURE_RANGE, COLD
     if mean >= at_label:

@@ -240,8 +240,9 @@ def refuse_probabilities(name, array, at_least=1):
     They do if all lie in [0, 1], up to rounding, and nine rows in ten sum to 1 within 0.05, since
     rounding to 0 and padding spoil some.  Percentages are believed from 20 rows on.
     """
+    low = array.min()
     for unit, what, cure in (1, "probabilities", ""), (100, "percentages", " / 100"):
-        if not (array.min() >= -1e-6 * unit and array.max() <= (1 + 1e-6) * unit):  # or NaN
+        if not (low >= -1e-6 * unit and array.max() <= (1 + 1e-6) * unit):  # or NaN
             continue
         alike = np.abs(array.sum(axis=-1, dtype=np.float64) / unit - 1) <= 0.05
         if alike.mean() >= 0.9 and alike.size >= max(at_least, 1 if unit == 1 else 20):
