@@ -147,10 +147,9 @@ def run_probes(seed, path):
     seed : int, of the first split; the others follow
     """
     pictures = data.cub200(2010)
-    source = pictures.source
     about = {"decays": DECAYS, "drops": DROPS, "epochs": EPOCHS, "priors": PRIORS}
     about |= {"members": MEMBERS, "draws": DRAWS}
-    part, parts = path.with_name("birds-heads-features.npz"), []
+    source, part, parts = pictures.source, path.with_name("birds-heads-features.npz"), []
     x = cached(part, source, lambda: {"features": features(pictures)})["features"]
     for number in range(seed, seed + SPLITS):
         part = path.with_name(f"birds-heads-split{number}.npz")

@@ -176,8 +176,7 @@ def _trained(network, trial, seed, folder, device, inner=False):
     """One run, made now or before."""
     options = trial._asdict() | {"network": network, "seed": seed, "inner": inner}
     options["variant"] = options.pop("arm")
-    if trial.arm == "standard":
-        options["drop"] = None
+    options["drop"] = None if trial.arm == "standard" else trial.drop
     path = Path(folder) / f"{Run(**options).name}.npz"
     there = path.with_suffix(".json").exists()  # which is written after the other
     distributed.barrier()  # for every process to have looked
@@ -190,11 +189,11 @@ def _ends(trials, runs):
     """Log loss at the end of each trial, of passes where there are masks; and with dropout off."""
     ends = np.array([run["history"][-1] for run in runs], float)
     off, accuracy = (ends[:, HISTORY.index(key)] for key in ("val_loss", "val_accuracy"))
-    loss = [
-        without if trial.arm == "standard" else run["loss_of_draws"][-1]
-        for trial, run, without in zip(trials, runs, off, strict=True)
-    ]
-    return {"loss": np.array(loss), "off_loss": off, "off_accuracy": accuracy}
+    loss = off.copy()
+    for i, run in enumerate(runs):
+        if trials[i].arm != "standard":
+            loss[i] = run["loss_of_draws"][-1]
+    return {"loss": loss, "off_loss": off, "off_accuracy": accuracy}
 
 
 def _record(command, seed, trials, runs, folder):
@@ -208,8 +207,8 @@ def _record(command, seed, trials, runs, folder):
     first, other = records[0], {"mcunc": None}
     places = [(r["data"], r["kind"], r["versions"] | other, r.get("gpu")) for r in records]
     if any(place != places[0] for place in places):
-        what = "photographs, libraries or GPUs; make them anew"
-        raise ValueError(f"folder: runs in {folder} are of different {what}")
+        what = "of different photographs, libraries or GPUs; make them anew"
+        raise ValueError(f"folder: runs in {folder} are {what}")
     device = " --device cuda" if "gpu" in first else ""
     revisions = dict.fromkeys(record["git_revision"] for record in records)
     return {key: first[key] for key in PLACE if key in first} | {

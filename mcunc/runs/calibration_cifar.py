@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 
 from mcunc import data, networks, training
+from mcunc._internal.rounding import compact_logits
 from mcunc.data.corruption import STRENGTHS, corrupt
 from mcunc.runs import common
 from mcunc.runs.common import DEVICE, channels, fit, option, progress, recorded_run
@@ -53,7 +54,7 @@ def run_calibration(seed, path, dataset="cifar10", device="cpu"):
         model = BUILD[network](classes=len(train.names), seed=seed, **standardise)
         history = fit(model, recipe, train, parts, path.with_name(f"{name}.pt"), seed, device)
         outputs = _outputs(model, train.images[held], test, shown)
-        stored = common.compact_logits(outputs)
+        stored = compact_logits(outputs)
         arrays |= {f"{network}_{key}": value for key, value in stored.items()}
         scores = common.test_scores(outputs["test_logits"], test.labels)
         details[network] = {"recipe": asdict(recipe), "test": scores}

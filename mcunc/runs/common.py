@@ -1,4 +1,4 @@
-"""What the runs share: commands, training, scores, and how results are rounded and kept."""
+"""What the runs share: commands, training, scores, and how results are kept."""
 
 import json
 import sys
@@ -15,9 +15,9 @@ from mcunc import calibration, recorded, training
 from mcunc._internal import distributed
 from mcunc._internal.checks import check_choice
 from mcunc._internal.files import atomic_write
+from mcunc._internal.rounding import compact
 from mcunc.predictive import summarise_classes
 
-LARGE = 10_000  # numbers in an array that is kept in half precision
 HISTORY = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 
@@ -207,40 +207,9 @@ def training_record(history):
 # Files ----------------------------------------------------------------------------------------
 
 
-def to_half(values):
-    """Half precision; what is below its smallest number is set to it."""
-    return values.clip(float(np.finfo(np.float16).min)).astype(np.float16)
-
-
-def compact_logits(outputs):
-    """Logits in half precision, each row shifted so that its largest is 0 (softmax is the same).
-
-    The predicted class is kept apart, since rounding can tie.
-    """
-    stored = {}
-    for name, logits in outputs.items():
-        stored[name] = to_half(logits - logits.max(axis=-1, keepdims=True))
-        stored[name.replace("logits", "predicted")] = logits.argmax(axis=-1)
-    return stored
-
-
 def save(path, arrays, record):
-    """Write a run and return its path.
-
-    Whole numbers get the smallest type that holds them.  Other numbers are rounded to single
-    precision, and arrays of more than `LARGE` to half precision, but for weights.
-    """
-    compact = {}
-    for name, values in arrays.items():
-        values = np.asarray(values)
-        if values.dtype.kind in "biu":
-            values = values.astype(np.min_scalar_type(int(values.max(initial=0))))
-        elif values.size > LARGE and not name.startswith("weights"):
-            values = to_half(values)
-        elif values.dtype != np.float16:
-            values = values.astype(np.float32)
-        compact[name] = values
-    recorded.save(path, compact, record)
+    """Write a run, its arrays rounded by `rounding.compact`, and return its path."""
+    recorded.save(path, compact(arrays), record)
     return path
 
 

@@ -7,13 +7,15 @@ digit of one sum have arrived at different weights.  The chapter therefore shows
 trained and computes its figures with the weights of this run.
 """
 
+from functools import partial
+
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 from torch.nn.utils import parameters_to_vector
 
 from mcunc import birdwatch, networks, training
 from mcunc.dropout import with_dropout
-from mcunc.runs.common import progress, recorded_run
+from mcunc.runs.common import cached, recorded_run
 
 CASES, SETS = (60, 250, 1000, 10_000), (1, 2, 3, 4, 5)
 SIZES, DROP, DECAY, STEPS, RATE = (1, 50, 50, 1), 0.2, 1e-4, 800, 0.01
@@ -44,6 +46,8 @@ def train(hue, golden, layers=BOTH, seed=0):
 def run_sisters(seed, path):
     """Train small dropout networks on data sets of several sizes (chapter 5).
 
+    Killed and called again, it goes on with the network it was at.
+
     Parameters
     ----------
     seed : int, of the initial weights and the masks
@@ -61,12 +65,17 @@ def run_sisters(seed, path):
     trainings[f"last-{few}-{first}"] = *draw_sisters(few, first), LAST
     half = (values[: many // 2] for values in draw_sisters(many, first))
     trainings[f"half-{many}-{first}"] = *half, BOTH
-    arrays = {}
+    about = {"cases": CASES, "sets": SETS, "sizes": SIZES, "drop": DROP, "decay": DECAY}
+    about |= {"steps": STEPS, "learning_rate": RATE}
+    arrays, seconds = {}, 0.0
     for name, task in trainings.items():
-        progress(f"dropout-sisters: {name}")
-        parameters = train(*task, seed).parameters()
-        arrays[f"weights-{name}"] = parameters_to_vector(parameters).detach().numpy()
-    return arrays, {
-        "data": "drawn by mcunc.birdwatch.draw_latents", "cases": CASES, "sets": SETS,
-        "sizes": SIZES, "drop": DROP, "decay": DECAY, "steps": STEPS, "learning_rate": RATE,
-    }  # fmt: skip
+        part = path.with_name(f"{path.stem}-{name}.npz")
+        part = cached(part, about, partial(weights, *task, seed))
+        arrays[f"weights-{name}"] = part["weights"]
+        seconds += float(part["seconds"])
+    return arrays, about | {"seconds": seconds, "data": "drawn by mcunc.birdwatch.draw_latents"}
+
+
+def weights(*task):
+    """The parameters (P,) of a network that is trained on a task, with a seed as its last part."""
+    return {"weights": parameters_to_vector(train(*task).parameters()).detach().numpy()}

@@ -5,12 +5,14 @@ It shows what the spread depends on; half an hour on two cores.
 Curves :math:`y = \sin 2x + x/2 + \varepsilon`, x uniform on [-2, 2], noise of known size.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 
 from mcunc.networks import DropoutMLP
 from mcunc.predictive import log_predictive_density
-from mcunc.runs.common import penalised_step, progress, recorded_run
+from mcunc.runs.common import cached, penalised_step, recorded_run
 
 CASES = (25, 100, 400, 1600, 6400)
 WIDTHS = (25, 100, 400)
@@ -74,6 +76,8 @@ def gaussian_process(x, y, at):
 def run_spread(seed, path):
     """Train dropout networks of three widths on five amounts of data (chapter 5).
 
+    Killed and called again, it goes on with the networks it was at.
+
     Returns
     -------
     arrays
@@ -87,15 +91,16 @@ def run_spread(seed, path):
         curves = np.array([draw_curve(n, seed, n, repeat) for repeat in range(REPEATS)])
         arrays["exact_spread"].append([gaussian_process(*curve, GRID)[1] for curve in curves])
         for width in WIDTHS:
-            progress(f"dropout-spread: {n} cases, width {width}")
-            networks = _trained(curves, width, seed)
-            for name, values in _evaluated(networks, *test, seed).items():
+            part = path.with_name(f"{path.stem}-{n}-{width}.npz")
+            make = partial(_evaluated, curves, width, *test, seed)
+            for name, values in cached(part, [STEPS, BATCH, RATE, DRAWS, REPEATS], make).items():
                 arrays.setdefault(name, []).append(values)
     shape = len(CASES), len(WIDTHS), REPEATS, len(PROBABILITIES)
     for name in ("mean", "spread", "log_density"):
         values = np.array(arrays[name])
         arrays[name] = values.reshape(shape + values.shape[2:]).swapaxes(2, 3)
     return arrays, {
+        "seconds": float(sum(arrays.pop("seconds"))),
         "data": "drawn by mcunc.runs.dropout_spread.draw_curve",
         "cases": CASES, "widths": WIDTHS, "probabilities": PROBABILITIES, "repeats": REPEATS,
         "noise": NOISE, "length_scale": LENGTH_SCALE, "steps": STEPS, "batch": BATCH,
@@ -114,8 +119,10 @@ def _trained(curves, width, seed):
 
 
 @torch.no_grad()
-def _evaluated(networks, x, y, seed):
+def _evaluated(curves, width, x, y, seed):
     """Of each network: mean and spread of its passes at `GRID`, mean log density of new points."""
+    with torch.enable_grad():
+        networks = _trained(curves, width, seed)
     at, generator = torch.tensor(np.r_[GRID, x]).float(), torch.Generator().manual_seed(seed)
     inputs = at.expand(len(networks.p), -1)[..., None]
     passes = np.stack([networks(inputs, generator)[..., 0].numpy() for _ in range(DRAWS)])

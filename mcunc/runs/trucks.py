@@ -9,11 +9,12 @@ import numpy as np
 from torch import nn
 
 from mcunc import data, networks, training
+from mcunc._internal.rounding import compact_logits
 from mcunc.data.corruption import corrupt
 from mcunc.dropout import keyed_masks, sample_logits, with_dropout
 from mcunc.ood import Mahalanobis
 from mcunc.runs import common
-from mcunc.runs.common import DEVICE, channels, compact_logits, fit, progress, recorded_run
+from mcunc.runs.common import DEVICE, channels, fit, progress, recorded_run
 
 HELD_OUT = "truck"
 DROP = 0.1  # not chosen by trials
@@ -128,9 +129,7 @@ def run_trucks(seed, path, device="cpu"):
     parts = [apart(train, cases)[0] for cases in data.stratified_split(train.labels, VALIDATION)]
     sets, labels, some = shown(test)
     sets["val"] = train.images[parts[1]]
-    arrays = {
-        "test_labels": labels, "corrupted_cases": some, "val_labels": train.labels[parts[1]],
-    }  # fmt: skip
+    arrays = {"test_labels": labels, "val_labels": train.labels[parts[1]], "corrupted_cases": some}
     seeds, details = range(MEMBERS * seed, MEMBERS * (seed + 1)), {}
     variants = {f"standard{i}": ("standard", own) for i, own in enumerate(seeds)}
     for name, (variant, own) in (variants | {"dropout": ("dropout", seeds[0])}).items():

@@ -10,6 +10,7 @@ after training on all of them, since the authors' code has had both.  Or they ar
 paper's own code fixes for each table.
 """
 
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from tqdm import trange
 
 from mcunc import data
+from mcunc._internal import checkpoint
 from mcunc._internal.seeds import derive_seed
 from mcunc.networks import DropoutMLP
 from mcunc.runs.common import option, penalised_step, recorded_run
@@ -114,28 +116,42 @@ def penalty_of(drops, precisions, cases, length_scale=LENGTH_SCALE):
     return (1 - drops) * length_scale**2 / (2 * cases * precisions)
 
 
-def train(networks, tables, penalty, protocol, generator):
-    """Train all networks, in place.
+def train(networks, tables, penalty, protocol, generator, path=None):
+    """Train all networks; killed and called again, they go on from the checkpoint.
 
     Parameters
     ----------
-    networks : DropoutMLP of R = S·G networks
+    networks : DropoutMLP of R = S·G networks, trained in place
     tables : Tables of S splits
     penalty : (R,) array, as `penalty_of`
     protocol : Protocol
     generator : torch.Generator, of order and masks
+    path : path of the checkpoint, optional
+
+    Returns
+    -------
+    float, seconds that all of it took
     """
     splits, cases = tables.y.shape
-    settings = len(penalty) // splits
+    settings, begin = len(penalty) // splits, perf_counter()
+    run = {"cases": cases, "penalty": float(penalty.sum())} | protocol._asdict()
     penalty = torch.as_tensor(penalty).float().reshape(-1, 1, 1)
     optimiser = torch.optim.Adam(networks.parameters(), lr=RATE, eps=EPSILON, fused=True)
-    for _ in trange(protocol.epochs, unit="epoch", disable=None):
+    state = checkpoint.resume(path, run, networks, optimiser) or {"epoch": 0, "seconds": 0.0}
+    generator.set_state(state.get("generator", generator.get_state()))
+    begin -= state["seconds"]
+    for epoch in trange(state["epoch"], protocol.epochs, unit="epoch", disable=None):
         order = torch.rand((splits, cases), generator=generator).argsort(dim=1)
         for rows in order.split(protocol.batch, dim=1):
             x = tables.x.gather(1, rows[..., None].expand(-1, -1, tables.x.shape[2]))
             y = tables.y.gather(1, rows)
             x, y = (value.repeat_interleave(settings, dim=0) for value in (x, y))
             penalised_step(networks, optimiser, x, y, penalty, generator)
+        if (epoch + 1) % (1 + protocol.epochs // 20) == 0 or epoch + 1 == protocol.epochs:
+            state = {"epoch": epoch + 1, "seconds": perf_counter() - begin}
+            state["generator"] = generator.get_state()
+            checkpoint.save(path, run, networks, optimiser, state)
+    return perf_counter() - begin
 
 
 @torch.no_grad()
@@ -184,7 +200,8 @@ def run_uci(seed, path, name="yacht", protocol="paper"):
 
     Beside the published figures it keeps what explains them: scores of every setting; of the
     chosen networks with dropout off, and with larger precisions than were tried; and of networks
-    with the chosen settings trained on all training rows.
+    with the chosen settings trained on all training rows.  Killed and called again, it goes on
+    from the last checkpoint.
 
     Source: Gal & Ghahramani (2016), table 1, and the code of its authors.
 
@@ -200,9 +217,10 @@ def run_uci(seed, path, name="yacht", protocol="paper"):
     dataset, how = data.uci(name), PROTOCOLS[protocol]
     fixed = FIXED[name] if protocol == "original" else None
     length_scale = fixed[2] if fixed else LENGTH_SCALE
-    study = Study(dataset, how, seed, length_scale)
+    study = Study(dataset, how, seed, length_scale, path, [])
     arrays, details = study.fixed(*fixed[:2]) if fixed else study.chosen()
     return arrays, details | how._asdict() | {
+        "seconds": sum(study.seconds),
         "data": dataset.source, "set": name, "hidden": dataset.hidden, "learning_rate": RATE,
         "epsilon": EPSILON, "length_scale": length_scale, "protocol": protocol, "passes": TESTED,
     }  # fmt: skip
@@ -215,6 +233,8 @@ class Study(NamedTuple):
     how: Protocol
     seed: int
     length_scale: float
+    path: object  # of the result
+    seconds: list  # that trainings took
 
     def generator(self, purpose):
         """For each purpose its own."""
@@ -222,11 +242,12 @@ class Study(NamedTuple):
 
     def trained(self, part, drops, precisions, purpose="train"):
         """Tables of a part of the training rows, and R networks trained on them."""
+        path = self.path.with_name(f"{self.path.stem}-{purpose}.pt")
         split, generator = tables(self.dataset, part), self.generator(purpose)
         _, cases, inputs = split.x.shape
         networks = new_networks(inputs, self.dataset.hidden, drops, generator)
         penalty = penalty_of(drops, precisions, cases, self.length_scale)
-        train(networks, split, penalty, self.how, generator)
+        self.seconds.append(train(networks, split, penalty, self.how, generator, path))
         return split, networks
 
     def fixed(self, drop, precision):

@@ -1,6 +1,7 @@
 """The run whose networks chapter 5 uses."""
 
 import numpy as np
+import pytest
 import torch
 from scipy.special import expit
 
@@ -35,6 +36,26 @@ def test_the_run_keeps_the_weights_of_each_network(tmp_path, monkeypatch):
         torch.testing.assert_close(ours, theirs)
     assert not np.array_equal(run["weights-8-1"], run["weights-last-8-1"])
     assert run.record["command"] == "python -m mcunc run dropout-sisters --seed 3"
+
+
+def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch):
+    for name, value in (("CASES", (8, 12)), ("SETS", (1, 2)), ("STEPS", 3)):
+        monkeypatch.setattr(sisters_run, name, value)
+    whole, calls = recorded.load(run_sisters(folder=tmp_path / "whole")), []
+
+    def killed(*task):
+        calls.append(task)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return train(*task)
+
+    monkeypatch.setattr(sisters_run, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_sisters(folder=tmp_path / "parts")
+    again = recorded.load(run_sisters(folder=tmp_path / "parts"))
+    assert len(calls) == 7  # six networks, and the one that was killed
+    for name, value in whole.arrays.items():
+        np.testing.assert_array_equal(again[name], value)
 
 
 def test_training_lowers_the_loss_of_new_birds():

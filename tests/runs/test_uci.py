@@ -8,6 +8,7 @@ from small_runs import shrunk
 from torch import nn
 
 from mcunc import data, predictive, recorded
+from mcunc._internal import checkpoint
 from mcunc._internal.seeds import derive_seed
 from mcunc.data import RegressionSet
 from mcunc.runs import uci as uci_run
@@ -144,6 +145,29 @@ def test_the_run_from_end_to_end(tmp_path):
     assert_allclose(run["off_rmse"], run["rmse"][-1], rtol=0.1)
     assert run["refit_rmse"].shape == run["refit_log_likelihood"].shape == (2,)
     assert run.record["data"] == "toy.tgz sha256:0"
+
+
+@pytest.mark.parametrize("kill", [1, 3, 4])  # in the first training, after it, in the second
+def test_a_run_that_was_killed_ends_with_the_same_numbers(kill, tmp_path, monkeypatch):
+    whole = recorded.load(run_uci(folder=tmp_path / "whole"))
+    save, calls = checkpoint.save, []
+
+    def saving(*arguments):
+        save(*arguments)
+        calls.append(arguments)
+        if len(calls) == kill:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", saving)
+    with pytest.raises(KeyboardInterrupt):
+        run_uci(folder=tmp_path)
+    again = recorded.load(run_uci(folder=tmp_path))
+    assert len(calls) == 6  # three epochs and three; none was made twice
+    for name, value in whole.arrays.items():
+        np.testing.assert_array_equal(again[name], value)
+    monkeypatch.setattr(uci_run, "PROTOCOLS", {"paper": SHORT._replace(batch=4)})
+    with pytest.raises(ValueError, match=r"^checkpoint: .* is of another batch"):
+        run_uci(folder=tmp_path)
 
 
 @pytest.mark.parametrize(
