@@ -86,9 +86,9 @@ class Archive:
             for name in self.names:
                 stem = name.partition("/")[0]
                 for place in (folder, folder.parent):  # MCUNC_DATA may be the archive itself
-                    archives = [place / (stem + ending) for ending in ENDINGS]
-                    path = next(filter(Path.is_file, archives), place / stem)
-                    if folder in (place, path) and (path.is_file() or (place / name).is_dir()):
+                    paths = [*filter(Path.is_file, (place / (stem + end) for end in ENDINGS))]
+                    paths += [place / stem] if (place / name).is_dir() else []
+                    if path := next((path for path in paths if folder in (place, path)), None):
                         return path
         return None
 
@@ -226,7 +226,7 @@ def _files_of_zip(path):
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             name = member.filename.replace("\\", "/")  # as old programs of Windows wrote them
-            if name.endswith(ENDINGS[:-1]):
+            if name.endswith(ENDINGS[:-1]) and "/." not in name:  # what macOS adds is hidden
                 yield from _files_of_tar(fileobj=archive.open(member))
             elif not member.is_dir():
                 yield name, member.file_size, partial(archive.read, member)

@@ -259,6 +259,7 @@ def tar_in_zip(path, files):
     pack(inner, files)
     with zipfile.ZipFile(path, "w") as archive:
         archive.write(inner, inner.name)
+        archive.writestr(f"__MACOSX/._{inner.name}", b"what a Mac adds")
     inner.unlink()
     return path
 

@@ -237,6 +237,9 @@ def test_the_given_folder_may_be_the_archive_or_the_folder_itself(path, tmp_path
     for folder, name in [("set", "other"), (".", "set/test"), ("set", "train/x")]:
         monkeypatch.setenv("MCUNC_DATA", str(tmp_path / folder))
         assert Archive("toy", [name]).find() is None
+    (tmp_path / "set.tgz").touch()
+    monkeypatch.setenv("MCUNC_DATA", str(tmp_path / "set"))
+    assert Archive("toy", ["set/train"]).find() == tmp_path / "set"
     monkeypatch.chdir(tmp_path / "set")
     monkeypatch.setenv("MCUNC_DATA", ".")
     assert Archive("toy", ["set/train"]).find() == tmp_path / "set"
