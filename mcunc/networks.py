@@ -260,7 +260,9 @@ def standardised(x, mean, std):
     """
     if torch.is_tensor(x) and (x.ndim != 4 or x.shape[1] != mean.shape[1]):
         wanted = f"(N, {mean.shape[1]}, H, W), channels before height and width"
-        raise ValueError(f"x: expected {wanted}, got {tuple(x.shape)}")
+        grey = "; for grey pictures x.repeat(1, 3, 1, 1), of an array np.repeat(x, 3, axis=1)"
+        cure = grey if x.shape[1:2] == (1,) else ""
+        raise ValueError(f"x: expected {wanted}, got {tuple(x.shape)}{cure}")
     _check_floats(x, mean.dtype, "; for bytes, x.float() / 255")
     return (x - mean) / std
 

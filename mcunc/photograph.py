@@ -71,13 +71,14 @@ class PhotographPrediction:
 def read_photograph(source, size=224):
     """A photograph as a network takes it: the central square, upright, in three colours.
 
-    What is transparent becomes white.  Of several pictures in a file, such as an animation, the
-    first is taken.
+    What is transparent becomes white, and of 16 bits 65535.  Of several pictures in a file, such as
+    an animation, the first is taken.
 
     Parameters
     ----------
     source : path of a picture file, the open file, a Pillow image, or a (H, W, 3) uint8 array
-        At most 120 million pixels, or a JPEG of 178 million.
+        Or grey (H, W), or with transparency (H, W, 4).  At most 120 million pixels, or a JPEG of
+        178 million.
     size : int, pixels of a side
 
     Returns
@@ -113,7 +114,7 @@ def read_photograph(source, size=224):
     except UnidentifiedImageError as error:
         raise ValueError(
             f"source: {name} cannot be read as a photograph; it holds no {', '.join(FORMATS)}, "
-            "whatever its name says; open it in a program for pictures and save it as JPEG"
+            "whatever its name says (HEIC?); open it in a program for pictures and save it as JPEG"
         ) from error
     except Exception as error:  # damage makes Pillow stumble in many ways
         raise ValueError(f"source: {name} cannot be read as a photograph ({error})") from error
@@ -126,7 +127,8 @@ def _opened(source):
     if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
         return Image.open(source, formats=FORMATS)
     pixels = np.asarray(source)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+    channels = pixels.shape[2:] if pixels.ndim > 1 and pixels.size else None
+    if pixels.dtype != np.uint8 or channels not in ((), (3,), (4,)):
         kind = f"{pixels.shape} {pixels.dtype}"
         raise ValueError(f"pass (H, W, 3) uint8, channels last and 0 to 255, not {kind}")
     return Image.fromarray(pixels)

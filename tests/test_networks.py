@@ -780,6 +780,11 @@ def test_means_may_be_tensors_and_belong_to_the_channels():
     assert grey(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
     with pytest.raises(ValueError, match=r"^x: expected \(N, 1, H, W\), channels before height"):
         grey(torch.zeros(2, 32, 32, dtype=torch.uint8))
+    colour = networks.small_inception(classes=2)
+    x = torch.rand(2, 1, 32, 32)
+    with pytest.raises(ValueError, match=r"for grey pictures x\.repeat\(1, 3, 1, 1\)"):
+        colour(x)
+    assert colour(x.repeat(1, 3, 1, 1)).shape == (2, 2)
 
 
 @pytest.mark.parametrize("name", ["lenet5", "cifar_resnet", "small_inception", "mlp"])

@@ -63,7 +63,7 @@ def test_what_is_no_picture_is_named(tmp_path):
         with pytest.raises(ValueError, match=r"^source: .*a\.jpg cannot be read as a photograph"):
             read_photograph(path)
     arrays = (np.zeros((4, 4, 3)), np.zeros((2, 2, 2, 2), np.uint8), np.zeros((0, 5, 3), np.uint8))
-    deep = [Image.new(mode, (9, 9)) for mode in ("I", "F", "I;16")]  # what is white?
+    deep = [Image.new(mode, (9, 9)) for mode in ("I", "F")]  # what is white?
     for wrong in (None, *arrays, np.zeros((4, 4)), *deep):
         with pytest.raises(ValueError, match=r"^source: "):
             read_photograph(wrong)
@@ -86,6 +86,22 @@ def test_other_kinds_of_files_are_told_apart(tmp_path):
 def test_what_makes_an_array_a_photograph(source):
     with pytest.raises(ValueError, match=r"^source: this \w+ .*pass \(H, W, 3\) uint8"):
         read_photograph(source)
+
+
+def test_arrays_may_be_grey_or_transparent():
+    pixels = np.random.default_rng(2).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    grey = read_photograph(pixels[..., 0], 16)
+    np.testing.assert_array_equal(read_photograph(pixels[..., [0, 0, 0]], 16), grey)
+    hidden = np.dstack([pixels, np.zeros((30, 40), np.uint8)])
+    assert (read_photograph(hidden, 16) == 255).all()
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("<u2", "png"), ("<u2", "tiff"), (">u2", "tiff")])
+def test_sixteen_bits_are_scaled(dtype, kind, tmp_path):
+    """65535 is white, as 255 is: 257 steps are one."""
+    for value, expected in ((0, 0), (257 * 77, 77), (257 * 77 + 128, 77), (65535, 255)):
+        Image.fromarray(np.full((9, 9), value, dtype)).save(tmp_path / f"a.{kind}")
+        assert colour(tmp_path / f"a.{kind}") == [expected] * 3
 
 
 def colour(source):

@@ -7,7 +7,7 @@ from sys import float_info
 
 import numpy as np
 
-_NO_ID = ("", "nan", "None", "NaT", "<NA>")  # how missing ids print
+_NO_ID = ("", "nan", "none", "nat", "<na>", "na", "n/a", "#n/a", "null")  # in lower case
 
 
 def as_array(name, value, ndim, finite=True):
@@ -24,6 +24,8 @@ def as_array(name, value, ndim, finite=True):
     if array.ndim not in allowed:
         wanted = " or ".join(map(str, allowed)) + (" axis" if allowed == (1,) else " axes")
         cure = f"; of one column pass {name}[:, None]" if array.ndim == 1 else ""
+        if allowed == (1,) and array.size == max(array.shape, default=0):
+            cure = f"; pass np.ravel({name})"
         raise ValueError(f"{name}: expected {wanted}, got shape {array.shape}{cure}")
     if array.size == 0:
         raise ValueError(f"{name}: is empty (shape {array.shape}); pass at least one value")
@@ -39,12 +41,22 @@ def _loaded(name, value):
         raise ValueError(f"{name}: has masked entries; remove or impute those rows first")
     try:
         array = np.asarray(_detached(value))
+        if array.dtype.kind == "O" and array.ndim:
+            missing = [type(v).__name__ == "NAType" for v in array.flat]  # that of pandas
+            array = np.where(np.reshape(missing, array.shape), np.nan, array)
+            array = np.asarray(array.tolist())  # whole numbers, True and False, text
         if array.dtype.kind == "O":
             array = array.astype(np.float64)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise ValueError(f"{name}: expected an array of numbers ({error})") from None
+        raise ValueError(
+            f"{name}: expected an array of numbers ({error}); join batches by np.concatenate, "
+            "and of a sparse matrix pass its toarray()"
+        ) from None
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"{name}: expected an array of numbers, got dtype {array.dtype}")
+        raise ValueError(
+            f"{name}: expected an array of numbers, got dtype {array.dtype}; convert text, names "
+            "of classes by [names.index(label) for label in labels]"
+        )
     return array
 
 
@@ -190,12 +202,13 @@ def as_classes(name, value, length, classes):
     there are two classes.
     """
     array = _loaded(name, value)
-    if array.ndim == 2 and array.shape[1] > 1:
+    if array.ndim == 2 and array.shape[1] > 1 and array.shape != (1, length):
         hot = np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()
         if not hot or array.shape[1] != classes:
+            axis = int(len(array) == length)
             raise ValueError(
                 f"{name}: expected the class of each case, or one-hot rows of {classes} columns, "
-                f"got shape {array.shape} (soft labels?); pass {name}.argmax(axis=1)"
+                f"got shape {array.shape} (soft labels?); pass {name}.argmax(axis={axis})"
             )
         array = array.argmax(axis=1)
     if array.dtype.kind == "b" and classes > 2:
@@ -209,7 +222,8 @@ def as_classes(name, value, length, classes):
     if length and not (array.min() >= 0 and array.max() < classes):
         raise ValueError(
             f"{name}: run from {array.min():g} to {array.max():g}; classes are 0 to {classes - 1}, "
-            "one per column; leave out cases without a label, and number the classes from 0"
+            f"one per column; count from 0 ({name} - 1, or of -1 and 1 ({name} + 1) // 2), and "
+            "leave out the cases whose label, such as -100 or 255, stands for none"
         )
     return array.astype(np.intp, copy=False) if array.dtype.kind == "f" else array
 
@@ -221,13 +235,20 @@ def as_logits(name, value, at_least=1):
     """
     array = as_array(name, value, ndim=range(33), finite=False)
     if array.ndim != 2 or array.shape[1] == 1:
+        cure = (
+            f"put classes last (of (N, K, H, W): {name} = np.moveaxis({name}, 1, -1)) and pass "
+            f"{name}.reshape(-1, {name}.shape[-1]) and labels.ravel(), without unlabelled rows"
+            if array.ndim > 2
+            else "for log odds z of class 1 pass np.column_stack([np.zeros(len(z)), z]), for its "
+            "probabilities p np.log(np.column_stack([1 - p, p]))"
+        )
         raise ValueError(
-            f"{name}: expected 2 axes, (N, K), a column per class, got shape {array.shape}; for "
-            "log odds z of class 1 pass np.column_stack([np.zeros(len(z)), z])"
+            f"{name}: expected 2 axes, (N, K), a column per class, got shape {array.shape}; {cure}"
         )
     if array.min() == -np.inf:
         raise ValueError(
-            f"{name}: hold -inf; for log(0) or a class masked out pass np.maximum({name}, -1e9)"
+            f"{name}: hold -inf; for log(0) or a class masked out pass "
+            f"np.maximum(np.float64({name}), -1e9)"
         )
     array = as_array(name, array, 2)
     refuse_probabilities(name, array, at_least)
@@ -267,7 +288,7 @@ def as_groups(name, value, length):
             f"{name}: expected one id for each of {length} cases, got shape {ids.shape}"
         )
     numbers, ids = {}, ids.ravel().tolist()
-    missing = [row for row, v in enumerate(ids) if str(v).strip() in _NO_ID]
+    missing = [row for row, v in enumerate(ids) if str(v).strip().lower() in _NO_ID]
     if missing:
         raise ValueError(f"{name}: row {missing[0]} has no id; give each case one")
     return np.array([numbers.setdefault(v, len(numbers)) for v in ids], dtype=np.intp)

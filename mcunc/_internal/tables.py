@@ -1,6 +1,7 @@
 """Logits, labels and groups from files: .npz archives, and tables of text."""
 
 import csv
+import io
 import re
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,7 +16,10 @@ semicolons or tabs separate the cells; numbers have a decimal point.
 
 * The labels are the column called label, labels, target, y, y_true, true_label or class.
 * The logits are the columns whose names begin with logit, such as logit_0 or logit_cat.  If there
-  are none, all other columns are logits, and each must be the label of some case.
+  are none, all other columns are logits.
+* Each column of logits must be the label of some case, of columns called logit_1, logit_2, … and
+  where labels are positions the first and the last; else one may be no logit.  This is not asked
+  of columns called logit_0, logit_1, …, nor of those that --logits names.
 * A label is the name of its column of logits, without "logit_": 0 or cat.  Where columns called
   logit_cat, or named by --logits, have no numbers, it may be their position, counted from 0.
 * --label, --logits ("score_*" for all that begin so) and --groups (an id for the cases that belong
@@ -96,15 +100,18 @@ def _read_text(path, label, logits, groups):
     else:
         at = [i for i in rest if names[i].lower().startswith("logit")]
     columns = [names[i] for i in at or rest]
-    labels = _positions(rows, at_label, columns, sure=bool(at))
+    labels = _positions(rows, at_label, columns, bool(at), bool(logits))
     ids = None if at_groups is None else np.array([row[at_groups] for _, row in rows])
     return _numbers(rows, columns, at or rest), labels, ids
 
 
 def _table(text):
     """Names of the columns, and numbered rows of equal length."""
-    delimiter = next((mark for mark in "\t;" if mark in text.partition("\n")[0]), ",")
-    reader = csv.reader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)
+    text = re.sub(r"\Asep=.", "", text)  # Excel's way to name the separator
+    start = re.split("[\r\n]", text.lstrip(), maxsplit=1)[0]
+    delimiter = next((mark for mark in "\t;" if mark in start), ",")
+    lines = io.StringIO(text, newline=None)
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     rows = ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
     rows = [(number, row) for number, row in rows if any(row)]
     if len(rows) < 2:
@@ -126,7 +133,7 @@ def _column(names, wanted, option):
     if len(at) != 1:
         raise ValueError(
             f"has {len(at) or 'no'} columns called {' or '.join(wanted)}; the first row, the "
-            f"header, has {_listed(names)}; name one with --{option}"
+            f"header, has {_listed(names)}; write a header, or name one with --{option}"
         )
     return at[0]
 
@@ -143,8 +150,8 @@ def _matching(names, rest, patterns):
     return list(dict.fromkeys(at))
 
 
-def _positions(rows, at, columns, sure):
-    """The labels as positions of the columns of logits; `sure`: that these are logits."""
+def _positions(rows, at, columns, called, named):
+    """The labels as positions of the columns, which are called logits, or named by --logits."""
     keys = [_key(re.sub(r"^logits?[\W_]*|\W+$", "", name, flags=re.I)) for name in columns]
     if len(keys) < 2 or len(set(keys)) < len(keys):
         raise ValueError(
@@ -152,8 +159,8 @@ def _positions(rows, at, columns, sure):
             "if the network has a single output, write a column of zeros before it"
         )
     labels = [_key(row[at]) for _, row in rows]
-    numbered = any(isinstance(key, int) for key in keys)
-    by_place = sure and not numbered and isinstance(labels[0], int)
+    numbers = [key for key in keys if isinstance(key, int)]
+    by_place = called and not numbers and isinstance(labels[0], int)
     positions = {key: i for i, key in enumerate(range(len(keys)) if by_place else keys)}
     for label, (number, row) in zip(labels, rows, strict=True):
         if label not in positions:
@@ -162,11 +169,14 @@ def _positions(rows, at, columns, sure):
                 f"logits ({_listed(columns)}); write labels as these names, call the columns "
                 "logit_0, logit_1, …, or name them with --logits; remove rows without a label"
             )
-    occurring = set(labels)
-    absent = [name for name, key in zip(columns, keys, strict=True) if key not in occurring]
-    if absent and not sure:
-        raise ValueError(f"column {absent[0]!r} is the label of no case; {_CURE}")
-    return np.array([positions[label] for label in labels])
+    places = np.array([positions[label] for label in labels])
+    absent = np.bincount(places, minlength=len(keys)) == 0
+    if by_place or (called and numbers == keys):
+        absent[1:-1] = False
+    if absent.any() and not (named or (called and numbers == keys and 0 in keys)):
+        name = columns[absent.argmax()]
+        raise ValueError(f"column {name!r} is the label of no case; {_CURE}")
+    return places
 
 
 def _key(text):

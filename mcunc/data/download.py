@@ -85,11 +85,11 @@ class Archive:
         for folder in folders():
             for name in self.names:
                 stem = name.partition("/")[0]
-                archives = [folder / (stem + ending) for ending in ENDINGS]
-                if path := next(filter(Path.is_file, archives), None):
-                    return path
-                if (folder / name).is_dir():
-                    return folder / stem
+                for place in (folder, folder.parent):  # MCUNC_DATA may be the archive itself
+                    paths = [*filter(Path.is_file, (place / (stem + end) for end in ENDINGS))]
+                    paths += [place / stem] if (place / name).is_dir() else []
+                    if path := next((path for path in paths if folder in (place, path)), None):
+                        return path
         return None
 
     def path(self):
@@ -225,12 +225,15 @@ def _files_of_folder(path):
 def _files_of_zip(path):
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
-            if not member.is_dir():
-                yield member.filename, member.file_size, partial(archive.read, member)
+            name = member.filename.replace("\\", "/")  # as old programs of Windows wrote them
+            if name.endswith(ENDINGS[:-1]) and "/." not in name:  # what macOS adds is hidden
+                yield from _files_of_tar(fileobj=archive.open(member))
+            elif not member.is_dir():
+                yield name, member.file_size, partial(archive.read, member)
 
 
-def _files_of_tar(path):
-    with tarfile.open(path) as archive:
+def _files_of_tar(path=None, fileobj=None):
+    with tarfile.open(path, fileobj=fileobj) as archive:
         for member in filter(tarfile.TarInfo.isfile, archive):
             yield member.name, member.size, archive.extractfile(member).read
 

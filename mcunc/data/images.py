@@ -23,7 +23,7 @@ def to_square(image, size):
 
     Parameters
     ----------
-    image : Pillow image of 8 bits a channel; what is transparent becomes white
+    image : Pillow image of 8 or 16 bits a channel; what is transparent becomes white
     size : int, pixels of a side
 
     Returns
@@ -56,8 +56,12 @@ def to_square(image, size):
 
 
 def _in_colour(image):
-    """A Pillow image of 8 bits a channel in RGB, on white where it is transparent."""
-    if image.mode[0] in "IF":
+    """A Pillow image in RGB, on white where it is transparent; of 16 bits 65535 is white."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        deep = np.asarray(image)
+        deep = np.where(deep == image.info.get("transparency", -1), 65535, deep)  # which is white
+        image = Image.fromarray(np.rint(deep / 257).astype(np.uint8))
+    elif image.mode[0] in "IF":
         raise ValueError(f"mode {image.mode}: which number is white? Convert it to 8 bits, mode L")
     if image.has_transparency_data:
         image = image.convert("RGBA")

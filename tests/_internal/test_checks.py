@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 import torch
 from scipy.sparse import csr_matrix
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from mcunc._internal.checks import (
     as_array,
     as_classes,
     as_floats,
+    as_groups,
     as_labelled_logits,
     as_labels,
     as_logits,
@@ -105,7 +106,7 @@ def test_draws_are_looked_at_together():
     [
         (np.nan, "NaN or infinity .* row 7"),
         (np.inf, "NaN or infinity .* row 7"),
-        (-np.inf, r"-inf; .*np\.maximum\(logits, -1e9\)"),
+        (-np.inf, r"-inf; .*np\.maximum\(np\.float64\(logits\), -1e9\)"),
     ],
 )
 def test_infinities_are_refused(value, message):
@@ -159,10 +160,18 @@ def test_one_column_is_no_one_hot_row():
     [
         (P, r"got shape \(30, 3\) \(soft labels\?\); pass labels\.argmax"),
         (np.eye(4)[Y], r"one-hot rows of 3 columns"),
-        (Y[None], "expected the class of each case"),
+        (np.eye(3)[Y].T, r"got shape \(3, 30\) .* pass labels\.argmax\(axis=0\)"),
+        (Y[None], r"got shape \(1, 30\); pass np\.ravel\(labels\)"),
         (np.where(Y == 0, -100, Y), r"run from -100 to 2.*leave out"),
-        (Y + 1, r"run from 1 to 3; classes are 0 to 2.*from 0"),
-        (pd.Series([pd.NA, *Y[1:]], dtype="Int64"), "NA|NaN"),
+        (
+            Y + 1,
+            r"run from 1 to 3; classes are 0 to 2.*from 0 \(labels - 1, .*\(labels \+ 1\) // 2",
+        ),
+        (np.array(Y > 0, dtype=object), "are true or false"),
+        (pd.Series([pd.NA, *Y[1:]], dtype="Int64"), r"NaN .*missing.*row 0"),
+        (pd.DataFrame({"a": [pd.NA, *Y[1:]]}, dtype="Float64"), r"NaN .*missing.*row 0"),
+        ([[0], [1, 2]], r"join batches by np\.concatenate"),
+        (np.array(["cat", "dog", "fox"])[Y], r"names\.index\(label\) for label in labels"),
         (pd.Series([None, *Y[1:]]), r"NaN .*missing.*row 0"),
         (np.ma.masked_equal(Y, 1), "masked entries"),
         (Y[:3], r"has 3 values for 30 cases"),
@@ -233,3 +242,41 @@ def test_fits_take_a_column_of_outcomes():
         same = fit(X, outcome).coefficients
         assert (fit(X, outcome[:, None]).coefficients == same).all()
         assert (fit(X, pd.DataFrame(outcome)).coefficients == same).all()
+
+
+def test_objects_stay_what_they_are():
+    """Missing entries are not written into the caller's array."""
+    values = np.array([1.0, pd.NA], dtype=object)
+    refused(lambda: as_array("x", values, 1), "^x: contains NaN .* row 1")
+    assert values[1] is pd.NA
+
+
+def test_the_cures_for_other_shapes_of_logits_work():
+    logits, labels = RNG.normal(size=(2, 3, 4, 5)), RNG.integers(0, 3, (2, 4, 5))
+    message = refused(lambda: as_logits("logits", logits), r"^logits: .*got shape \(2, 3, 4, 5\)")
+    assert "logits = np.moveaxis(logits, 1, -1)) and pass logits.reshape(-1, logits.shape[-1])" in (
+        message
+    )
+    last = np.moveaxis(logits, 1, -1)
+    rows, classes = as_labelled_logits(last.reshape(-1, last.shape[-1]), labels.ravel())
+    assert (rows[6] == logits[0, :, 1, 1]).all()
+    assert classes[6] == labels[0, 1, 1]
+
+    p = expit(Z[:, 0])
+    message = refused(lambda: as_logits("logits", p), r"^logits: .*got shape \(30,\)")
+    assert "probabilities p np.log(np.column_stack([1 - p, p]))" in message
+    rows = as_logits("logits", np.log(np.column_stack([1 - p, p])))
+    np.testing.assert_allclose(softmax(rows, axis=1)[:, 1], p)
+
+
+def test_the_cure_for_masked_classes_works_in_half_precision():
+    half = np.where(np.arange(3) == (Y[:, None] + 1) % 3, -np.inf, Z).astype(np.float16)
+    message = refused(lambda: as_logits("logits", half), "^logits: hold -inf")
+    assert message.endswith("np.maximum(np.float64(logits), -1e9)")
+    cured = as_logits("logits", np.maximum(np.float64(half), -1e9))
+    assert ((cured == -1e9) == np.isinf(half)).all()
+
+
+@pytest.mark.parametrize("missing", ["NA", "n/a", "None", "NULL", " nan ", ""])
+def test_groups_without_an_id_are_named(missing):
+    refused(lambda: as_groups("groups", ["a", missing], 2), "^groups: row 1 has no id")

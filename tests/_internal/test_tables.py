@@ -81,6 +81,14 @@ def test_separators_and_byte_order_marks_change_nothing(mark, encoding):
         lambda t: t.replace("0,1,2,label", '"0", "1", "2", "label"'),
         lambda t: re.sub(r"([^,\n]+)", r'"\1"', t),
         lambda t: "# " + t,  # numpy.savetxt
+        lambda t: "sep=,\n" + t,  # Excel
+        lambda t: "sep=;\r\n" + t.replace(",", ";").replace("\n", "\r\n"),
+        lambda t: "\n" + t.replace(",", "\t"),
+        lambda t: (
+            t.replace("\n", ",a\u2028b\x0cc\n")
+            .replace("label,a\u2028b\x0cc", "label,note")
+            .replace("0,1,2,", "logit_0,logit_1,logit_2,")
+        ),
         lambda t: "\n" + t,
         lambda t: t.rstrip("\n"),
     ],
@@ -220,6 +228,33 @@ def test_a_column_that_is_no_logit_is_named(name, first):
     )
     with pytest.raises(ValueError, match=rf"a\.csv: {message}"):
         read(text(columns))
+
+
+LOGIT_NAMES = {
+    "numbered": (("logit_0", "logit_1", "logit_2"), LABELS),
+    "named": ([f"logit_{name}" for name in SPECIES], SPECIES[LABELS]),
+    "named, labels as positions": ([f"logit_{name}" for name in SPECIES], LABELS),
+}
+
+
+@pytest.mark.parametrize("extra", ["logit_max", "logit_entropy", "logits_argmax", "logit index"])
+@pytest.mark.parametrize("kind", LOGIT_NAMES)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_summary_called_logit_is_no_class(extra, kind, first):
+    names, labels = LOGIT_NAMES[kind]
+    columns, summary = table(names, labels=labels), {extra: LOGITS.max(axis=1)}
+    columns = summary | columns if first else columns | summary
+    message = r"a\.csv: column '.*' is the label of no case; .*--logits"
+    with pytest.raises(ValueError, match=message):
+        read(text(columns))
+    assert_right(read(text(columns), logits=list(names)))
+
+
+def test_numbers_from_one_without_the_last_may_be_numbers_from_nought():
+    columns = table(("logit_1", "logit_2", "logit_3"), labels=LABELS.clip(1))
+    with pytest.raises(ValueError, match="column 'logit_3' is the label of no case"):
+        read(text(columns))
+    assert (read(text(columns), logits=["logit_*"])[1] == LABELS.clip(1) - 1).all()
 
 
 CASES = {

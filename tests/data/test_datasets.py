@@ -245,7 +245,28 @@ def unpacked(path, files):
     return path
 
 
+def zipped_on_old_windows(path, files):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files:
+            member = zipfile.ZipInfo()
+            member.filename = name.replace("/", "\\")
+            archive.writestr(member, content)
+    return path
+
+
+def tar_in_zip(path, files):
+    inner = path.with_suffix(".tar.gz")
+    pack(inner, files)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(inner, inner.name)
+        archive.writestr(f"__MACOSX/._{inner.name}", b"what a Mac adds")
+    inner.unlink()
+    return path
+
+
 LAYOUTS = {
+    "zip of an old program": (zipped_on_old_windows, "cifar-{}-python.zip", pickles),
+    "tar in a zip": (tar_in_zip, "cifar-{}-python.zip", pickles),
     "zip of folders": (zipped, "cifar{}.zip", folders),
     "zip of pickles": (zipped, "cifar-{}-python.zip", pickles),
     "folders": (unpacked, "cifar{}", lambda classes: folders(classes, root=f"cifar{classes}/")),

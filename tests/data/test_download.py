@@ -225,6 +225,26 @@ def test_the_given_folder_comes_before_the_cache_and_the_first_name_before_the_s
     assert Archive("toy", names, []).path() == cache / "first.zip"
 
 
+def test_the_given_folder_may_be_the_archive_or_the_folder_itself(path, tmp_path, monkeypatch):
+    (tmp_path / "set" / "train").mkdir(parents=True)
+    (tmp_path / "other.tar.gz").touch()
+    for folder, name, expected in [
+        ("set", "set/train", "set"), (".", "set/train", "set"), ("set", "set", "set"),
+        ("other.tar.gz", "other", "other.tar.gz"), (".", "other", "other.tar.gz"),
+    ]:  # fmt: skip
+        monkeypatch.setenv("MCUNC_DATA", str(tmp_path / folder))
+        assert Archive("toy", [name]).find() == tmp_path / expected
+    for folder, name in [("set", "other"), (".", "set/test"), ("set", "train/x")]:
+        monkeypatch.setenv("MCUNC_DATA", str(tmp_path / folder))
+        assert Archive("toy", [name]).find() is None
+    (tmp_path / "set.tgz").touch()
+    monkeypatch.setenv("MCUNC_DATA", str(tmp_path / "set"))
+    assert Archive("toy", ["set/train"]).find() == tmp_path / "set"
+    monkeypatch.chdir(tmp_path / "set")
+    monkeypatch.setenv("MCUNC_DATA", ".")
+    assert Archive("toy", ["set/train"]).find() == tmp_path / "set"
+
+
 def test_the_cache_is_in_the_home_folder_unless_said_otherwise(monkeypatch, tmp_path):
     monkeypatch.setenv("MCUNC_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
