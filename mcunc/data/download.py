@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from filelock import FileLock
 from tqdm import tqdm
@@ -129,9 +130,9 @@ class Archive:
 def fetch(url, md5, path):
     """Download a file.
 
-    The file gets its name only once its MD5 sum is right; a wrong file is discarded.  One of
-    several processes downloads, the others wait for its file; the system frees the lock of a
-    process that is killed.
+    A download that broke off is resumed.  The file gets its name only once its MD5 sum is right; a
+    wrong file is discarded.  One of several processes downloads, the others wait for its file; the
+    system frees the lock of a process that is killed.
 
     Parameters
     ----------
@@ -159,13 +160,24 @@ def fetch(url, md5, path):
     with FileLock(path.with_name(f".{path.name}.lock")):
         if path.is_file():  # another process has just fetched it
             return path
+        have = part.stat().st_size if part.exists() else 0
+        request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
         try:
-            with urlopen(url, timeout=60) as response, part.open("wb") as file:
-                bar = {"desc": path.name, "total": response.length, "disable": None}
-                with tqdm.wrapattr(response, "read", **bar) as stream:
+            with urlopen(request, timeout=60) as response:
+                have *= response.status == 206  # else the whole file is sent again
+                total = have + (response.length or 0)
+                bar = {"desc": path.name, "initial": have, "total": total, "disable": None}
+                wrapped = tqdm.wrapattr(response, "read", **bar)
+                with part.open("ab" if have else "wb") as file, wrapped as stream:
                     shutil.copyfileobj(stream, file, CHUNK)
         except HTTPException as error:  # an answer that breaks HTTP's own rules
             raise OSError(f"broke off ({error!r}); try again") from error
+        except HTTPError as error:
+            if error.code == 416:  # no more is there than we have, and that is not the file
+                part.unlink()
+            raise
+        if (size := part.stat().st_size) < total:
+            raise OSError(f"broke off after {size} of {total} bytes; try again")
         if (received := digest(part, "md5")) != md5:
             part.unlink()
             raise OSError(f"has MD5 {received}, expected {md5}; discarded, try again")

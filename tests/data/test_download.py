@@ -22,12 +22,12 @@ ROOT = Path(__file__).parents[2]
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `content`; `stop`: breaks off after so many bytes, once.
+    """Serves `content`; `ranges`: knows ranges; `stop`: breaks off after so many bytes, once.
 
     With `pause` half of the content is sent, and the rest once that event is set.
     """
 
-    content, stop, length, status, pause = CONTENT, None, True, None, None
+    content, ranges, stop, length, status, pause = CONTENT, True, None, True, None, None
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -41,8 +41,16 @@ class Handler(BaseHTTPRequestHandler):
         server.asked.append(asked)
         if server.status is not None:
             return self.send_error(server.status)
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
         body = server.content
-        self.send_response(200)
+        if server.ranges and start:
+            if start >= len(body):
+                return self.send_error(416)
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/*")
+            body = body[start:]
+        else:
+            self.send_response(200)
         if server.length:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -95,15 +103,40 @@ def test_a_file_is_fetched(server, path, length):
     assert server.asked == [None]
 
 
-@pytest.mark.parametrize("length", [True, False])
-def test_a_broken_download_is_discarded(server, path, length):
-    server.length, server.stop = length, HALF
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_broken_download_is_resumed(server, path, ranges):
+    """Where the server knows ranges what is here is not sent again."""
+    server.ranges = ranges
+    for stop in (HALF, 1000):
+        server.stop = stop
+        with pytest.raises(
+            OSError, match=rf"broke off after \d+ of {len(CONTENT)} bytes; try again"
+        ):
+            fetch(server.url, MD5, path)
+    assert not path.exists()
+    fetch(server.url, MD5, path)
+    assert_whole(path)
+    here = HALF + 1000 if ranges else 1000
+    assert server.asked == [None, f"bytes={HALF}-", f"bytes={here}-"]
+
+
+def test_a_break_that_no_length_tells_is_found_by_the_hash(server, path):
+    server.length, server.stop = False, HALF
     with pytest.raises(OSError, match="has MD5"):
+        fetch(server.url, MD5, path)
+    assert not there(path.parent)
+
+
+@pytest.mark.parametrize("size", [HALF, len(CONTENT) + 4])
+def test_what_was_here_and_is_wrong_is_discarded(server, path, size):
+    """Of a range past the end the server says 416."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_name("data.tgz.part").write_bytes(b"?" * size)
+    with pytest.raises(OSError, match=r"has MD5|416"):
         fetch(server.url, MD5, path)
     assert not there(path.parent)
     fetch(server.url, MD5, path)
     assert_whole(path)
-    assert server.asked == [None, None]
 
 
 def test_a_wrong_file_is_discarded(server, path):
@@ -186,7 +219,7 @@ def test_the_download_of_a_process_that_was_killed_is_made_by_one_that_waited(se
     server.pause.set()
     second.join(30)
     assert path.read_bytes() == content
-    assert server.asked == [None, None]
+    assert server.asked == [None, f"bytes={half}-"]
 
 
 def test_threads_share_a_download_too(server, path):
