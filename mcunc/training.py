@@ -144,11 +144,6 @@ class Recipe:
         for name, check in _CHECKS.items():
             object.__setattr__(self, name, check(name, getattr(self, name)))
 
-    @classmethod
-    def from_record(cls, settings):
-        """The recipe in a record or a checkpoint, under today's names or those before 0.4."""
-        return cls(**checkpoints.current_names(settings))
-
     def rate(self, epoch):
         """The learning rate in an epoch, counted from 0."""
         passed = sum(epoch >= round(m * self.epochs) for m in self.lr_milestones)

@@ -1,6 +1,5 @@
 """The training loop finds minima known in closed form, and leaves no wreck when it cannot."""
 
-import json
 import math
 import sys
 import tracemalloc
@@ -19,7 +18,7 @@ from scipy import stats
 from strategies import GARBAGE, arguments, finite_or_named
 from torch import nn
 
-from mcunc import recorded, training
+from mcunc import training
 from mcunc.dropout import sample_logits
 from mcunc.linear import fit_least_squares
 from mcunc.networks import cifar_resnet, lenet5
@@ -1201,20 +1200,6 @@ def test_a_checkpoint_with_the_names_of_version_0_3_is_continued(recipe, tmp_pat
     assert history[:2] == saved["history"]
     assert untimed(history) == untimed(expected)
     assert_same(network.state_dict(), whole.state_dict())
-
-
-def test_recipes_in_records_are_read_under_old_and_new_names():
-    recipe = Recipe(3, lr_milestones=(0.25,), half_resolution_fraction=0.5)
-    record = json.loads(json.dumps(asdict(recipe)))
-    assert Recipe.from_record(record) == recipe
-    old = {OLD_NAMES.get(key, key): value for key, value in record.items()}
-    assert Recipe.from_record(old) == recipe
-    for name in ("trucks", "birds-efficientnet_lite0-standard-224-10-0.01-seed0"):
-        settings = recorded.load(name).record["recipe"]
-        read = asdict(Recipe.from_record(settings))
-        assert [read[OLD_NAMES_BACK.get(key, key)] for key in settings] == [
-            tuple(value) if isinstance(value, list) else value for value in settings.values()
-        ]
 
 
 OLD_NAMES_BACK = {old: new for new, old in OLD_NAMES.items()}

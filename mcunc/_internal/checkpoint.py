@@ -16,11 +16,6 @@ RENAMED = {
 _LATER = {"half_resolution_fraction": 0.0, "freeze_batchnorm": False}  # the first had none
 
 
-def current_names(settings):
-    """Settings of a `Recipe` under today's names."""
-    return {RENAMED.get(name, name): value for name, value in settings.items()}
-
-
 def save(path, run, network, optimiser, history):
     """Write the checkpoint; if that is interrupted, the one before remains.
 
@@ -74,7 +69,7 @@ def resume(path, run, network, optimiser):
 def _current_run(saved):
     """The identity in a checkpoint under today's names."""
     if isinstance(saved.get("recipe"), dict):
-        saved["recipe"] = _LATER | current_names(saved["recipe"])
+        saved["recipe"] = _LATER | {RENAMED.get(k, k): v for k, v in saved["recipe"].items()}
     if isinstance(saved.get("augment"), str):
         saved["augment"] = saved["augment"].replace("zoom_and_flip", "random_resized_crop")
     return saved
