@@ -199,13 +199,14 @@ def sample_outputs(
     x = inference.as_cases(x)
     numbers, seed = check_draws(draws, scope, seed, first)
     first_case = check_count("first_case", first_case, 0, 2**62)
-    parts = []
-    few = 3 if len(x) == 2 else 2  # positions may be as many as the cases, but not as many as both
+    parts, ambiguous = [], False
     with _sampling(network):
         for start, batch in inference.batches(x, batch_size, network):
             masks = Masks(seed, scope, first_case + start, len(batch))
             parts.append(_outputs(network, batch, masks, numbers))
-        for _, batch in inference.batches(x[[0] * few], None, network):
+            ambiguous |= masks.ambiguous
+        few = 3 if len(x) == 2 else 2  # for positions that are just as many as the cases
+        for _, batch in inference.batches(x[[0] * few * ambiguous], few, network):
             _outputs(network, batch, Masks(seed, scope, 0, few), numbers[:1])
     return np.concatenate(parts, axis=1)
 
@@ -517,6 +518,9 @@ class Masks:
     first_case, cases : int
         Number of the first case, and how many there are.
     draw : int
+    ambiguous : bool
+        Whether dropout has acted on a tensor whose second axis is as long as the first, and may be
+        the cases.
     """
 
     seed: int
@@ -524,6 +528,7 @@ class Masks:
     first_case: int
     cases: int
     draw: int = 0
+    ambiguous: bool = False
 
     def __call__(self, site, x, p, whole_channels):
         """`x` with what is dropped at 0 and the rest divided by 1 - p."""
@@ -541,6 +546,7 @@ class Masks:
                 f"network: dropout acts on {tuple(x.shape)}, whose first axis should be the "
                 f"{self.cases} cases; put them first everywhere inside it, as by batch_first=True"
             )
+        self.ambiguous |= x.shape[1] == len(x)
         inner = x.shape[1:2] if whole_channels else (*x.shape[2:], x.shape[1])
         kept = torch.from_numpy(self._drawn(site, inner, p)).to(x.device, non_blocking=True)
         # Drawn with channels last, as pictures lie in memory here.
