@@ -9,7 +9,6 @@ are samples of the predictive distribution.  Here as in torch, p is the probabil
 
 import copy
 import math
-import pickle
 import random
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -350,7 +349,7 @@ class _Passes(MaskedDropout):
         if self.first:
             self.noise = _noise(x.device)
         with self:
-            output = self.network(x.clone())
+            output = self.network(_copy_on_write(x))
         self.first = False
         return output
 
@@ -375,9 +374,9 @@ class _Passes(MaskedDropout):
             output, self.calls = self.kept[number]
             return _copy_on_write(output)
         inputs = (*args, *kwargs.values())
-        before = _writes(inputs) if self._still_fixed() else None
+        before = _writes(inputs) if self.first and not self.random else None
         output = call(*args, **kwargs)
-        if self._still_fixed() and before and before == _writes(inputs):
+        if before and self._still_fixed() and before == _writes(inputs):
             memory = _writes([output])
             if memory and not memory.keys() & before.keys():
                 for inner in range(number + 1, self.calls):
@@ -421,7 +420,8 @@ def _noise(device):
     """State of the generators that functions draw from when they are given none."""
     cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
     torchs = [state.numpy().tobytes() for state in (torch.default_generator.get_state(), *cuda)]
-    return pickle.dumps((torchs, random.getstate(), np.random.get_state()))  # noqa: NPY002
+    _, words, *others = np.random.get_state()  # noqa: NPY002
+    return torchs, random.getstate(), words.tobytes(), others
 
 
 def _outputs(network, batch, masks, numbers):
