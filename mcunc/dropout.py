@@ -35,6 +35,7 @@ _CONVOLUTION = nn.modules.conv._ConvNd
 _SCRIPTED = torch.jit.ScriptModule
 _CLOSED = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, nn.Bilinear, _SCRIPTED)
 _UNSAMPLED = (nn.MultiheadAttention, nn.RNNBase, nn.AlphaDropout, nn.FeatureAlphaDropout)
+_BRANCHES = ("StochasticDepth", "DropPath")  # of torchvision, timm and others
 _BLOCK = 4096  # masks are drawn for so many cases at once that they have at least these elements
 _LARGE = 2**18  # elements of a mask that several threads draw
 
@@ -89,14 +90,17 @@ def with_dropout(network, p, layers=None, mask_type="channel"):
     inference.as_network(network)
     check_from_zero("p", p, 1)
     check_choice("mask_type", mask_type, ("channel", "element"))
-    treated = copy.deepcopy(network)
+    try:
+        treated = copy.deepcopy(network)
+    except RuntimeError as error:  # of torch.nn.utils.weight_norm
+        raise ValueError(f"network: cannot be copied; remove weight_norm ({error})") from None
     behind = _behind_dropout(treated)
     for layer in _weight_layers(treated, [""] if layers is None else layers):
         if layer not in behind and not hasattr(layer, "dropout"):
             whole_channels = mask_type == "channel" and isinstance(layer, _CONVOLUTION)
             kind = f"Dropout{len(layer.kernel_size)}d" if whole_channels else "Dropout"
             layer.dropout = getattr(nn, kind)(p).train(layer.training)
-            layer.register_forward_pre_hook(_mask_input)
+            layer.register_forward_pre_hook(_mask_input, with_kwargs=True)
     return treated
 
 
@@ -494,9 +498,9 @@ def _refuse_unsampled(network):
                 f"network: {title} is scripted or traced, and dropout in it cannot be switched on; "
                 "pass the module it was made from"
             )
-        other = isinstance(module, _UNSAMPLED) or type(module).__name__ == "StochasticDepth"
-        p = getattr(module, "p", getattr(module, "dropout", 0)) if other else 0
-        if p > 0 and not module.training:
+        other = isinstance(module, _UNSAMPLED) or type(module).__name__ in _BRANCHES
+        rates = (getattr(module, rate, 0) or 0 for rate in ("p", "dropout", "drop_prob"))
+        if other and max(rates) > 0 and not module.training:
             raise ValueError(
                 f"network: {title} drops out in training mode, which sampling would miss; set its "
                 "probability to 0 or, to sample it too, its `training` to True, by "
@@ -624,12 +628,11 @@ def _behind_dropout(network):
     behind = set()
     for part in network.modules():
         children = [m for m in part.children() if not isinstance(m, (nn.Flatten, nn.Identity))]
-        for before, module in pairwise(children):
-            if isinstance(before, DROPOUTS) and before.p > 0:
-                behind.add(module)
+        behind.update(m for b, m in pairwise(children) if isinstance(b, DROPOUTS) and b.p > 0)
     return behind
 
 
-def _mask_input(module, inputs):
+def _mask_input(module, inputs, named):
     """Pass the input of a weight layer through its dropout first: a forward pre-hook."""
-    return module.dropout(inputs[0]), *inputs[1:]
+    x = inputs[0] if inputs else named.pop("input")
+    return (module.dropout(x), *inputs[1:]), named

@@ -1249,6 +1249,39 @@ def test_masks_of_another_kind_are_refused():
         with_dropout(CONVOLUTIONAL, 0.1, mask_type="row")
 
 
+def test_inputs_given_by_name_are_masked():
+    layer = with_dropout(nn.Linear(3, 2), 0.9).train()
+    assert not torch.equal(layer(input=torch.ones(9, 3)), layer(input=torch.ones(9, 3)))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+def test_a_network_that_cannot_be_copied_is_named():
+    layer = nn.utils.weight_norm(nn.Linear(3, 2))
+    layer(torch.ones(4, 3))
+    with pytest.raises(ValueError, match=r"^network: cannot be copied; remove weight_norm"):
+        with_dropout(nn.Sequential(layer), 0.2)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth under the name that timm gives it."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop_prob = 0.3
+
+    def forward(self, x):
+        return x * (torch.rand(len(x), 1) > self.drop_prob) if self.training else x
+
+
+def test_paths_that_training_drops_are_refused_by_name():
+    network = nn.Sequential(DropPath(), nn.Dropout(0.5)).eval()
+    with pytest.raises(ValueError, match=r"^network: DropPath '0' drops out in training mode"):
+        sample_logits(network, torch.ones(4, 3))
+    network[0].training = True  # 60 draws all alike with probability .7^60 = 5e-10
+    network[1].p = 0.0
+    assert sample_logits(network, torch.ones(4, 3), 60).std(axis=0).min() > 0
+
+
 def test_the_old_name_of_mask_type_works_and_warns():
     with pytest.warns(DeprecationWarning, match="masks= is now mask_type="):
         treated = with_dropout(CONVOLUTIONAL, 0.1, masks="element")
