@@ -699,17 +699,11 @@ def brier_score(probs, labels):
 
     Parameters
     ----------
-    probs, labels
-        As in `top_label`.
+    probs, labels : as `log_loss`, with its errors
 
     Returns
     -------
     float
-
-    Raises
-    ------
-    ValueError
-        As `top_label`.
 
     Notes
     -----
