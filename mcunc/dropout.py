@@ -148,8 +148,8 @@ def sample_logits(network, x, draws=50, scope="network", seed=0, batch_size=None
     Modules that come before the first dropout run once.  Masks depend on the seed, the number of
     the draw, the place in the network and, in scope "case", the number of the case, but not on the
     size of the batches or the device.  Other noise of the network's own mode, from the global
-    generators of torch, Python or numpy, is drawn anew in every pass.  Torch's repeats with the
-    seed, but depends on the batches.  Do not sample one network in two threads at once.
+    generators of torch, Python or numpy, is drawn anew in every pass; torch's noise repeats with
+    the seed but depends on the batches.  Do not sample one network in two threads at once.
 
     Examples
     --------

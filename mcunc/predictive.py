@@ -164,7 +164,7 @@ class ClassSummary(_Summary):
         adds nothing to first order.  The variance is divided by T - 2, because every draw pulls
         :math:`\bar p` towards itself: for two classes and nearly equal draws that is exact.  In a
         sum of summaries, divergences are those from the mean of each draw's own summary, and the
-        error is a little too small (by about a tenth if each has ten draws).
+        error is too small: by 5 to 20 % if each has ten draws, by 15 to 30 % if each has five.
         """
         return np.sqrt(self._variance(self._divergence_squares, lost=2) / self.draws)
 

@@ -296,7 +296,8 @@ def report(logits, labels, bins=15, seed=0, groups=None):
     ----------
     logits : (N, K) array, N at least 20, K at least 2
         Scores whose softmax is the predictive distribution, in nats, for cases that the network
-        was not trained on; -1e9 takes a class out of a case.  Of probabilities pass the logarithm.
+        was not trained on; -1e9 takes a class out of a case.
+        For probabilities, pass their logarithms.
     labels : (N,) integers 0 … K - 1
         Some classes may be absent.
     bins : int
