@@ -149,12 +149,12 @@ def run_probes(seed, path):
     pictures = data.cub200(2010)
     about = {"decays": DECAYS, "drops": DROPS, "epochs": EPOCHS, "priors": PRIORS}
     about |= {"members": MEMBERS, "draws": DRAWS}
-    source, part, parts = pictures.source, path.with_name("birds-heads-features.npz"), []
-    x = cached(part, source, lambda: {"features": features(pictures)})["features"]
+    source, parts = pictures.source, []
+    path = path.with_name("birds-heads.npz")  # runs of other seeds share the parts
+    x = cached(path, "features", source, lambda: {"features": features(pictures)})["features"]
     for number in range(seed, seed + SPLITS):
-        part = path.with_name(f"birds-heads-split{number}.npz")
         make = partial(run_split, x, pictures.labels, number)
-        parts.append(cached(part, [source, about, BATCH, RATE], make))
+        parts.append(cached(path, f"split{number}", [source, about, BATCH, RATE], make))
     arrays = {key: np.stack([part[key] for part in parts]) for key in parts[0]}
     seconds = arrays.pop("seconds").sum()
     return arrays | {"labels": pictures.labels}, about | {

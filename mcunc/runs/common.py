@@ -213,12 +213,13 @@ def save(path, arrays, record):
     return path
 
 
-def cached(path, settings, make):
+def cached(path, name, settings, make):
     """Arrays of a part of a run, made now, or before under the same settings.
 
     Parameters
     ----------
-    path : path of the .npz file
+    path : path of the run; the part is beside it, "<run>-<name>.npz"
+    name : str, of the part
     settings : what JSON can hold, all that decides the arrays
     make : callable () -> dict of arrays
 
@@ -231,7 +232,7 @@ def cached(path, settings, make):
     ValueError
         Where the file is damaged.
     """
-    settings = json.dumps(settings)
+    path, settings = path.with_name(f"{path.stem}-{name}.npz"), json.dumps(settings)
     if path.exists():
         try:
             with path.open("rb") as stream, np.load(stream) as file:

@@ -69,8 +69,7 @@ def run_sisters(seed, path):
     about |= {"steps": STEPS, "learning_rate": RATE}
     arrays, seconds = {}, 0.0
     for name, task in trainings.items():
-        part = path.with_name(f"{path.stem}-{name}.npz")
-        part = cached(part, about, partial(weights, *task, seed))
+        part = cached(path, name, about, partial(weights, *task, seed))
         arrays[f"weights-{name}"] = part["weights"]
         seconds += float(part["seconds"])
     return arrays, about | {"seconds": seconds, "data": "drawn by mcunc.birdwatch.draw_latents"}

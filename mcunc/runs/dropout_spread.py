@@ -87,25 +87,22 @@ def run_spread(seed, path):
     details
     """
     test, arrays = draw_curve(2000, seed, 0, 0), {"exact_spread": []}
+    about = {"cases": CASES, "widths": WIDTHS, "probabilities": PROBABILITIES, "repeats": REPEATS}
+    about |= {"noise": NOISE, "length_scale": LENGTH_SCALE, "steps": STEPS, "batch": BATCH}
+    about |= {"draws": DRAWS, "data": "drawn by mcunc.runs.dropout_spread.draw_curve"}
+    about["learning_rate"] = RATE
     for n in CASES:
         curves = np.array([draw_curve(n, seed, n, repeat) for repeat in range(REPEATS)])
         arrays["exact_spread"].append([gaussian_process(*curve, GRID)[1] for curve in curves])
         for width in WIDTHS:
-            part = path.with_name(f"{path.stem}-{n}-{width}.npz")
             make = partial(_evaluated, curves, width, *test, seed)
-            for name, values in cached(part, [STEPS, BATCH, RATE, DRAWS, REPEATS], make).items():
+            for name, values in cached(path, f"{n}-{width}", about, make).items():
                 arrays.setdefault(name, []).append(values)
     shape = len(CASES), len(WIDTHS), REPEATS, len(PROBABILITIES)
     for name in ("mean", "spread", "log_density"):
         values = np.array(arrays[name])
         arrays[name] = values.reshape(shape + values.shape[2:]).swapaxes(2, 3)
-    return arrays, {
-        "seconds": float(sum(arrays.pop("seconds"))),
-        "data": "drawn by mcunc.runs.dropout_spread.draw_curve",
-        "cases": CASES, "widths": WIDTHS, "probabilities": PROBABILITIES, "repeats": REPEATS,
-        "noise": NOISE, "length_scale": LENGTH_SCALE, "steps": STEPS, "batch": BATCH,
-        "learning_rate": RATE, "draws": DRAWS,
-    }  # fmt: skip
+    return arrays, about | {"seconds": float(sum(arrays.pop("seconds")))}
 
 
 def _trained(curves, width, seed):

@@ -99,8 +99,7 @@ def run_posterior(seed, path):
         task = Task(*problem, seed)
         arrays |= {f"{name}_x": task.x, f"{name}_y": task.y, f"{name}_truth": task.truth}
         for method, fit in METHODS.items():
-            part = path.with_name(f"{path.stem}-{name}-{method}.npz")
-            outputs = cached(part, settings, partial(fit, task))
+            outputs = cached(path, f"{name}-{method}", settings, partial(fit, task))
             seconds += float(outputs["seconds"])
             arrays |= {f"{name}_{method}_{key}": value for key, value in outputs.items()}
     more = {"data": "drawn by mcunc.runs.posterior_methods", "ways": list(METHODS)}

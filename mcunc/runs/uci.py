@@ -21,7 +21,7 @@ from mcunc import data
 from mcunc._internal import checkpoint
 from mcunc._internal.seeds import derive_seed
 from mcunc.networks import DropoutMLP
-from mcunc.runs.common import option, penalised_step, recorded_run
+from mcunc.runs.common import cached, option, penalised_step, recorded_run
 
 LENGTH_SCALE = 0.01  # l of the prior
 RATE = 0.001  # Adam's
@@ -116,7 +116,7 @@ def penalty_of(drops, precisions, cases, length_scale=LENGTH_SCALE):
     return (1 - drops) * length_scale**2 / (2 * cases * precisions)
 
 
-def train(networks, tables, penalty, protocol, generator, path=None):
+def train(networks, tables, penalty, protocol, generator, path=None, source=None):
     """Train all networks; killed and called again, they go on from the checkpoint.
 
     Parameters
@@ -127,6 +127,7 @@ def train(networks, tables, penalty, protocol, generator, path=None):
     protocol : Protocol
     generator : torch.Generator, of order and masks
     path : path of the checkpoint, optional
+    source : str, optional, of the data: the checkpoint is of these
 
     Returns
     -------
@@ -134,7 +135,7 @@ def train(networks, tables, penalty, protocol, generator, path=None):
     """
     splits, cases = tables.y.shape
     settings, begin = len(penalty) // splits, perf_counter()
-    run = {"cases": cases, "penalty": float(penalty.sum())} | protocol._asdict()
+    run = {"data": source, "cases": cases, "penalty": float(penalty.sum())} | protocol._asdict()
     penalty = torch.as_tensor(penalty).float().reshape(-1, 1, 1)
     optimiser = torch.optim.Adam(networks.parameters(), lr=RATE, eps=EPSILON, fused=True)
     state = checkpoint.resume(path, run, networks, optimiser) or {"epoch": 0, "seconds": 0.0}
@@ -201,7 +202,7 @@ def run_uci(seed, path, name="yacht", protocol="paper"):
     Beside the published figures it keeps what explains them: scores of every setting; of the
     chosen networks with dropout off, and with larger precisions than were tried; and of networks
     with the chosen settings trained on all training rows.  Killed and called again, it goes on
-    from the last checkpoint.
+    from the last checkpoint, and does not compare the settings again.
 
     Source: Gal & Ghahramani (2016), table 1, and the code of its authors.
 
@@ -234,7 +235,7 @@ class Study(NamedTuple):
     seed: int
     length_scale: float
     path: object  # of the result
-    seconds: list  # that trainings took
+    seconds: list  # that trainings and the comparison took
 
     def generator(self, purpose):
         """For each purpose its own."""
@@ -242,12 +243,12 @@ class Study(NamedTuple):
 
     def trained(self, part, drops, precisions, purpose="train"):
         """Tables of a part of the training rows, and R networks trained on them."""
-        path = self.path.with_name(f"{self.path.stem}-{purpose}.pt")
+        path, source = self.path.with_name(f"{self.path.stem}-{purpose}.pt"), self.dataset.source
         split, generator = tables(self.dataset, part), self.generator(purpose)
         _, cases, inputs = split.x.shape
         networks = new_networks(inputs, self.dataset.hidden, drops, generator)
         penalty = penalty_of(drops, precisions, cases, self.length_scale)
-        self.seconds.append(train(networks, split, penalty, self.how, generator, path))
+        self.seconds.append(train(networks, split, penalty, self.how, generator, path, source))
         return split, networks
 
     def fixed(self, drop, precision):
@@ -263,7 +264,10 @@ class Study(NamedTuple):
         """Arrays and record of networks whose settings the last fifth of the rows chose."""
         drops, precisions = grid(self.how.drops, self.dataset.precisions)
         every = [np.tile(values, len(self.dataset.train)) for values in (drops, precisions)]
-        arrays = self.compared(*self.trained(PART, *every), precisions)
+        trained = self.trained(PART, *every)
+        about = [self.dataset.source, self.how, *precisions, CHOOSING, OTHERS, TESTED, MULTIPLES]
+        arrays = cached(self.path, "compared", about, lambda: self.compared(*trained, precisions))
+        self.seconds.append(float(arrays.pop("seconds")))
         best = drops[arrays["chosen"]], precisions[arrays["chosen"]]
         split, networks = self.trained(1.0, *best, "refit")
         passes = self.generator("refit passes")

@@ -30,17 +30,17 @@ def test_a_record_names_device_and_gpu(monkeypatch):
 
 
 def test_a_finished_part_is_made_again_only_for_other_settings(tmp_path):
-    path, made = tmp_path / "part.npz", []
+    path, part, made = tmp_path / "run.npz", tmp_path / "run-part.npz", []
 
     def make():
         made.append(len(made))
         return {"x": np.array(made)}
 
     for settings, times in (({"a": 1}, 1), ({"a": 1}, 1), ({"a": 2}, 2)):
-        assert common.cached(path, settings, make)["x"].tolist() == list(range(times))
-    path.write_bytes(path.read_bytes()[:50])
+        assert common.cached(path, "part", settings, make)["x"].tolist() == list(range(times))
+    part.write_bytes(part.read_bytes()[:50])
     with pytest.raises(ValueError, match=r"^folder: .*part\.npz is damaged"):
-        common.cached(path, {"a": 2}, make)
+        common.cached(path, "part", {"a": 2}, make)
 
 
 def test_scores_of_cases():

@@ -96,13 +96,41 @@ def test_the_gaussian_process_conditions_the_kernel_of_wide_networks():
     np.testing.assert_allclose(spread, np.sqrt(np.diag(kernel - gain @ kernel[:3])), rtol=1e-6)
 
 
-def test_the_run_from_end_to_end(tmp_path, monkeypatch):
-    small = {
+@pytest.fixture
+def small(monkeypatch):
+    values = {
         "CASES": (25, 50), "WIDTHS": (5,), "PROBABILITIES": (0.0, 0.1), "REPEATS": 2, "STEPS": 20,
         "DRAWS": 8,
     }  # fmt: skip
-    for name, value in small.items():
+    for name, value in values.items():
         monkeypatch.setattr(spread_run, name, value)
+
+
+def test_a_run_that_was_killed_goes_on(small, tmp_path, monkeypatch):
+    whole, calls = recorded.load(run_spread(folder=tmp_path / "whole")), []
+
+    def killed(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return train(*arguments)
+
+    monkeypatch.setattr(spread_run, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_spread(folder=tmp_path / "parts")
+    again = recorded.load(run_spread(folder=tmp_path / "parts"))
+    assert len(calls) == 3  # two parts, and the one that was killed
+    assert again.arrays.keys() == whole.arrays.keys()
+    for name, value in whole.arrays.items():
+        np.testing.assert_array_equal(again[name], value)
+    for name, value in (("PROBABILITIES", (0.0, 0.2)), ("NOISE", 0.3), ("LENGTH_SCALE", 0.1)):
+        monkeypatch.setattr(spread_run, name, value)
+        calls[:] = [None, None]
+        run_spread(folder=tmp_path / "parts")
+        assert len(calls) == 4  # both parts are made again
+
+
+def test_the_run_from_end_to_end(small, tmp_path):
     run = recorded.load(run_spread(seed=3, folder=tmp_path))
     assert run["mean"].shape == run["spread"].shape == (2, 1, 2, 2, 81)
     assert run["log_density"].shape == (2, 1, 2, 2)

@@ -1,5 +1,7 @@
 """Dropout networks on UCI tables: many at once are what each is alone; scores by other means."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,17 @@ from mcunc._internal import checkpoint
 from mcunc._internal.seeds import derive_seed
 from mcunc.data import RegressionSet
 from mcunc.runs import uci as uci_run
-from mcunc.runs.uci import Protocol, grid, new_networks, penalty_of, run_uci, score, tables, train
+from mcunc.runs.uci import (
+    Protocol,
+    Study,
+    grid,
+    new_networks,
+    penalty_of,
+    run_uci,
+    score,
+    tables,
+    train,
+)
 
 SHORT = Protocol(epochs=3, batch=8, drops=(0.005, 0.05))
 
@@ -150,7 +162,11 @@ def test_the_run_from_end_to_end(tmp_path):
 @pytest.mark.parametrize("kill", [1, 3, 4])  # in the first training, after it, in the second
 def test_a_run_that_was_killed_ends_with_the_same_numbers(kill, tmp_path, monkeypatch):
     whole = recorded.load(run_uci(folder=tmp_path / "whole"))
-    save, calls = checkpoint.save, []
+    save, compared, calls, comparisons = checkpoint.save, Study.compared, [], []
+
+    def comparing(*arguments):
+        comparisons.append(arguments)
+        return compared(*arguments)
 
     def saving(*arguments):
         save(*arguments)
@@ -159,14 +175,20 @@ def test_a_run_that_was_killed_ends_with_the_same_numbers(kill, tmp_path, monkey
             raise KeyboardInterrupt
 
     monkeypatch.setattr(checkpoint, "save", saving)
+    monkeypatch.setattr(Study, "compared", comparing)
     with pytest.raises(KeyboardInterrupt):
         run_uci(folder=tmp_path)
     again = recorded.load(run_uci(folder=tmp_path))
     assert len(calls) == 6  # three epochs and three; none was made twice
+    assert len(comparisons) == 1
+    assert again.arrays.keys() == whole.arrays.keys()
     for name, value in whole.arrays.items():
         np.testing.assert_array_equal(again[name], value)
     monkeypatch.setattr(uci_run, "PROTOCOLS", {"paper": SHORT._replace(batch=4)})
     with pytest.raises(ValueError, match=r"^checkpoint: .* is of another batch"):
+        run_uci(folder=tmp_path)
+    monkeypatch.setattr(data, "uci", lambda name: replace(FEW, source="other.tgz"))
+    with pytest.raises(ValueError, match=r"^checkpoint: .* is of another data"):
         run_uci(folder=tmp_path)
 
 
