@@ -9,7 +9,9 @@ are samples of the predictive distribution.  Here as in torch, p is the probabil
 
 import copy
 import math
+import pickle
 import random
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -34,8 +36,13 @@ _FUNCTIONS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
 _CONVOLUTION = nn.modules.conv._ConvNd
 _SCRIPTED = torch.jit.ScriptModule
 _CLOSED = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, nn.Bilinear, _SCRIPTED)
-_UNSAMPLED = (nn.MultiheadAttention, nn.RNNBase, nn.AlphaDropout, nn.FeatureAlphaDropout)
-_BRANCHES = ("StochasticDepth", "DropPath")  # of torchvision, timm and others
+_BATCHNORM = nn.modules.batchnorm._BatchNorm
+# Modules that draw nothing by functions, so that only their dropout layers need switching on.
+_PLAIN = (
+    r"mcunc|torch\.nn(?!.*(\.rnn|Multihead|Alpha|RReLU))"
+    r"|torchvision\.(ops\.misc|models\.(?!.*swin|densenet))"
+)
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 _BLOCK = 4096  # masks are drawn for so many cases at once that they have at least these elements
 _LARGE = 2**18  # elements of a mask that several threads draw
 
@@ -90,10 +97,9 @@ def with_dropout(network, p, layers=None, mask_type="channel"):
     inference.as_network(network)
     check_from_zero("p", p, 1)
     check_choice("mask_type", mask_type, ("channel", "element"))
-    try:
-        treated = copy.deepcopy(network)
-    except RuntimeError as error:  # of torch.nn.utils.weight_norm
-        raise ValueError(f"network: cannot be copied; remove weight_norm ({error})") from None
+    tensors = [v for m in network.modules() for v in vars(m).values() if torch.is_tensor(v)]
+    # What is computed from weights, as by weight_norm, is copied as a constant.
+    treated = copy.deepcopy(network, {id(v): v.detach().clone() for v in tensors if not v.is_leaf})
     behind = _behind_dropout(treated)
     for layer in _weight_layers(treated, [""] if layers is None else layers):
         if layer not in behind and not hasattr(layer, "dropout"):
@@ -138,10 +144,10 @@ def sample_logits(network, x, draws=50, scope="network", seed=0, batch_size=None
     ------
     ValueError
         For an argument outside its range, logits of another shape, NaN or infinity (-inf may mask
-        some of the classes), and a network in which nothing random acts, whose BatchNorm the passes
-        would disturb, in which dropout acts on tensors that do not have the cases first, or that
-        drops out otherwise: inside attention or a recurrent layer, by stochastic depth, or by calls
-        of torch.nn.functional.dropout, which evaluation mode switches off.
+        some of the classes), and a network in which nothing random acts, whose BatchNorm uses the
+        statistics of the batch, in which dropout acts on tensors that do not have the cases first,
+        or that draws at random in training mode alone: inside attention or a recurrent layer, by
+        stochastic depth or RReLU, or by calls of functions that evaluation mode switches off.
 
     Notes
     -----
@@ -203,11 +209,11 @@ def sample_outputs(
     numbers, seed = check_draws(draws, scope, seed, first)
     first_case = check_count("first_case", first_case, 0, 2**62)
     parts, ambiguous = [], False
-    with _sampling(network):
+    with _sampling(network, x):
         for start, batch in inference.batches(x, batch_size, network):
             masks = Masks(seed, scope, first_case + start, len(batch))
             parts.append(_outputs(network, batch, masks, numbers))
-            ambiguous |= masks.ambiguous
+            ambiguous |= masks.ambiguous or batch.shape[1] == len(batch)
         few = 3 if len(x) == 2 else 2  # for positions that are just as many as the cases
         for _, batch in inference.batches(x[[0] * few * ambiguous], few, network):
             _outputs(network, batch, Masks(seed, scope, 0, few), numbers[:1])
@@ -254,7 +260,7 @@ def pass_masks(network, x, draw=0, scope="network", seed=0):
             factors[site] = (kept / ((1 - p) or 1)).cpu().numpy()
             return kept
 
-    with _sampling(network):
+    with _sampling(network, x):
         ((_, batch),) = inference.batches(x, len(x), network)
         _outputs(network, batch, RecordedMasks(seed, scope, 0, len(x)), numbers)
     return list(factors.values())
@@ -346,12 +352,14 @@ class _Passes(MaskedDropout):
     def __init__(self, network, masks):
         super().__init__(masks)
         self.network, self.kept, self.first, self.random = network, {}, True, False
+        values = [value for module in network.modules() for value in vars(module).values()]
+        self.generators = [value for value in values if isinstance(value, _GENERATORS)]
 
     def run(self, x):
         """The network's output in one more pass over a copy of the batch, inside of `watching`."""
         self.sites, self.calls, self.device = 0, 0, x.device
         if self.first:
-            self.noise = _noise(x.device)
+            self.noise = self._noise()
         with self:
             output = self.network(_copy_on_write(x))
         self.first = False
@@ -391,16 +399,23 @@ class _Passes(MaskedDropout):
     def _still_fixed(self):
         """Whether this is the first pass and nothing random has happened in it."""
         if self.first and not self.random:
-            self.random = _noise(self.device) != self.noise
+            self.random = self._noise() != self.noise
         return self.first and not self.random
 
+    def _noise(self):
+        """State of the generators that modules hold, or that functions draw from without one."""
+        cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
+        torchs = [state.numpy().tobytes() for state in (torch.default_generator.get_state(), *cuda)]
+        _, words, *others = np.random.get_state()  # noqa: NPY002
+        return torchs, random.getstate(), words.tobytes(), others, pickle.dumps(self.generators)
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if (kwargs or {}).get("generator") is not None:
+            self.random, self.sites = True, self.sites + 1
+        return super().__torch_function__(func, types, args, kwargs)
+
     def _dropout(self, func, input, p=0.5, training=True, inplace=False):
-        if p > 0 and not training:
-            raise inference.Refusal(
-                f"network: calls torch.nn.functional.{func.__name__} with p = {p}, training=False, "
-                "as evaluation mode makes it, which sampling would miss; use nn.Dropout"
-            )
-        self.random |= p > 0
+        self.random |= p > 0 and training
         return super()._dropout(func, input, p, training, inplace)
 
 
@@ -418,14 +433,6 @@ def _copy_on_write(tensor):
         return torch._lazy_clone(tensor)
     except RuntimeError:  # memory that is not torch's own, as of a numpy array
         return tensor.clone()
-
-
-def _noise(device):
-    """State of the generators that functions draw from when they are given none."""
-    cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
-    torchs = [state.numpy().tobytes() for state in (torch.default_generator.get_state(), *cuda)]
-    _, words, *others = np.random.get_state()  # noqa: NPY002
-    return torchs, random.getstate(), words.tobytes(), others
 
 
 def _outputs(network, batch, masks, numbers):
@@ -460,11 +467,10 @@ def _as_array(network, x, output):
 
 
 @contextmanager
-def _sampling(network):
+def _sampling(network, x):
     """Dropout on, gradients off; afterwards all as it was, buffers and random numbers too."""
-    _refuse_unsampled(network)
+    _refuse_fixed(network)
     off = [m for m in network.modules() if isinstance(m, DROPOUTS) and not m.training]
-    buffers = [(name, buffer, buffer.clone()) for name, buffer in network.named_buffers()]
     compiled = "torch._dynamo" in sys.modules  # masks cannot be put into compiled code
     eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
     noise = inference.own_noise(inference.device_of(network))
@@ -472,16 +478,14 @@ def _sampling(network):
         for module in off:
             module.training = True
         with torch.inference_mode(False), torch.no_grad(), eager, noise:
-            yield
+            kinds = {f"{type(m).__module__}.{type(m).__name__}" for m in network.modules()}
+            if not all(re.match(_PLAIN, kind) for kind in kinds):
+                _refuse_missed(network, x)
+            with _same_buffers(network) as changed:
+                yield
     finally:
         for module in off:
             module.training = False
-        changed = []
-        for name, buffer, before in buffers:
-            if network.get_buffer(name) is not buffer or not torch.equal(buffer, before):
-                part, _, own = name.rpartition(".")
-                setattr(network.get_submodule(part), own, buffer.copy_(before))
-                changed.append(name)
     if changed:
         raise ValueError(
             f"network: the passes changed {', '.join(changed[:3])} (now as before); call "
@@ -489,23 +493,70 @@ def _sampling(network):
         )
 
 
-def _refuse_unsampled(network):
-    """Raise where a part drops out in training mode by other means than an nn.Dropout."""
+@contextmanager
+def _same_buffers(network):
+    """Buffers are afterwards as they were; the list then has the names of those that changed."""
+    buffers, changed = [(n, buffer, buffer.clone()) for n, buffer in network.named_buffers()], []
+    try:
+        yield changed
+    finally:
+        for name, buffer, before in buffers:
+            if network.get_buffer(name) is not buffer or not torch.equal(buffer, before):
+                part, _, own = name.rpartition(".")
+                setattr(network.get_submodule(part), own, buffer.copy_(before))
+                changed.append(name)
+
+
+def _refuse_fixed(network):
+    """Raise where dropout cannot be switched on, or cases depend on one another."""
     for name, module in network.named_modules():
         title = f"{type(module).__name__} {name or 'itself'!r}"
-        if isinstance(module, _SCRIPTED):
+        calls = module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ()
+        dropout = any("dropout" in str(n.target) for n in calls if n.op == "call_function")
+        if isinstance(module, _SCRIPTED) or dropout:
             raise ValueError(
-                f"network: {title} is scripted or traced, and dropout in it cannot be switched on; "
-                "pass the module it was made from"
+                f"network: {title} is scripted, traced or exported, and dropout in it cannot be "
+                "switched on; pass the module it was made from"
             )
-        other = isinstance(module, _UNSAMPLED) or type(module).__name__ in _BRANCHES
-        rates = (getattr(module, rate, 0) or 0 for rate in ("p", "dropout", "drop_prob"))
-        if other and max(rates) > 0 and not module.training:
+        if isinstance(module, _BATCHNORM) and (module.training or module.running_mean is None):
             raise ValueError(
-                f"network: {title} drops out in training mode, which sampling would miss; set its "
-                "probability to 0 or, to sample it too, its `training` to True, by "
-                "network.get_submodule(name)"
+                f"network: {title} uses the statistics of the batch; call network.eval() first, "
+                "dropout is switched on by itself, and let it track running statistics"
             )
+
+
+def _refuse_missed(network, x):
+    """Raise where a part draws at random in training mode and not in its own mode."""
+    ((_, batch),) = inference.batches(x[[0, 0]], 2, network)
+    off = [m for m in network.modules() if not (m.training or isinstance(m, _BATCHNORM))]
+
+    def drawn(*modules):
+        """What a pass draws with these in training mode; None where it fails."""
+        passes = _Passes(network, lambda site, x, *_: x)
+        inference.seed_noise(0, batch.device)
+        try:
+            for module in modules:
+                module.training = True
+            with passes.watching(), _same_buffers(network):
+                passes.run(batch)
+        except Exception:  # a network may have no training mode, or need targets in it
+            return None
+        finally:
+            for module in modules:
+                module.training = False
+        after = passes._noise()
+        return passes.sites, after[0], after == passes.noise
+
+    own = drawn()
+    if own is None or drawn(*off) in (own, None):
+        return
+    named = [(n, m) for n, m in network.named_modules() if m in off]
+    parts = [f"{type(m).__name__} {n!r}" for n, m in named if drawn(m) not in (own, None)]
+    raise ValueError(
+        f"network: {', '.join(parts)} draws at random in training mode, which sampling would miss; "
+        "set its probability to 0 or, to sample it too, its `training` to True, by "
+        "network.get_submodule(name)"
+    )
 
 
 # Masks ----------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from scipy import stats
 from strategies import GARBAGE, SAMPLING, finite_or_named
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 from torchvision import models, ops
 
 from mcunc import dropout
@@ -702,10 +703,16 @@ def test_flags_come_back_after_an_exception():
 def test_batchnorm_in_training_mode_is_refused_and_undisturbed():
     network = built(Residual).train()
     before = state(network)
-    message = r"network: the passes changed norm\.running_mean.* call network.eval"
+    message = "^network: BatchNorm2d 'norm' uses the statistics of the batch; call network.eval"
     with pytest.raises(ValueError, match=message):
         sample_logits(network, normal(5, 3, 8, 8))
     same(state(network), before)
+
+
+def test_batchnorm_that_mixes_the_cases_is_refused():
+    network = nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False), nn.Dropout(0.5)).eval()
+    with pytest.raises(ValueError, match=r"BatchNorm1d '0' uses .* track running statistics"):
+        sample_logits(network, normal(5, 3))
 
 
 def test_other_buffers_that_change_are_put_back():
@@ -774,8 +781,8 @@ class Silent(nn.Module):
     [
         (nn.Linear(3, 2), r"nothing random acts in it.* it has no dropout, .*; with_dropout"),
         (nn.Sequential(nn.Dropout(0.0), nn.Linear(3, 2)), "nothing random acts.* only with p = 0"),
-        (Silent().eval(), r"calls torch.nn.functional.dropout .*training=False.* use nn.Dropout"),
-        (nn.Sequential(nn.Dropout(0.5), Silent()).eval(), "calls torch.nn.functional.dropout"),
+        (Silent().eval(), "Silent '' draws at random in training mode.* its `training` to True"),
+        (nn.Sequential(nn.Dropout(0.5), Silent()).eval(), "Silent '1' draws at random in training"),
     ],
 )
 @pytest.mark.parametrize("draws", [1, 5])
@@ -881,6 +888,18 @@ def transformer(**options):
     return nn.TransformerEncoderLayer(4, 2, 8, 0.2, **options)
 
 
+class Depth(nn.Module):
+    """Stochastic depth as people write it."""
+
+    def __init__(self, noise):
+        super().__init__()
+        self.noise = noise
+
+    def forward(self, x):
+        return x * self.noise(x) if self.training else x
+
+
+OWN = torch.Generator()
 HIDDEN = {
     "attention": (lambda: Sequence(Attention(4, 2, 0.3, batch_first=True)), "Attention 'layer'"),
     "transformer": (
@@ -888,27 +907,75 @@ HIDDEN = {
         "MultiheadAttention 'layer.self_attn'",
     ),
     "lstm": (lambda: Sequence(nn.LSTM(4, 4, 2, dropout=0.3, batch_first=True)), "LSTM 'layer'"),
+    "gru": (lambda: Sequence(nn.GRU(4, 4, 2, dropout=0.3)), "GRU 'layer'"),
+    "rnn": (lambda: Sequence(nn.RNN(4, 4, 2, dropout=0.3)), "RNN 'layer'"),
     "alpha": (lambda: Sequence(nn.AlphaDropout(0.3)), "AlphaDropout 'layer'"),
     "features": (lambda: Sequence(nn.FeatureAlphaDropout(0.3)), "FeatureAlphaDropout 'layer'"),
+    "rrelu": (lambda: Sequence(nn.RReLU()), "RReLU 'layer'"),
     "depth": (lambda: Sequence(ops.StochasticDepth(0.3, "row")), "StochasticDepth 'layer'"),
+    "block": (
+        lambda: nn.Sequential(ops.DropBlock2d(0.3, 3), nn.Flatten(), nn.Linear(20, 2)),
+        "DropBlock2d '0'",
+    ),
+    "rand": (lambda: Sequence(Depth(lambda x: torch.rand(len(x), 1, 1) < 0.7)), "Depth 'layer'"),
+    "own": (lambda: Sequence(Depth(lambda x: torch.rand(1, generator=OWN))), "Depth 'layer'"),
+    "bernoulli": (
+        lambda: Sequence(Depth(lambda x: x.new_empty(len(x), 1, 1).bernoulli_(0.7))),
+        "Depth 'layer'",
+    ),
+    "torch": (
+        lambda: Sequence(Depth(lambda x: torch.dropout(torch.ones_like(x), 0.5, True))),
+        "Depth 'layer'",
+    ),
+    "function": (lambda: Sequence(Depth(lambda x: F.dropout(x, 0.5))), "Depth 'layer'"),
+    "python": (lambda: Sequence(Depth(lambda x: random.random() < 0.7)), "Depth 'layer'"),
+    "numpy": (lambda: Sequence(Depth(lambda x: np.random.random() < 0.7)), "Depth 'layer'"),  # noqa: NPY002
 }
 
 
+@pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("kind", HIDDEN)
-def test_what_drops_out_by_other_means_is_refused_by_name(kind):
-    """Beside a dropout layer, without a trace; what is switched on is drawn.
+def test_what_training_alone_draws_is_refused_by_name(kind, alone):
+    """By itself and beside a dropout layer, without a trace; what is switched on is drawn.
 
     60 draws: all alike with probability .7^60 = 5e-10 at most.
     """
     built, name = HIDDEN[kind]
-    network, x = nn.Sequential(built(), nn.Dropout(0.5), nn.Linear(2, 2)), normal(6, 5, 4)
-    name = re.sub("'(.*)'", r"'0.\1'", name)
+    network = built() if alone else nn.Sequential(built(), nn.Dropout(0.5), nn.Linear(2, 2))
+    name = name if alone else re.sub("'(.*)'", r"'0.\1'", name)
+    x = normal(6, 1, 5, 4) if kind == "block" else normal(6, 5, 4)
     before = state(network.eval())
-    with pytest.raises(ValueError, match=rf"^network: {name} drops out in training mode"):
+    with pytest.raises(ValueError, match=rf"^network: {name} draws at random in training mode"):
         sample_logits(network, x)
     same(state(network), before)
     network.get_submodule(name.split("'")[1]).training = True
     assert sample_logits(network, x, 60, "case").std(axis=0).min() > 0
+
+
+def test_several_parts_are_named():
+    network = nn.Sequential(nn.TransformerEncoder(transformer(batch_first=True), 2), nn.Flatten())
+    names = "MultiheadAttention '0.layers.0.self_attn', MultiheadAttention '0.layers.1.self_attn'"
+    with pytest.raises(ValueError, match=f"^network: {names} draws at random"):
+        sample_logits(network.eval(), normal(6, 5, 4))
+
+
+def test_recurrent_layers_without_dropout_are_sampled():
+    network = nn.Sequential(Sequence(nn.LSTM(4, 4, batch_first=True)), nn.Dropout(0.5)).eval()
+    assert sample_logits(network, normal(6, 5, 4), 60).std(axis=0).min() > 0
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_noise_of_an_own_generator_before_the_dropout_is_drawn_anew(held):
+    class Noise(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.generator = np.random.default_rng(0)
+
+        def forward(self, x):
+            return x * (self.generator.normal() if held else torch.rand(1, generator=OWN))
+
+    samples = sample_outputs(nn.Sequential(Noise(), nn.Dropout(1e-9)), torch.ones(3, 2), 10)
+    assert len(np.unique(samples)) == 10
 
 
 def test_what_is_switched_on_by_hand_is_sampled():
@@ -949,6 +1016,17 @@ def test_positions_before_cases_are_refused(cases):
     message = rf"network: dropout acts on \(5, {cases}, 4\), whose first axis should be the {cases}"
     with pytest.raises(ValueError, match=message):
         sample_logits(network, normal(cases, 5, 4))
+
+
+@pytest.mark.parametrize("cases", [5, 7])
+def test_inputs_with_positions_first_are_refused(cases):
+    class Turned(Sequence):
+        def forward(self, x):
+            return super().forward(x.transpose(0, 1))
+
+    network = nn.Sequential(Turned(nn.LSTM(4, 4), cases_first=False), nn.Dropout(0.5)).eval()
+    with pytest.raises(ValueError, match="put them first everywhere"):
+        sample_logits(network, normal(5, cases, 4))  # of five positions
 
 
 @pytest.mark.parametrize("cases", [1, 2, 3, 5, 10])
@@ -1045,10 +1123,17 @@ def test_scripted_traced_and_exported_networks_are_refused():
     x = normal(4, 3)
     for fixed in (torch.jit.script(NETWORK), torch.jit.trace(NETWORK, x)):
         for network, name in ((fixed, "itself"), (nn.Sequential(fixed, nn.Dropout(0.5)), "0")):
-            with pytest.raises(ValueError, match=f"^network: .* '{name}' is scripted or traced"):
+            with pytest.raises(ValueError, match=f"^network: .* '{name}' is scripted, traced or"):
                 sample_logits(network, x)
-    with pytest.raises(ValueError, match=r"network: .* from before it was traced or exported"):
-        sample_logits(torch.export.export(NETWORK, (x,)).module(), x)
+    exported = torch.export.export(NETWORK, (x,)).module()
+    mixed = nn.Sequential(Silent(), nn.Dropout(0.5)).eval()
+    for fixed in (
+        exported,
+        nn.Sequential(exported, nn.Dropout(0.5)),
+        torch.fx.symbolic_trace(mixed),
+    ):
+        with pytest.raises(ValueError, match=r"^network: .* traced or exported, and dropout in it"):
+            sample_logits(fixed, x)
     with pytest.raises(ValueError, match=r"network: .* inside RecursiveScriptModule .* scripted"):
         with_dropout(torch.jit.script(NETWORK), 0.1)
 
@@ -1080,8 +1165,11 @@ def test_whole_numbers_are_what_embeddings_take():
 
 
 NORMS = {
-    "weight": nn.utils.parametrizations.weight_norm,
-    "spectral": nn.utils.parametrizations.spectral_norm,
+    "weight": nn.utils.weight_norm,
+    "weight, parametrised": nn.utils.parametrizations.weight_norm,
+    "spectral": nn.utils.spectral_norm,
+    "spectral, parametrised": nn.utils.parametrizations.spectral_norm,
+    "pruned": lambda layer: prune.l1_unstructured(layer, "weight", 0.4),
 }
 
 
@@ -1252,34 +1340,6 @@ def test_masks_of_another_kind_are_refused():
 def test_inputs_given_by_name_are_masked():
     layer = with_dropout(nn.Linear(3, 2), 0.9).train()
     assert not torch.equal(layer(input=torch.ones(9, 3)), layer(input=torch.ones(9, 3)))
-
-
-@pytest.mark.filterwarnings("ignore:.*weight_norm")
-def test_a_network_that_cannot_be_copied_is_named():
-    layer = nn.utils.weight_norm(nn.Linear(3, 2))
-    layer(torch.ones(4, 3))
-    with pytest.raises(ValueError, match=r"^network: cannot be copied; remove weight_norm"):
-        with_dropout(nn.Sequential(layer), 0.2)
-
-
-class DropPath(nn.Module):
-    """Stochastic depth under the name that timm gives it."""
-
-    def __init__(self):
-        super().__init__()
-        self.drop_prob = 0.3
-
-    def forward(self, x):
-        return x * (torch.rand(len(x), 1) > self.drop_prob) if self.training else x
-
-
-def test_paths_that_training_drops_are_refused_by_name():
-    network = nn.Sequential(DropPath(), nn.Dropout(0.5)).eval()
-    with pytest.raises(ValueError, match=r"^network: DropPath '0' drops out in training mode"):
-        sample_logits(network, torch.ones(4, 3))
-    network[0].training = True  # 60 draws all alike with probability .7^60 = 5e-10
-    network[1].p = 0.0
-    assert sample_logits(network, torch.ones(4, 3), 60).std(axis=0).min() > 0
 
 
 def test_the_old_name_of_mask_type_works_and_warns():
