@@ -321,12 +321,14 @@ class MaskedDropout(TorchFunctionMode):
 
     def __init__(self, masks):
         super().__init__()
-        self.masks, self.sites = masks, 0
+        self.masks, self.sites, self.own = masks, 0, 0  # calls with a generator of their own
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
         if func in _FUNCTIONS:
-            return self._dropout(func, *args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+            return self._dropout(func, *args, **kwargs)
+        self.own += kwargs.get("generator") is not None
+        return func(*args, **kwargs)
 
     def _dropout(self, func, input, p=0.5, training=True, inplace=False):
         if not training or p == 0:
@@ -399,7 +401,7 @@ class _Passes(MaskedDropout):
     def _still_fixed(self):
         """Whether this is the first pass and nothing random has happened in it."""
         if self.first and not self.random:
-            self.random = self._noise() != self.noise
+            self.random = self.own > 0 or self._noise() != self.noise
         return self.first and not self.random
 
     def _noise(self):
@@ -408,11 +410,6 @@ class _Passes(MaskedDropout):
         torchs = [state.numpy().tobytes() for state in (torch.default_generator.get_state(), *cuda)]
         _, words, *others = np.random.get_state()  # noqa: NPY002
         return torchs, random.getstate(), words.tobytes(), others, pickle.dumps(self.generators)
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if (kwargs or {}).get("generator") is not None:
-            self.random, self.sites = True, self.sites + 1
-        return super().__torch_function__(func, types, args, kwargs)
 
     def _dropout(self, func, input, p=0.5, training=True, inplace=False):
         self.random |= p > 0 and training
@@ -544,8 +541,8 @@ def _refuse_missed(network, x):
         finally:
             for module in modules:
                 module.training = False
-        after = passes._noise()
-        return passes.sites, after[0], after == passes.noise
+        noise = passes._noise()
+        return passes.sites, passes.own, noise[0], noise == passes.noise
 
     own = drawn()
     if own is None or drawn(*off) in (own, None):
