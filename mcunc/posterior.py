@@ -101,7 +101,7 @@ class RegressionModel:
 
 
 def _generator(seed):
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(checks.check_count("seed", seed, 0))
 
 
 def exact_linear(model, x, y):
@@ -320,8 +320,10 @@ def find_map_estimates(model, x, y, start, *, weights=1.0, anchors=0.0, iteratio
     >>> bool((abs(model.outputs(z, x).numpy() - np.sin(2 * x[:, 0])) < 0.1).all())
     True
     """
-    z, x, y = _problem(model, x, y, start)
+    z, x, y = _problem(model, x, y, start, iterations=iterations)
     weights = torch.as_tensor(weights).double().expand(len(z), y.shape[-1])
+    if not (weights >= 0).all():
+        raise ValueError("weights: must be numbers of 0 or more")
     root, damping = weights.sqrt() / model.noise, torch.full((len(z), 1), 0.01, dtype=z.dtype)
     loss = -model.log_joint(z, x, y, weights, anchors)
     for _ in range(iterations):
@@ -382,7 +384,9 @@ def train_networks(
     >>> bool(abs(model.outputs(z, x).numpy() - x[:, 0]).mean() < 0.2)
     True
     """
-    z, x, y = _problem(model, x, y, start)
+    z, x, y = _problem(model, x, y, start, steps=steps)
+    checks.check_from_zero("prior", prior, float("inf"))
+    checks.check_positive("learning_rate", learning_rate)
     z = z.clone().requires_grad_()
     optimiser, generator = torch.optim.Adam([z], lr=learning_rate), _generator(seed)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
@@ -514,7 +518,7 @@ def sample_hmc(model, x, y, start, *, draws=1000, warm_up=1000, leapfrog=50, see
     >>> tuple(chains.z.shape)
     (50, 4, 2)
     """
-    z, x, y = _problem(model, x, y, start)
+    z, x, y = _problem(model, x, y, start, draws=draws, warm_up=warm_up, leapfrog=leapfrog)
     generator, adapted = _generator(seed), _StepSize(len(z))
     kept = torch.zeros(draws, *z.shape, dtype=z.dtype)
     accepted, gradients = torch.zeros(len(z)), 1
@@ -585,8 +589,10 @@ def _inputs(model, x, ndim=2):
     return x
 
 
-def _problem(model, x, y, start):
+def _problem(model, x, y, start, **counts):
     """Parameters of R networks, inputs and outcomes, in double precision."""
+    for name, value in counts.items():
+        checks.check_count(name, value)
     x, y = _inputs(model, x, (2, 3)), torch.from_numpy(checks.as_array("y", y, ndim=(1, 2)))
     if y.shape[-1] != x.shape[-2]:
         raise ValueError(f"y: has {y.shape[-1]} values for {x.shape[-2]} rows of x")

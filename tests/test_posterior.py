@@ -450,3 +450,25 @@ def test_chains_are_sampled_alike():
 def test_masks_refuse_other_probabilities(p):
     with pytest.raises(ValueError, match=r"^p: "):
         draw_masks(SMALL, (2,), p, torch.Generator())
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [
+        (sample_hmc, {"draws": 0}),
+        (sample_hmc, {"warm_up": -1}),
+        (sample_hmc, {"leapfrog": 0.5}),
+        (sample_hmc, {"seed": -1}),
+        (train_networks, {"prior": -1}),
+        (train_networks, {"prior": np.nan}),
+        (train_networks, {"steps": 0}),
+        (train_networks, {"learning_rate": 0}),
+        (find_map_estimates, {"iterations": 0}),
+        (find_map_estimates, {"weights": -np.ones((2, 20))}),
+    ],
+)
+def test_wrong_options_are_named(function, options):
+    x = np.random.default_rng(0).normal(size=(20, 3))
+    start = RegressionModel((3, 1), 0.3, "none").draw_prior(2)
+    with pytest.raises(ValueError, match=f"^{next(iter(options))}: "):
+        function(RegressionModel((3, 1), 0.3, "none"), x, x[:, 0], start, **options)
