@@ -2,6 +2,4 @@
 
 from mcunc._internal.deprecation import moved
 
-__getattr__ = moved(
-    __name__, {"STRENGTHS": "data.corruption.STRENGTHS", "corrupt": "data.corruption.corrupt"}
-)
+__getattr__ = moved(__name__, {n: f"data.corruption.{n}" for n in ("STRENGTHS", "corrupt")})

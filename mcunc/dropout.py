@@ -9,7 +9,6 @@ are samples of the predictive distribution.  Here as in torch, p is the probabil
 
 import copy
 import math
-import pickle
 import random
 import re
 import sys
@@ -42,7 +41,6 @@ _PLAIN = (
     r"mcunc|torch\.nn(?!.*(\.rnn|Multihead|Alpha|RReLU))"
     r"|torchvision\.(ops\.misc|models\.(?!.*swin|densenet))"
 )
-_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 _BLOCK = 4096  # masks are drawn for so many cases at once that they have at least these elements
 _LARGE = 2**18  # elements of a mask that several threads draw
 
@@ -354,8 +352,6 @@ class _Passes(MaskedDropout):
     def __init__(self, network, masks):
         super().__init__(masks)
         self.network, self.kept, self.first, self.random = network, {}, True, False
-        values = [value for module in network.modules() for value in vars(module).values()]
-        self.generators = [value for value in values if isinstance(value, _GENERATORS)]
 
     def run(self, x):
         """The network's output in one more pass over a copy of the batch, inside of `watching`."""
@@ -405,11 +401,11 @@ class _Passes(MaskedDropout):
         return self.first and not self.random
 
     def _noise(self):
-        """State of the generators that modules hold, or that functions draw from without one."""
+        """State of the generators that functions draw from when they are given none."""
         cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
         torchs = [state.numpy().tobytes() for state in (torch.default_generator.get_state(), *cuda)]
         _, words, *others = np.random.get_state()  # noqa: NPY002
-        return torchs, random.getstate(), words.tobytes(), others, pickle.dumps(self.generators)
+        return torchs, random.getstate(), words.tobytes(), others
 
     def _dropout(self, func, input, p=0.5, training=True, inplace=False):
         self.random |= p > 0 and training
@@ -478,42 +474,34 @@ def _sampling(network, x):
             kinds = {f"{type(m).__module__}.{type(m).__name__}" for m in network.modules()}
             if not all(re.match(_PLAIN, kind) for kind in kinds):
                 _refuse_missed(network, x)
-            with _same_buffers(network) as changed:
+            with _same_buffers(network):
                 yield
     finally:
         for module in off:
             module.training = False
-    if changed:
-        raise ValueError(
-            f"network: the passes changed {', '.join(changed[:3])} (now as before); call "
-            "network.eval() first, dropout is switched on by itself"
-        )
 
 
 @contextmanager
 def _same_buffers(network):
-    """Buffers are afterwards as they were; the list then has the names of those that changed."""
-    buffers, changed = [(n, buffer, buffer.clone()) for n, buffer in network.named_buffers()], []
+    """Buffers are afterwards as they were."""
+    buffers = [(name, buffer, buffer.clone()) for name, buffer in network.named_buffers()]
     try:
-        yield changed
+        yield
     finally:
         for name, buffer, before in buffers:
             if network.get_buffer(name) is not buffer or not torch.equal(buffer, before):
                 part, _, own = name.rpartition(".")
                 setattr(network.get_submodule(part), own, buffer.copy_(before))
-                changed.append(name)
 
 
 def _refuse_fixed(network):
     """Raise where dropout cannot be switched on, or cases depend on one another."""
     for name, module in network.named_modules():
         title = f"{type(module).__name__} {name or 'itself'!r}"
-        calls = module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ()
-        dropout = any("dropout" in str(n.target) for n in calls if n.op == "call_function")
-        if isinstance(module, _SCRIPTED) or dropout:
+        if isinstance(module, _SCRIPTED):
             raise ValueError(
-                f"network: {title} is scripted, traced or exported, and dropout in it cannot be "
-                "switched on; pass the module it was made from"
+                f"network: {title} is scripted or traced, and dropout in it cannot be switched on; "
+                "pass the module it was made from"
             )
         if isinstance(module, _BATCHNORM) and (module.training or module.running_mean is None):
             raise ValueError(
@@ -541,18 +529,16 @@ def _refuse_missed(network, x):
         finally:
             for module in modules:
                 module.training = False
-        noise = passes._noise()
-        return passes.sites, passes.own, noise[0], noise == passes.noise
+        return passes.sites, passes.own, (noise := passes._noise())[0], noise == passes.noise
 
     own = drawn()
     if own is None or drawn(*off) in (own, None):
         return
-    named = [(n, m) for n, m in network.named_modules() if m in off]
+    named = [(n or "itself", m) for n, m in network.named_modules() if m in off]
     parts = [f"{type(m).__name__} {n!r}" for n, m in named if drawn(m) not in (own, None)]
     raise ValueError(
         f"network: {', '.join(parts)} draws at random in training mode, which sampling would miss; "
-        "set its probability to 0 or, to sample it too, its `training` to True, by "
-        "network.get_submodule(name)"
+        "set its probability to 0 or, to sample it too, its `training` to True"
     )
 
 

@@ -2,21 +2,13 @@
 
 from mcunc._internal.deprecation import moved
 
-_MODULES = {
-    "birdwatch": ["as_bytes"],
-    "calibration": ["excess_loss"],
-    "pretrained": ["fine_tuned", "load_network"],
-    "runs.birds": ["run_birds"],
-    "runs.birds_pretrained": ["run_pretrained"],
-    "runs.birds_sweep": ["run_repeated", "run_tuning"],
-    "runs.birdwatch_dropout": ["held_out", "run_birdwatch"],
-    "runs.calibration_cifar": ["RECIPES", "run_calibration"],
-    "runs.dropout_sisters": ["run_sisters"],
-    "runs.dropout_spread": ["run_spread"],
-    "runs.posterior_methods": ["run_posterior"],
-    "runs.trucks": ["run_trucks"],
-    "runs.uci": ["run_uci"],
-}
-OLD_ADDRESSES = {name: f"{module}.{name}" for module, names in _MODULES.items() for name in names}
+_PLACES = """birdwatch.as_bytes calibration.excess_loss pretrained.fine_tuned
+pretrained.load_network runs.birds.run_birds runs.birds_pretrained.run_pretrained
+runs.birds_sweep.run_repeated runs.birds_sweep.run_tuning runs.birdwatch_dropout.held_out
+runs.birdwatch_dropout.run_birdwatch runs.calibration_cifar.RECIPES
+runs.calibration_cifar.run_calibration runs.dropout_sisters.run_sisters
+runs.dropout_spread.run_spread runs.posterior_methods.run_posterior runs.trucks.run_trucks
+runs.uci.run_uci"""
+OLD_ADDRESSES = {place.rpartition(".")[2]: place for place in _PLACES.split()}
 OLD_ADDRESSES["run_heads"] = "runs.birds_probes.run_probes"
 __getattr__ = moved(__name__, OLD_ADDRESSES)

@@ -174,9 +174,7 @@ def fit_logistic(X, y, max_iterations=100):
     if kind != "none":
         raise SeparationError(kind)
     if not end.converged:
-        raise ValueError(
-            f"max_iterations: IRLS had not converged after {max_iterations} steps; raise it"
-        )
+        raise ValueError(f"max_iterations: not converged after {max_iterations} steps; raise it")
     with np.errstate(over="ignore", invalid="ignore"):
         root = basis.back @ end.root
         coefficients, covariance = basis.back @ end.theta, root @ root.T

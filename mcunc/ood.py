@@ -260,9 +260,7 @@ def _whitening(covariance, size):
     values, vectors = np.linalg.eigh(covariance / scale / scale.T)
     kept = values > 1e-10 * values[-1]
     if not kept.any():
-        raise ValueError(
-            "features: do not vary within any class, so there is no distance; pass other features"
-        )
+        raise ValueError("features: do not vary within any class; pass other features")
     # W for a covariance of full rank, and what is left of it across the null space.
     white = vectors[:, kept] / np.sqrt(values[kept]) / scale
     null = np.linalg.qr(vectors[:, ~kept] / np.where(np.isinf(scale), 1, scale))[0]

@@ -322,8 +322,6 @@ def find_map_estimates(model, x, y, start, *, weights=1.0, anchors=0.0, iteratio
     """
     z, x, y = _problem(model, x, y, start, iterations=iterations)
     weights = torch.as_tensor(weights).double().expand(len(z), y.shape[-1])
-    if not (weights >= 0).all():
-        raise ValueError("weights: must be numbers of 0 or more")
     root, damping = weights.sqrt() / model.noise, torch.full((len(z), 1), 0.01, dtype=z.dtype)
     loss = -model.log_joint(z, x, y, weights, anchors)
     for _ in range(iterations):
@@ -385,8 +383,6 @@ def train_networks(
     True
     """
     z, x, y = _problem(model, x, y, start, steps=steps)
-    checks.check_from_zero("prior", prior, float("inf"))
-    checks.check_positive("learning_rate", learning_rate)
     z = z.clone().requires_grad_()
     optimiser, generator = torch.optim.Adam([z], lr=learning_rate), _generator(seed)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)

@@ -75,9 +75,7 @@ class _Summary:
     def _variance(self, squares, lost=1):
         """Sums of squared deviations divided by T minus the degrees of freedom that are lost."""
         if self.draws <= lost:
-            raise ValueError(
-                f"draws: this takes {lost + 1} or more, not {self.draws}; add a summary of others"
-            )
+            raise ValueError(f"draws: this takes {lost + 1} or more, not {self.draws}; draw more")
         return squares / (self.draws - lost)
 
     @property

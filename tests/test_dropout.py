@@ -726,8 +726,7 @@ def test_other_buffers_that_change_are_put_back():
             return x
 
     network = nn.Sequential(Counts(), nn.Dropout(0.5))
-    with pytest.raises(ValueError, match=r"network: the passes changed 0.calls \(now as before\)"):
-        sample_logits(network, normal(5, 3))
+    sample_logits(network, normal(5, 3))
     assert network[0].calls.item() == 0
 
 
@@ -743,8 +742,7 @@ def test_buffers_that_are_replaced_are_put_back():
 
     network = nn.Sequential(Mean(), nn.Dropout(0.5))
     before = network[0].mean
-    with pytest.raises(ValueError, match=r"network: the passes changed 0.mean"):
-        sample_logits(network, normal(5, 3))
+    sample_logits(network, normal(5, 3))
     assert network[0].mean is before
     assert not before.any()
 
@@ -781,7 +779,7 @@ class Silent(nn.Module):
     [
         (nn.Linear(3, 2), r"nothing random acts in it.* it has no dropout, .*; with_dropout"),
         (nn.Sequential(nn.Dropout(0.0), nn.Linear(3, 2)), "nothing random acts.* only with p = 0"),
-        (Silent().eval(), "Silent '' draws at random in training mode.* its `training` to True"),
+        (Silent().eval(), "Silent 'itself' draws at random in training.* its `training` to True"),
         (nn.Sequential(nn.Dropout(0.5), Silent()).eval(), "Silent '1' draws at random in training"),
     ],
 )
@@ -964,15 +962,10 @@ def test_recurrent_layers_without_dropout_are_sampled():
     assert sample_logits(network, normal(6, 5, 4), 60).std(axis=0).min() > 0
 
 
-@pytest.mark.parametrize("held", [True, False])
-def test_noise_of_an_own_generator_before_the_dropout_is_drawn_anew(held):
+def test_noise_of_an_own_generator_before_the_dropout_is_drawn_anew():
     class Noise(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.generator = np.random.default_rng(0)
-
         def forward(self, x):
-            return x * (self.generator.normal() if held else torch.rand(1, generator=OWN))
+            return x * torch.rand(1, generator=OWN)
 
     samples = sample_outputs(nn.Sequential(Noise(), nn.Dropout(1e-9)), torch.ones(3, 2), 10)
     assert len(np.unique(samples)) == 10
@@ -1123,17 +1116,10 @@ def test_scripted_traced_and_exported_networks_are_refused():
     x = normal(4, 3)
     for fixed in (torch.jit.script(NETWORK), torch.jit.trace(NETWORK, x)):
         for network, name in ((fixed, "itself"), (nn.Sequential(fixed, nn.Dropout(0.5)), "0")):
-            with pytest.raises(ValueError, match=f"^network: .* '{name}' is scripted, traced or"):
+            with pytest.raises(ValueError, match=f"^network: .* '{name}' is scripted or traced"):
                 sample_logits(network, x)
-    exported = torch.export.export(NETWORK, (x,)).module()
-    mixed = nn.Sequential(Silent(), nn.Dropout(0.5)).eval()
-    for fixed in (
-        exported,
-        nn.Sequential(exported, nn.Dropout(0.5)),
-        torch.fx.symbolic_trace(mixed),
-    ):
-        with pytest.raises(ValueError, match=r"^network: .* traced or exported, and dropout in it"):
-            sample_logits(fixed, x)
+    with pytest.raises(ValueError, match=r"network: .* from before it was traced or exported"):
+        sample_logits(torch.export.export(NETWORK, (x,)).module(), x)
     with pytest.raises(ValueError, match=r"network: .* inside RecursiveScriptModule .* scripted"):
         with_dropout(torch.jit.script(NETWORK), 0.1)
 

@@ -745,7 +745,7 @@ def test_bad_input_is_named(make):
         scaling.predict_proba(logits)
     refusals = {
         "logits: contains NaN": (np.full((30, 3), np.nan), labels),
-        "logits: expected 2 axes, .* a column per class": (logits[:, :1], labels),
+        "logits: expected 2 axes, a column per class": (logits[:, :1], labels),
         "logits: every entry .* probabilities; pass np.log": (softmax(logits, axis=1), labels),
         "logits: expected 2 axes": (logits[0], labels),
         "logits: is empty": (logits[:0], labels[:0]),

@@ -242,9 +242,7 @@ def as_logits(name, value, at_least=1):
             else "for log odds z of class 1 pass np.column_stack([np.zeros(len(z)), z]), for its "
             "probabilities p np.log(np.column_stack([1 - p, p]))"
         )
-        raise ValueError(
-            f"{name}: expected 2 axes, (N, K), a column per class, got shape {array.shape}; {cure}"
-        )
+        raise ValueError(f"{name}: expected 2 axes, a column per class, got {array.shape}; {cure}")
     if array.min() == -np.inf:
         raise ValueError(
             f"{name}: hold -inf; for log(0) or a class masked out pass "
@@ -284,9 +282,7 @@ def as_groups(name, value, length):
     """(length,) whole numbers, one for each different id (whole numbers or strings), from 0."""
     ids = np.asanyarray(_detached(value))
     if ids.shape not in ((length,), (length, 1)):
-        raise ValueError(
-            f"{name}: expected one id for each of {length} cases, got shape {ids.shape}"
-        )
+        raise ValueError(f"{name}: expected one id for each of {length} cases, got {ids.shape}")
     numbers, ids = {}, ids.ravel().tolist()
     missing = [row for row, v in enumerate(ids) if str(v).strip().lower() in _NO_ID]
     if missing:
