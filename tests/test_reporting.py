@@ -571,7 +571,7 @@ def test_ids_of_groups_may_be_anything_that_differs(kind):
     ("groups", "message"),
     [
         (np.arange(200) // 20, "10 groups are too few; bring at least 20"),
-        (np.arange(199), r"one id for each of 200 cases, got shape \(199,\)"),
+        (np.arange(199), r"one id for each of 200 cases, got \(199,\)"),
         (np.zeros((200, 2)), "expected one id for each"),
         (np.ma.masked_equal(np.arange(200), 3), "row 3 has no id"),
         ([*range(199), pd.NaT], "row 199 has no id"),
