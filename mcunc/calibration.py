@@ -1,18 +1,18 @@
-r"""Whether a claimed probability is the frequency with which it comes true.
+r"""Calibration: do predicted probabilities match observed frequencies?
 
-Everything binned comes from one `BinTable`: cases sorted by confidence into bins
-:math:`(\mathrm{lo}, \mathrm{hi}]`, the first closed at 0, and five sums per bin.  With
+Every binned measure comes from a `BinTable`.  It sorts the cases by confidence into bins
+:math:`(\mathrm{lo}, \mathrm{hi}]`, the first closed at 0, and keeps five sums per bin.  With
 :math:`n_b` cases in bin b, mean confidence :math:`\bar c_b` and frequency :math:`\bar o_b`,
 
 .. math::
     \mathrm{ECE} = \sum_b \frac{n_b}{N}\,|\bar o_b - \bar c_b|
 
-A binned error of a *calibrated* model is not zero: compare it with `calibration_null`, what these
-very confidences would show if they were right.
+The binned error of a *calibrated* model is not zero.  Compare it with `calibration_null`, the
+errors that a calibrated model with the same confidences would show.
 
-Two traps are closed here: edges i/M are held and compared in the dtype of the confidences (the
-float32 nearest to .1 belongs below the edge .1, which a float64 edge would deny), and sums are
-int64 or float64 whatever the input (float32 counts stop growing at 2²⁴).
+Bin edges have the dtype of the confidences: the float32 nearest to 0.1 lies above the float64 0.1
+and would otherwise fall into the next bin.  Sums are int64 or float64 whatever the input, because
+float32 counts stop growing at 2²⁴.
 
 Source: Guo, Pleiss, Sun & Weinberger (2017), *On calibration of modern neural networks*,
 equations 1-5; the null after Bröcker & Smith (2007), *Weather and Forecasting* 22, 651-661.
@@ -31,31 +31,31 @@ __all__ += ["bin_table", "brier_score", "calibration_null", "classwise_calibrati
 __all__ += ["classwise_tables", "excess_loss", "expected_calibration_error"]
 __all__ += ["log_loss", "log_loss_from_logits", "top_label", "top_label_table"]
 
-TOLERANCE = {"float16": 2e-3, "float32": 1e-4, "float64": 1e-5}  # of the sum of a row
+TOLERANCE = {"float16": 2e-3, "float32": 1e-4, "float64": 1e-5}  # for the sum of a row
 HAIR = 8  # units in the last place of 1 by which rounding may leave [0, 1]
 MOST_BINS = 100_000
-BLOCK = 2**16  # values worked on at a time, so that they stay in the processor's cache
+BLOCK = 2**16  # values processed at a time, so that they stay in the processor's cache
 FEW_CLASSES = 24
-ONE_BY_ONE = 2**17  # cases up to which `calibration_null` draws each outcome of its own
-CELLS = 1024  # runs of neighbours, of which it draws the sums where there are more
+ONE_BY_ONE = 2**17  # up to this many cases, `calibration_null` draws every outcome separately
+CELLS = 1024  # beyond that, it draws one sum for each of about this many runs of neighbours
 
 
 class BrierDecomposition(NamedTuple):
-    r"""The parts of a binary Brier score, :math:`\frac1N\sum_i (c_i - o_i)^2`.
+    r"""The five parts of a binary Brier score, :math:`\frac1N\sum_i (c_i - o_i)^2`.
 
-    In the notation of the module, with :math:`\bar o` the overall frequency and sums over the cases
-    i of bin b:
+    Confidences are :math:`c_i`, outcomes :math:`o_i`; :math:`\bar o` is the overall frequency.
+    Sums over i run over the cases of bin b:
 
     ======================  ================================================================
     reliability             :math:`\sum_b \frac{n_b}{N} (\bar c_b - \bar o_b)^2`, bad if large
     resolution              :math:`\sum_b \frac{n_b}{N} (\bar o_b - \bar o)^2`, good if large
-    uncertainty             :math:`\bar o (1 - \bar o)`, of the outcomes alone
+    uncertainty             :math:`\bar o (1 - \bar o)`, from the outcomes alone
     within_bin_variance     :math:`\frac1N \sum_b\sum_i (c_i - \bar c_b)^2`
     within_bin_covariance   :math:`\frac2N \sum_b\sum_i (c_i - \bar c_b)(o_i - \bar o_b)`
     ======================  ================================================================
 
-    The last two vanish where all confidences in a bin are equal, which is Murphy's (1973) case;
-    the covariance carries its factor 2 as in the source.
+    The last two vanish if all confidences in a bin are equal, the case that Murphy (1973) treats.
+    The covariance includes the factor 2, as in the source.
 
     Notes
     -----
@@ -78,28 +78,27 @@ class BrierDecomposition(NamedTuple):
 
     @property
     def brier(self):
-        """The score itself: the first part minus the second, plus the next two, minus the last."""
+        """Brier score: reliability - resolution + uncertainty + variance - covariance."""
         between = self.reliability - self.resolution + self.uncertainty
         return between + self.within_bin_variance - self.within_bin_covariance
 
 
 @dataclass(frozen=True, eq=False)
 class BinTable:
-    r"""What M bins hold, as sums: tables over the same edges can be added.
+    r"""Sums over the cases in each of M bins, made by `bin_table` and its relatives.
 
-    ``table_a + table_b`` and ``sum(tables)`` are the table of all cases together: counts exactly,
-    sums to the rounding of float64.  Tables with other edges, or the same ones in another dtype,
-    are refused with a ValueError.  Made by `bin_table`, `top_label_table`, `classwise_tables`.
-
+    `top_label_table` and `classwise_tables` also return tables.  ``table_a + table_b`` and
+    ``sum(tables)`` give the table of all cases together: counts are exact, other sums are exact up
+    to float64 rounding.  Adding tables whose edges differ in value or dtype raises a ValueError.
 
     Attributes
     ----------
     edges : (M + 1,) array from 0 to 1, in the dtype of the confidences
     count : (M,) integers, cases per bin
-    outcome_sum : (M,) integers, how many of them came true
+    outcome_sum : (M,) integers, cases per bin with outcome 1
     confidence_sum : (M,) array, :math:`\sum c_i`
-    variance_sum : (M,) array, :math:`\sum c_i (1 - c_i)`, the variance that `outcome_sum` has if
-        the confidences are right
+    variance_sum : (M,) array, :math:`\sum c_i (1 - c_i)`, the variance of `outcome_sum` if the
+        confidences are calibrated
     squared_sum : (M,) array, :math:`\sum (o_i - c_i)^2`
 
     Examples
@@ -130,7 +129,7 @@ class BinTable:
         return BinTable(self.edges, *(mine + theirs for mine, theirs in pairs))
 
     def __radd__(self, other):
-        """Let `sum` start from its 0."""
+        """Make `sum` work, which starts from 0."""
         return self if isinstance(other, int) and other == 0 else NotImplemented
 
     def _sums(self):
@@ -138,24 +137,24 @@ class BinTable:
 
     @property
     def confidence(self):
-        """(M,) mean confidence of each bin, NaN where it is empty."""
+        """(M,) mean confidence of each bin, NaN for empty bins."""
         return _ratio(self.confidence_sum, self.count)
 
     @property
     def frequency(self):
-        """(M,) frequency with which the cases of each bin came true, NaN where it is empty."""
+        """(M,) fraction of each bin's cases with outcome 1, NaN for empty bins."""
         return _ratio(self.outcome_sum, self.count)
 
     @property
     def gap(self):
-        """(M,) frequency - confidence, below 0 where too much is claimed; NaN where empty."""
+        """(M,) frequency - confidence, negative if over-confident, NaN for empty bins."""
         return _ratio(self.outcome_sum - self.confidence_sum, self.count)
 
     @property
     def null_deviation(self):
-        r"""(M,) standard deviation of the frequency if the confidences are right.
+        r"""(M,) standard deviation of the frequency if the confidences are calibrated.
 
-        :math:`\sqrt{\sum c_i (1 - c_i)} / n_b`; NaN where the bin is empty.
+        :math:`\sqrt{\sum c_i (1 - c_i)} / n_b`; NaN for empty bins.
         """
         return _ratio(np.sqrt(self.variance_sum), self.count)
 
@@ -166,34 +165,34 @@ class BinTable:
 
     @property
     def mce(self):
-        """Maximum calibration error: the largest absolute gap of a bin (Guo, equation 5)."""
+        """Maximum calibration error: the largest absolute gap of any bin (Guo, equation 5)."""
         return float(np.nanmax(np.abs(self.gap)))
 
     @property
     def rmsce(self):
-        """Root mean squared gap, weighted by count.  Its square is biased: see `squared_error`."""
+        """Root mean squared gap, weighted by count; `squared_error` removes the bias."""
         return float(np.sqrt(np.nansum(self.count * self.gap**2) / self.count.sum()))
 
     @property
     def squared_error(self):
         r"""Unbiased estimate of the squared calibration error; it may be negative.
 
-        The square of a noisy gap is too large by the variance of the noise, so that is taken off.
-        With :math:`d_i = o_i - c_i` and the sample variance :math:`s_b^2` of the bin's
-        :math:`d_i`,
+        The squared gap of a bin is too large on average, by the variance of its noise.  This
+        estimate subtracts that variance.  With :math:`d_i = o_i - c_i` and the sample variance
+        :math:`s_b^2` of these in bin b,
 
         .. math::
             \sum_b \frac{n_b}{N'} \Big(\bar d_b^2 - \frac{s_b^2}{n_b}\Big)
             = \sum_b \frac{n_b}{N'} \frac{1}{n_b (n_b - 1)} \sum_{i \ne j} d_i d_j .
 
-        The right-hand side, which is what is computed, has expectation 0 if each case comes true
-        with its own claimed probability, whatever the confidences and bins.  A bin of one case has
-        no pair: it is left out, and N' counts the cases of the other bins.
+        The code computes the right-hand side.  Its expectation is 0 for any confidences and bins
+        if each outcome is 1 with probability :math:`c_i`.  Bins of a single case are left out, and
+        N' counts the cases of the other bins.
 
         Raises
         ------
         ValueError
-            Where no bin holds two cases.
+            If no bin holds two cases.
 
         Notes
         -----
@@ -209,7 +208,7 @@ class BinTable:
         return float((pairs / (n - 1)).sum() / n.sum())
 
     def brier_decomposition(self):
-        """The binary Brier score in its five parts, as a `BrierDecomposition`."""
+        """Split the binary Brier score into five parts, a `BrierDecomposition`."""
         n, o, c, variance, squared = (s[self.count > 0].astype(float) for s in self._sums())
         total, base, c_squared = n.sum(), o.sum() / n.sum(), c - variance
         products = (o + c_squared - squared) / 2  # Σ oc, since Σ(o - c)² = Σo - 2Σoc + Σc²
@@ -224,7 +223,7 @@ class BinTable:
 
 @dataclass(frozen=True, eq=False)
 class CalibrationNull:
-    """What given confidences show if they are right: T redraws of their outcomes.
+    """Null distribution of calibration errors: T redraws of the outcomes of a calibrated model.
 
     Made by `calibration_null`.
 
@@ -233,7 +232,7 @@ class CalibrationNull:
     edges : (M + 1,) array
     count : (M,) integers, cases per bin
     confidence_sum : (M,) array
-    outcome_sum : (T, M) integers, how many came true, one row per draw
+    outcome_sum : (T, M) integers, cases per bin with outcome 1, one row per draw
 
     Examples
     --------
@@ -250,7 +249,7 @@ class CalibrationNull:
 
     @property
     def frequency(self):
-        """(T, M) frequencies, NaN where a bin is empty."""
+        """(T, M) frequencies, NaN for empty bins."""
         return _ratio(self.outcome_sum, self.count)
 
     @property
@@ -260,57 +259,57 @@ class CalibrationNull:
 
     @property
     def mean(self):
-        """The expected calibration error that a calibrated model shows on average."""
+        """Average ECE of a calibrated model with these confidences."""
         return float(self.ece.mean())
 
     def quantile(self, level):
-        """The ECE that a calibrated model stays below with probability `level`."""
-        # A value drawn, so that p_value is at most 1 - level where, and only where, it is passed.
+        """Quantile of the ECE of a calibrated model at probability `level`."""
+        # One of the drawn values, so that an ECE above it has a p_value of at most 1 - level.
         return float(np.quantile(self.ece, checks.check_fraction("level", level), method="higher"))
 
     def band(self, level=0.95):
-        """(lower, upper), each (M,): where the frequency of each bin falls; NaN where empty.
+        """(lower, upper), each (M,): pointwise band for the frequencies; NaN for empty bins.
 
-        The band is POINTWISE: each bin of a calibrated model lies inside it with probability of
-        about `level` or more (frequencies are discrete), all of them together with less.
+        The frequency of each single bin of a calibrated model lies inside the band with probability
+        of about `level` or more (frequencies are discrete).  The probability that all bins lie
+        inside is smaller.
         """
         tail = (1 - checks.check_fraction("level", level)) / 2
-        # Quantiles that are values drawn, so that a bin on the end of its band is inside.
+        # Quantiles are drawn values, so that a bin on the end of its band counts as inside.
         lower, upper = np.quantile(self.frequency, [tail, 1 - tail], axis=0, method="inverted_cdf")
         return lower, upper
 
     def p_value(self, ece):
-        r"""Chance that a calibrated model shows at least this ECE.
+        r"""Probability that a calibrated model shows at least this ECE.
 
-        :math:`(1 + \#\{t : \mathrm{ECE}_t \ge \mathrm{ece}\}) / (1 + T)`, never 0: the data in
-        hand count as one of the draws (Phipson & Smyth 2010, *Stat. Appl. Genet. Mol. Biol.* 9,
-        article 39).  Values equal up to rounding count as equal.
+        :math:`(1 + \#\{t : \mathrm{ECE}_t \ge \mathrm{ece}\}) / (1 + T)`.  It is never 0, because
+        the observed data count as one of the draws (Phipson & Smyth 2010, *Stat. Appl. Genet. Mol.
+        Biol.* 9, article 39).  Values that differ by rounding only count as equal.
         """
         return float((1 + (self.ece >= ece - 1e-12).sum()) / (1 + len(self.outcome_sum)))
 
 
 def top_label(probs, labels):
-    """Confidence in the predicted class, and whether that class was right.
+    """Confidence in the predicted class, and whether the prediction is correct.
 
     Parameters
     ----------
     probs : (N, K) array, K at least 2
         One distribution per row.  Rows must sum to 1 within 1e-5 (float64), 1e-4 (float32) or
-        2e-3 (float16); anything else, integers included, is taken as float64.
+        2e-3 (float16).  Other types, such as integers, are converted to float64.
     labels : (N,) integers 0 … K - 1
-        Whole numbers held as floats will do; true and false where K = 2.
+        Floats that hold whole numbers are accepted, and booleans if K = 2.
 
     Returns
     -------
-    confidence : (N,) array in the dtype of `probs`, the largest probability of each row (cut at 1,
-        since a row may sum to a little more)
+    confidence : (N,) array in the dtype of `probs`, the largest probability of each row, at most 1
     outcome : (N,) booleans
-        Whether the label is the class with that probability, the first one if several tie.
+        Whether the label is the most probable class; of tied classes, the first is predicted.
 
     Raises
     ------
     ValueError
-        For shapes that differ, NaN, negative numbers, rows that do not sum to 1 (logits, mostly)
+        For shapes that differ, NaN, negative numbers, rows that do not sum to 1 (such as logits),
         and labels out of range.
 
     Examples
@@ -327,19 +326,18 @@ def top_label(probs, labels):
 
 
 def bin_edges(confidence, bins=15, spacing="width"):
-    r"""Edges of bins (lo, hi] over [0, 1], the first closed at 0.
+    r"""Edges of M bins (lo, hi] over [0, 1], the first closed at 0.
 
     Parameters
     ----------
     confidence : (N,) array, probabilities in [0, 1]
-        What rounding left outside, by at most `HAIR` units in the last place of 1, is cut off.
-        Gives the dtype of the edges and, for equal mass, their place.
+        Sets the dtype of the edges and, for equal mass, their positions.  Values outside [0, 1] by
+        at most 8 units in the last place of 1 count as rounding and are clipped.
     bins : int, M, at most 100,000
     spacing : {"width", "mass"}
-        Equal width: i/M.  Equal mass: the values of rank :math:`\lceil iN/M \rceil` (quantiles
-        of the inverted distribution function).  They are confidences themselves, so equal ones
-        always share a bin and order does not matter; edges that coincide become one, so that
-        there can be fewer bins than asked for.
+        "width" puts the edges at i/M.  "mass" puts them at the confidences of rank
+        :math:`\lceil iN/M \rceil`, so that bins hold about equally many cases.  Equal confidences
+        always share a bin.  Coinciding edges are merged, which can leave fewer than M bins.
 
     Returns
     -------
@@ -348,7 +346,7 @@ def bin_edges(confidence, bins=15, spacing="width"):
     Raises
     ------
     ValueError
-        For values outside [0, 1], NaN, and counts of bins that are not positive integers.
+        For values outside [0, 1], NaN, and numbers of bins outside 1 … 100,000.
 
     Examples
     --------
@@ -362,7 +360,7 @@ def bin_edges(confidence, bins=15, spacing="width"):
 
 
 def bin_index(confidence, edges):
-    """Bin of each confidence: b where edges[b] < confidence <= edges[b + 1], and 0 for 0.
+    """Bin b of each confidence, with edges[b] < confidence <= edges[b + 1]; bin 0 for 0.
 
     Parameters
     ----------
@@ -394,14 +392,14 @@ def bin_index(confidence, edges):
 
 
 def bin_table(confidence, outcome, bins=15, spacing="width"):
-    """Sort cases into bins of confidence.
+    """Sort cases into bins by their confidence.
 
-    This is also the call for a binary forecast: p(y = 1) and y.
+    For a binary forecast, pass p(y = 1) and y.
 
     Parameters
     ----------
     confidence : (N,) array, probabilities in [0, 1]
-        float16, float32 and float64 are binned as they are, anything else as float64.
+        float16, float32 and float64 keep their dtype; other types are converted to float64.
     outcome : (N,) zeros and ones, or booleans
     bins, spacing
         As in `bin_edges`.
@@ -428,9 +426,9 @@ def bin_table(confidence, outcome, bins=15, spacing="width"):
 
 
 def top_label_table(probs, labels, bins=15):
-    """Equal-width table of the predicted classes, without the (N,) arrays in between.
+    """Equal-width table of the predicted classes' confidences, in little memory.
 
-    Needs next to no memory beside an input that is a numpy array; for more cases than fit into
+    If the input is a numpy array, almost no further memory is needed.  If the cases do not fit into
     memory, add the tables of parts: ``sum(top_label_table(p, y) for p, y in parts)``.
 
     Parameters
@@ -463,8 +461,8 @@ def top_label_table(probs, labels, bins=15):
 def expected_calibration_error(probs, labels, bins=15, spacing="width"):
     """Expected calibration error of the predicted class (Guo et al. 2017, equation 3).
 
-    Read it beside `calibration_null` of the same confidences: how large it is by chance depends on
-    N, on `bins` and on the confidences.
+    Compare it with `calibration_null` of the same confidences: even for a calibrated model it is
+    above 0, by an amount that depends on N, `bins` and the confidences.
 
     Parameters
     ----------
@@ -495,7 +493,7 @@ def expected_calibration_error(probs, labels, bins=15, spacing="width"):
 
 
 def classwise_tables(probs, labels, bins=15, spacing="width"):
-    """One table per class: p_k against whether the label is k.
+    """One table per class k: the probability p_k against whether the label is k.
 
     Parameters
     ----------
@@ -528,10 +526,10 @@ def classwise_tables(probs, labels, bins=15, spacing="width"):
 
 
 def classwise_calibration_error(probs, labels, bins=15, spacing="width"):
-    """Mean over the classes of the binary expected calibration error of each.
+    """Mean over classes of the expected calibration error of each class against the rest.
 
-    Parameters and errors are those of `classwise_tables`; for its size by chance, redraw
-    the labels from `probs`.
+    Parameters and errors are as in `classwise_tables`.  To see how large it is for a calibrated
+    model, redraw the labels from `probs`.
 
     Returns
     -------
@@ -553,36 +551,36 @@ def classwise_calibration_error(probs, labels, bins=15, spacing="width"):
 
 
 def calibration_null(confidence, bins=15, spacing="width", draws=1000, seed=0):
-    """What these confidences would show if they were right.
+    """Null distribution of the calibration error: a calibrated model with these confidences.
 
-    Each draw lets every case come true with its own claimed probability, so that counts in a bin
-    are sums of unequal Bernoulli variables, not binomial with the mean of the bin.  Of more than
-    131,072 cases, sorted, each run of about a thousandth is taken to be alike, and its sum to be
-    binomial: exact in the mean, and hardly too large in the variance.
+    Each draw sets the outcome of every case to 1 with probability equal to its confidence.  With
+    more than 131,072 cases, the sorted cases are divided into about 1,000 runs, and the sum of each
+    run is drawn from a binomial distribution with the run's mean confidence.  The mean is then
+    exact and the variance slightly too large.
 
     Parameters
     ----------
     confidence : (N,) array, probabilities in [0, 1]
     bins, spacing
-        As in `bin_edges`, and as in the table that this is to be compared with.
+        As in `bin_edges`; use the values of the table that you compare with.
     draws : int, T
     seed : int
 
     Returns
     -------
     CalibrationNull
-        The same for the same confidences in any order.
+        It does not depend on the order of the cases.
 
     Raises
     ------
     ValueError
-        As `bin_edges`; for counts of draws and seeds that are not whole numbers.
+        As `bin_edges`, and for `draws` or `seed` out of range.
 
     Notes
     -----
     Source: Bröcker & Smith (2007), *Weather and Forecasting* 22, 651-661, "consistency
-    resampling" (there the forecasts are resampled too, here they stay); for ECE, Vaicenavicius et
-    al. (2019), *Evaluating model calibration in classification*.
+    resampling".  They also resample the forecasts; here the forecasts are fixed.  For ECE:
+    Vaicenavicius et al. (2019), *Evaluating model calibration in classification*.
 
     Examples
     --------
@@ -593,7 +591,7 @@ def calibration_null(confidence, bins=15, spacing="width", draws=1000, seed=0):
     >>> bool(0.03 < null.mean < 0.05 < null.quantile(0.95) < 0.07)  # the ECE of a calibrated model
     True
     """
-    confidence = np.sort(_as_confidence(confidence))  # so that a bin is a run of neighbours
+    confidence = np.sort(_as_confidence(confidence))  # so that each bin is one run of neighbours
     draws = checks.check_count("draws", draws)
     rng = np.random.default_rng(checks.check_count("seed", seed, minimum=0))
     table = _binned(confidence, np.zeros(len(confidence)), bins, spacing)
@@ -607,7 +605,7 @@ def calibration_null(confidence, bins=15, spacing="width", draws=1000, seed=0):
 
 
 def _redrawn(confidence, index, draws, rng):
-    """Yield the bins of neighbours, and how many of each come true in each draw: (n, draws)."""
+    """Yield the bins (n,) of cases or runs, and their outcome sums in each draw, (n, draws)."""
     if len(confidence) > ONE_BY_ONE:
         runs = np.linspace(0, len(confidence), CELLS, endpoint=False, dtype=np.intp)
         first = np.union1d(runs, np.flatnonzero(np.diff(index, prepend=-1)))
@@ -615,7 +613,7 @@ def _redrawn(confidence, index, draws, rng):
         chance = np.clip(np.add.reduceat(confidence, first)[:, None] / count, 0, 1)
         yield index[first], rng.binomial(count, chance, size=(len(first), draws))
         return
-    step = min(max(BLOCK // draws, 1), 255)  # so that the hits of a bin fit into a byte
+    step = min(max(BLOCK // draws, 1), 255)  # so that the sum of a bin fits into a byte
     for start in range(0, len(confidence), step):
         part = confidence[start : start + step, None]
         hits = rng.random((len(part), draws)) < part
@@ -625,7 +623,7 @@ def _redrawn(confidence, index, draws, rng):
 def log_loss(probs, labels):
     r"""Mean negative log-likelihood, :math:`-\frac1N \sum_i \log p_{i,y_i}`, in nats.
 
-    Infinite, without a warning, where a true class was given probability 0.
+    Infinite, without a warning, if a true class has probability 0.
 
     Parameters
     ----------
@@ -665,7 +663,7 @@ def log_loss_from_logits(logits, labels):
     Parameters
     ----------
     logits : (N, K) array, K at least 2
-        Finite; -1e9 takes a class out of a case.
+        Finite.  Use -1e9 for a class that is impossible for a case.
     labels : (N,) integers 0 … K - 1
 
     Returns
@@ -676,7 +674,7 @@ def log_loss_from_logits(logits, labels):
     ------
     ValueError
         For shapes that differ, NaN or infinity, labels out of range, rows that look like
-        probabilities, and logits so far apart that their difference leaves the range of float64.
+        probabilities, and logits whose difference overflows float64.
 
     Examples
     --------
@@ -692,14 +690,15 @@ def log_loss_from_logits(logits, labels):
 
 
 def brier_score(probs, labels):
-    r"""Mean squared error of the whole distribution.
+    r"""Multi-class Brier score, the mean squared error over all classes, from 0 to 2.
 
-    :math:`\frac1N \sum_i \sum_k (p_{ik} - 1_{y_i = k})^2`, from 0 to 2.  For two classes it is
-    twice the binary score :math:`(p - y)^2`, which `BinTable.brier_decomposition` takes apart.
+    :math:`\frac1N \sum_i \sum_k (p_{ik} - 1_{y_i = k})^2`.  For two classes it is twice the binary
+    score, the mean of :math:`(p - y)^2`, which `BinTable.brier_decomposition` splits into parts.
 
     Parameters
     ----------
-    probs, labels : as `log_loss`, with its errors
+    probs, labels
+        As in `log_loss`, with the same errors.
 
     Returns
     -------
@@ -725,7 +724,7 @@ def brier_score(probs, labels):
 
 
 def _as_confidence(value):
-    """(N,) probabilities in their own dtype; what rounding left outside [0, 1] is cut off."""
+    """(N,) probabilities in their own dtype, clipped to [0, 1] if only rounding left it."""
     array = checks.as_floats("confidence", value, ndim=1)
     low, high = array.min(), array.max()
     if low < -_slack(array) or high > 1 + _slack(array):
@@ -734,12 +733,12 @@ def _as_confidence(value):
 
 
 def _slack(array):
-    """How far rounding may have carried a probability out of [0, 1]."""
+    """How far outside [0, 1] a probability may lie by rounding."""
     return HAIR * np.finfo(array.dtype).eps
 
 
 def _as_rows(probs):
-    """(N, K) numbers in their own dtype; `_blocks` checks the rows while they are in cache."""
+    """(N, K) array in its own dtype; `_blocks` checks the rows while they are in the cache."""
     ready = type(probs) is np.ndarray and probs.dtype.name in TOLERANCE and probs.size
     array = probs if ready else checks.as_floats("probs", probs, ndim=range(33))
     if array.ndim != 2:
@@ -758,12 +757,12 @@ def _check_classes(name, array):
 
 
 def _check_rows(probs):
-    """Refuse rows that are no distributions, up to rounding."""
+    """Raise a ValueError for rows that are not distributions, up to rounding."""
     all(True for _ in _blocks(probs, np.zeros(len(probs), dtype=np.intp)))
 
 
 def _blocks(probs, labels):
-    """Yield (rows, labels) of some thousand cases each, checked."""
+    """Yield checked (rows, labels) of a few thousand cases each."""
     labels = checks.as_classes("labels", labels, *probs.shape)
     step = min(max(BLOCK // probs.shape[1], 1024), 8192)
     ones = np.ones(probs.shape[1], dtype=np.result_type(probs.dtype, np.float32))
@@ -780,7 +779,7 @@ def _blocks(probs, labels):
 
 
 def _refuse(block, tolerance, start):
-    """Name the row that is no distribution, if exact sums find one."""
+    """Raise an error that names the first invalid row, if float64 sums confirm one."""
     with np.errstate(all="ignore"):
         sums, lowest = block.sum(axis=1, dtype=np.float64), block.min(axis=1)
     sound = (np.abs(sums - 1) <= tolerance) & (lowest >= -_slack(block))  # NaN is neither
@@ -798,7 +797,7 @@ def _top(block, labels):
     if block.shape[1] > FEW_CLASSES:
         predicted = block.argmax(axis=1)
         return np.minimum(block[rows, predicted], 1), predicted == labels
-    # argmax costs as much for a row of three as for one of thirty: compare whole columns instead.
+    # argmax is as slow for 3 classes as for 30; with few classes, whole columns are faster.
     columns = np.ascontiguousarray(block.T)
     confidence = columns.max(axis=0)
     outcome = columns[labels, rows] == confidence
@@ -808,7 +807,7 @@ def _top(block, labels):
 
 
 def _edges(confidence, bins, spacing):
-    """`bin_edges` of checked confidences."""
+    """`bin_edges` for checked confidences."""
     bins = checks.check_count("bins", bins, maximum=MOST_BINS)
     if checks.check_choice("spacing", spacing, ("width", "mass")) == "width":
         return (np.arange(bins + 1) / bins).astype(confidence.dtype)
@@ -818,10 +817,10 @@ def _edges(confidence, bins, spacing):
 
 
 def _index(confidence, edges, spacing):
-    """Bin of each confidence, both in one dtype."""
+    """Bin of each confidence; both arguments have the same dtype."""
     if spacing == "mass" or edges.dtype == np.float16:  # in float16, edges i/M can coincide
         return np.searchsorted(edges[1:-1], confidence, side="left")
-    # ⌊cM⌋ is the bin, or one too high: on an edge, or where the product was rounded up to it.
+    # ⌊cM⌋ is the bin, or one too high if c is on an edge or the product was rounded up to it.
     guess = (confidence * (len(edges) - 1)).astype(np.intp)
     lower = edges.copy()
     lower[0] = -1  # the first bin is closed
@@ -829,16 +828,16 @@ def _index(confidence, edges, spacing):
 
 
 def _binned(confidence, outcome, bins, spacing):
-    """`bin_table` of checked cases, a block at a time."""
+    """`bin_table` for checked cases, computed in blocks."""
     edges = _edges(confidence, bins, spacing)
     parts = (slice(i, i + 8192) for i in range(0, len(confidence), 8192))
     return _tally(((confidence[part], outcome[part]) for part in parts), edges, spacing)
 
 
 def _tally(pairs, edges, spacing):
-    """The table of (confidence, outcome) pairs of arrays."""
+    """The table of all cases in an iterable of (confidence, outcome) arrays."""
     bins = len(edges) - 1
-    sums = np.zeros((5, bins))  # float64 counts of one input are exact: it is shorter than 2⁵³
+    sums = np.zeros((5, bins))  # float64 counts are exact below 2⁵³
     for confidence, outcome in pairs:
         index = _index(confidence, edges, spacing)
         c, o = confidence.astype(np.float64), outcome.astype(np.float64)
@@ -853,14 +852,14 @@ def _ratio(sums, count):
 
 
 def excess_loss(log_probs, posterior):
-    r"""Expected log loss above that of the truth, in nats: KL(posterior || prediction).
+    r"""Excess of the expected log loss over the smallest possible: KL(p || q), in nats.
 
     .. math:: \sum_s p(s \mid x) \big(\log p(s \mid x) - \log q(s \mid x)\big)
 
     Parameters
     ----------
-    log_probs : (..., N, K) array, log q
-    posterior : (N, K) array, p
+    log_probs : (..., N, K) array, log q, the logarithms of the predicted probabilities
+    posterior : (N, K) array, p, the true probabilities of the classes
 
     Returns
     -------

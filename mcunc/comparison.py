@@ -1,4 +1,4 @@
-"""Two methods on the same cases, or on the same splits: a mean difference with its interval."""
+"""Compare two methods on the same cases or splits: a mean difference and its interval."""
 
 from typing import NamedTuple
 
@@ -33,19 +33,20 @@ class MeanDifference(NamedTuple):
 
 
 def mean_difference(differences, shared=0.0, level=0.95):
-    r"""Mean of paired differences, and a Student interval.
+    r"""Mean of paired differences and its Student t interval.
 
     :math:`\bar d \pm t_{J-1}\, s \sqrt{1/J + \rho}` for J differences with standard deviation s.
-    With :math:`\rho = 0` the differences count as independent, like those of separate cases.
-    Any two random splits share most of their training cases, so differences of repeated splits are
-    correlated; there :math:`\rho = n_\text{test} / n_\text{train}`.
+    Use :math:`\rho = 0` for independent differences, such as those of separate cases.  Repeated
+    random splits share most of their training cases, so their differences are correlated; use
+    :math:`\rho = n_\text{test} / n_\text{train}` for them.
 
     Parameters
     ----------
-    differences : (J,) array, two or more
-        One method minus the other, for each case or, as the mean over its cases, for each split.
+    differences : (J,) array, J at least 2
+        One method minus the other: one difference for each case, or the mean difference of each
+        split.
     shared : float, :math:`\rho`, 0 or more
-    level : float, of confidence
+    level : float in (0, 1), confidence level
 
     Returns
     -------
@@ -58,8 +59,8 @@ def mean_difference(differences, shared=0.0, level=0.95):
 
     Notes
     -----
-    Source: Nadeau & Bengio (2003), *Inference for the generalization error*, Machine Learning 52,
-    239-281, for splits.
+    Source for splits: Nadeau & Bengio (2003), *Inference for the generalization error*, Machine
+    Learning 52, 239-281.
 
     Examples
     --------

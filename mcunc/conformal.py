@@ -1,11 +1,11 @@
 r"""Prediction sets that hold the true class at a stated rate, by split conformal prediction.
 
-Every class of a case gets a score, larger for a less likely class.  The set of a case holds each
-class whose score is at most a limit.  The limit is the k-th smallest score of the true class among
-n calibration cases, with :math:`k = \lceil (n + 1)(1 - \alpha) \rceil`.  If the calibration cases
-and a new case are exchangeable, the set of the new case holds its true class with probability at
-least :math:`1 - \alpha`.  That is a mean over calibration sets and new cases.  It promises nothing
-for a single class (unless each class has its own limit), a single input, or a shifted input.
+Every class of a case gets a score, larger for a less likely class.  The prediction set holds all
+classes with a score of at most a limit.  The limit is the k-th smallest score of the true class
+among n calibration cases, with :math:`k = \lceil (n + 1)(1 - \alpha) \rceil`.  If the calibration
+cases and a new case are exchangeable, the set of the new case holds its true class with probability
+at least :math:`1 - \alpha`, on average over calibration sets and new cases.  There is no guarantee
+for a single class (unless each class has its own limit), a single input, or shifted inputs.
 
 Sources: Vovk, Gammerman & Shafer (2005), *Algorithmic Learning in a Random World*; Angelopoulos &
 Bates (2023), *Conformal prediction: a gentle introduction*.
@@ -27,14 +27,14 @@ SCORES = ("plain", "adaptive")
 
 @dataclass(frozen=True, eq=False)
 class SetPredictor:
-    """A rule that turns probabilities into prediction sets; `calibrate` makes it.
+    """A rule that turns probabilities into prediction sets, made by `calibrate`.
 
     Attributes
     ----------
     score : {"plain", "adaptive"}
     limit : float, or (K,) array with a limit for each class
-        Infinite where the calibration cases are too few for `alpha`: then every set holds the
-        class.
+        Infinite if there are too few calibration cases for `alpha`.  Then every set holds all
+        classes, or the class with this limit.
     classes : int, K
 
     Examples
@@ -53,15 +53,15 @@ class SetPredictor:
     def predict(self, probs, seed=0):
         """Prediction sets of new cases.
 
-        A set may be empty.  The plain score gives an empty set where no class is likely enough,
-        and the adaptive score where its random number is large.  If you need an answer for every
-        case, add the most probable class; that can only raise the coverage.
+        A set may be empty: with the plain score if no class is likely enough, with the adaptive
+        score if its random number is large.  If you need an answer for every case, add the most
+        probable class; that can only raise the coverage.
 
         Parameters
         ----------
         probs : (M, K) array
         seed : int
-            Of the random numbers of the adaptive score, one for each case.  If you predict in
+            Seed of the random numbers of the adaptive score, one for each case.  If you predict in
             several batches, give each batch its own seed.
 
         Returns
@@ -71,7 +71,7 @@ class SetPredictor:
         Raises
         ------
         ValueError
-            For rows that are no distributions, or a number of columns other than in `calibrate`.
+            For rows that are not distributions, or a number of columns other than in `calibrate`.
         """
         probs = _as_probs(probs)
         if probs.shape[1] != self.classes:
@@ -95,16 +95,16 @@ def calibrate(probs, labels, alpha=0.1, score="plain", per_class=False, seed=0):
     alpha : float between 0 and 1
         The fraction of new cases whose set may miss the true class.
     score : {"plain", "adaptive"}
-        "plain": :math:`1 - p_k`, which makes the smallest sets on average if the probabilities are
+        "plain": :math:`1 - p_k`, which gives the smallest sets on average if the probabilities are
         correct (Sadinle, Lei & Wasserman 2019).  "adaptive": the total probability of the classes
         that are more probable than k, plus :math:`u\,p_k` with u uniform on [0, 1] (APS; Romano,
-        Sesia & Candès 2020).  Its sets grow where the network is unsure.  Of classes with equal
-        probabilities, the first counts as the more probable.
+        Sesia & Candès 2020).  Its sets are larger for cases on which the network is uncertain.  Of
+        tied classes, the first counts as more probable.
     per_class : bool
-        Find one limit for each class, on the calibration cases of that class.  Coverage is then at
-        least 1 - alpha for every class (Vovk 2012).  A class with n < 1/alpha - 1 cases has an
+        Find one limit for each class, from the calibration cases of that class.  Coverage is then
+        at least 1 - alpha for every class (Vovk 2012).  A class with n < 1/alpha - 1 cases has an
         infinite limit, so it is in every set.
-    seed : int, of the random numbers of the adaptive score
+    seed : int, seed of the random numbers of the adaptive score
 
     Returns
     -------
@@ -113,7 +113,7 @@ def calibrate(probs, labels, alpha=0.1, score="plain", per_class=False, seed=0):
     Raises
     ------
     ValueError
-        For rows that are no distributions, labels that do not fit, and arguments out of range.
+        For rows that are not distributions, labels that do not fit, and arguments out of range.
 
     Examples
     --------
@@ -170,14 +170,15 @@ def covered(sets, labels):
 def coverage_distribution(n, alpha=0.1):
     r"""Distribution of the coverage over calibration sets of n cases.
 
-    One calibration set gives one limit, and that limit has one coverage among new cases.  Over
-    calibration sets it has the distribution :math:`\mathrm{Beta}(k, n + 1 - k)` if no two scores
-    are equal, and is larger if some are.  Its mean is :math:`k/(n + 1)`.  Among m test cases the
-    number covered is beta-binomial.
+    One calibration set gives one limit, which has one coverage among new cases.  Over calibration
+    sets the coverage has the distribution :math:`\mathrm{Beta}(k, n + 1 - k)`, with mean
+    :math:`k/(n + 1)`, if no two scores are equal; ties raise it.  The number of covered cases among
+    m test cases is beta-binomial.
 
     Parameters
     ----------
-    n : int, calibration cases; for limits by class, those of one class
+    n : int
+        Number of calibration cases; with `per_class`, the number in one class.
     alpha : float between 0 and 1
 
     Returns
@@ -211,7 +212,7 @@ def coverage_distribution(n, alpha=0.1):
 
 
 def _limit(scores, alpha):
-    """The k-th smallest score, infinite where there are fewer."""
+    """The k-th smallest score, infinite if there are fewer than k."""
     k = checks.share_of(1 - alpha, len(scores) + 1)
     return float(np.partition(scores, k - 1)[k - 1]) if k <= len(scores) else np.inf
 
@@ -229,7 +230,7 @@ def _as_probs(value):
 
 
 def _class_scores(probs, score, seed, purpose):
-    """(N, K) scores; the random numbers of either purpose are independent."""
+    """(N, K) scores; random numbers for the two purposes are independent."""
     seed = checks.check_count("seed", seed, minimum=0)
     if score == "plain":
         return 1 - probs

@@ -1,8 +1,8 @@
-r"""Out-of-distribution detection: scores, and how well they detect cases of another kind.
+r"""Out-of-distribution detection: novelty scores, and how well they detect novel cases.
 
-A *novelty score* is larger for a stranger case: predictive entropy, mutual information, the
-negative of a confidence, a distance.  *Known* (in-distribution) cases are of the kind the model was
-trained on, *novel* (out-of-distribution) cases are not.
+*Known* (in-distribution) cases are of the kind that the model was trained on; *novel*
+(out-of-distribution, OOD) cases are not.  A *novelty score* should be larger for novel cases.
+Examples are predictive entropy, mutual information, a negative confidence and a distance.
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,15 @@ __all__ = ["Detection", "Mahalanobis", "auroc_difference", "detection"]
 
 @dataclass(frozen=True, eq=False)
 class Detection:
-    r"""How well a novelty score separates novel cases from known ones; `detection` makes it.
+    r"""How well a novelty score separates novel from known cases, made by `detection`.
 
     Attributes
     ----------
-    known, novel : (m,) and (n,) arrays, the scores in the order in which they were given
+    known, novel : (m,) and (n,) arrays, the scores in the order of the input
     known_placement : (m,) array
-        For each known case the fraction of novel ones above it, equal ones counted half.
-    novel_placement : (n,) array, for each novel case the fraction of known ones below it
+        For each known case the fraction of novel cases with a larger score; ties count half.
+    novel_placement : (n,) array
+        For each novel case the fraction of known cases with a smaller score; ties count half.
     auroc, auroc_error, curve
         Described below.
 
@@ -57,32 +58,31 @@ class Detection:
 
     @property
     def auroc(self):
-        """Probability that a novel case has a larger score than a known one, ties counted half.
+        """Probability that a novel case has a larger score than a known case; ties count half.
 
-        The area under the receiver operating characteristic: 0.5 for a useless score, 1 for one
-        that separates perfectly.
+        This is the area under the receiver operating characteristic: 0.5 for a useless score, 1 for
+        perfect separation.
         """
         return float(1 - _below(*self._rising).mean())  # numpy searches faster for rising values
 
     @property
     def auroc_error(self):
-        r"""Standard error of `auroc` over both kinds of cases.
+        r"""Standard error of `auroc` over the sampling of known and novel cases.
 
-        :math:`\sqrt{s^2_{known}/m + s^2_{novel}/n}` of the placements (DeLong, DeLong &
-        Clarke-Pearson 1988).  For the difference of two scores on the same cases use
-        `auroc_difference`.  It is 0 if all novel cases are above all known ones, which does not
-        make other cases certain.
+        :math:`\sqrt{s^2_{known}/m + s^2_{novel}/n}` with the variances of the placements (DeLong,
+        DeLong & Clarke-Pearson 1988).  It is 0 if all novel cases are above all known ones, and
+        then too small.  To compare two scores on the same cases use `auroc_difference`.
         """
         known, novel = self._rising
         return _error(_below(known, novel), _below(novel, known))
 
     @renamed_arguments(known_accepted="tpr")
     def fpr_at_tpr(self, tpr=0.95):
-        """Fraction of novel cases that are accepted where a fraction `tpr` of known ones must be.
+        """Fraction of novel cases accepted at a threshold that accepts a fraction `tpr` of known.
 
-        FPR95 of Liang, Li & Srikant (2018), who take known as positive.  Others take novel as
-        positive, which gives another number.  The threshold is the smallest score that at least so
-        many known cases do not exceed; scores equal to it are accepted.
+        With `tpr` = 0.95 this is FPR95 of Liang, Li & Srikant (2018), who call known cases
+        positive.  Calling novel cases positive gives a different number.  The threshold is the
+        smallest known score that accepts at least this fraction; scores up to it are accepted.
         """
         known, novel = self._rising
         threshold = known[checks.count_at("tpr", tpr, len(known)) - 1]
@@ -96,9 +96,9 @@ class Detection:
 
         Returns
         -------
-        (2, G + 1) array for G different scores: fractions of known and of novel cases that are
-        flagged, as the threshold falls past every score, from (0, 0) to (1, 1); straight lines
-        between are correct for ties.
+        (2, G + 1) array for G different scores: fractions of known and of novel cases with a score
+        of at least the threshold, as it falls past every score.  The curve runs from (0, 0) to
+        (1, 1); connect its points by straight lines.
         """
         thresholds = np.unique(np.concatenate(self._rising))[::-1]
         flagged = [1 - np.searchsorted(scores, thresholds) / len(scores) for scores in self._rising]
@@ -106,12 +106,12 @@ class Detection:
 
 
 def detection(known, novel):
-    """Judge a novelty score.
+    """Measure how well a novelty score separates known from novel cases.
 
     Parameters
     ----------
-    known, novel : (m,) and (n,) arrays, scores of cases of either kind, two or more of each
-        Only their order counts, so they may be infinite; infinite scores of one sign are equal.
+    known, novel : (m,) and (n,) arrays, scores of the known and novel cases, at least two of each
+        Only their order matters.  They may be infinite; infinities of one sign are ties.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def detection(known, novel):
     Raises
     ------
     ValueError
-        For fewer cases, NaN, or arrays with more than one axis.
+        For fewer than two cases of either kind, NaN, or arrays with more than one axis.
 
     Examples
     --------
@@ -142,16 +142,16 @@ def auroc_difference(first, second):
 
     Parameters
     ----------
-    first, second : Detection, of the same cases in the same order
+    first, second : Detection, for two scores of the same cases in the same order
 
     Returns
     -------
-    difference, error : floats
+    difference, error : floats, first minus second and its standard error
 
     Raises
     ------
     ValueError
-        Where the numbers of cases differ.
+        If the numbers of cases differ.
 
     Notes
     -----
@@ -174,7 +174,7 @@ def auroc_difference(first, second):
 
 
 def _below(values, rising):
-    """For each value the fraction of the others below it, equal ones counted half."""
+    """For each value the fraction of `rising` below it; ties count half."""
     sides = [np.searchsorted(rising, values, side=side) for side in ("left", "right")]
     return (sides[0] + sides[1]) / (2 * len(rising))
 
@@ -184,17 +184,17 @@ def _error(*placements):
 
 
 class Mahalanobis:
-    r"""Squared distance of features from the nearest class, as a novelty score.
+    r"""Squared Mahalanobis distance of features from the nearest class mean, as a novelty score.
 
-    :math:`\min_k (f - \mu_k)^\top \Sigma^+ (f - \mu_k)`, with the mean of each class and one
-    covariance for all.  :math:`\Sigma^+` is the Moore-Penrose inverse, the inverse if there is
-    one.  It ignores directions in which the training cases do not vary within classes: features
-    that are constant, that follow from others, or that outnumber the cases.  A case that is new in
-    such a direction only is at distance 0.
+    The score is :math:`\min_k (f - \mu_k)^\top \Sigma^+ (f - \mu_k)`, with one mean for each class
+    and one covariance within classes.  :math:`\Sigma^+` is its Moore-Penrose inverse.  It ignores
+    directions in which the training cases do not vary within classes: constant features, features
+    that depend linearly on others, and features beyond the number of cases.  A case that differs
+    only in such a direction has distance 0.
 
-    This is the plain score of Lee, Lee, Lee & Shin (2018), *A simple unified framework for
-    detecting out-of-distribution samples and adversarial attacks*.  They also perturb the inputs
-    and add up layers, and their covariance has the divisor N, not N - K.
+    Lee, Lee, Lee & Shin (2018), *A simple unified framework for detecting out-of-distribution
+    samples and adversarial attacks*, also perturb the inputs and combine layers, and divide the
+    covariance by N; here the divisor is N - K.
 
     Attributes
     ----------
@@ -211,11 +211,11 @@ class Mahalanobis:
     """
 
     def fit(self, features, labels):
-        """Learn means and covariance.
+        """Estimate means and covariance.
 
         Parameters
         ----------
-        features : (N, D) array, of the training cases
+        features : (N, D) array, features of the training cases
         labels : (N,) array of numbers, the class of each case
 
         Returns
@@ -240,7 +240,7 @@ class Mahalanobis:
         return self
 
     def score(self, features):
-        """(N,) array of squared distances of (N, D) features."""
+        """(N,) array of squared distances for (N, D) features; ValueError before `fit`."""
         if not hasattr(self, "means_"):
             raise ValueError("fit: has not been called yet")
         features = checks.as_columns("features", features, self.means_.shape[1])
@@ -253,7 +253,7 @@ class Mahalanobis:
 def _whitening(covariance, size):
     """W with W Wᵀ the pseudo-inverse of the covariance, by the eigenvectors of the correlation.
 
-    A feature is constant if its variance is rounding beside its mean square.
+    A feature counts as constant if its variance is at most 1e-20 of its mean square.
     """
     constant = np.diag(covariance) <= 1e-20 * size
     scale = np.sqrt(np.where(constant, np.inf, np.diag(covariance)))[:, None]
@@ -261,7 +261,7 @@ def _whitening(covariance, size):
     kept = values > 1e-10 * values[-1]
     if not kept.any():
         raise ValueError("features: do not vary within any class; pass other features")
-    # W for a covariance of full rank, and what is left of it across the null space.
+    # W for a covariance of full rank, then projected onto the complement of the null space.
     white = vectors[:, kept] / np.sqrt(values[kept]) / scale
     null = np.linalg.qr(vectors[:, ~kept] / np.where(np.isinf(scale), 1, scale))[0]
     return white - null @ (null.T @ white)

@@ -1,24 +1,23 @@
-r"""Summaries of `samples`: T draws of what a network, or an ensemble of networks, predicts.
+r"""Summaries of T draws of the predictions of a network or an ensemble.
 
-The draws come first, (T, N, …): passes with dropout, ensemble members, bootstrap refits, posterior
-draws.  For classes, with draws :math:`p_t`, their mean :math:`\bar p` and the entropy
-:math:`H(p) = -\sum_k p_k \log p_k` in nats,
+Draws are the first axis of `samples`, (T, N, …): passes with dropout, ensemble members, bootstrap
+refits or posterior draws.  For class probabilities with draws :math:`p_t`, mean :math:`\bar p` and
+the entropy :math:`H(p) = -\sum_k p_k \log p_k` in nats,
 
 .. math::
     H(\bar p) = \frac1T\sum_t H(p_t) + \frac1T\sum_t \mathrm{KL}(p_t \,\|\, \bar p)
 
-or predictive entropy = expected entropy + mutual information (of the class and the draw).  This is
-algebra, true of any T distributions.  To *read* the two parts as aleatoric and epistemic (Depeweg
-et al. 2018) is an interpretation, and contested: Wimmer et al. (2023), Bickford Smith et al.
-(2024).
+or predictive entropy = expected entropy + mutual information (of the class and the draw).  This
+identity holds for any T distributions.  Depeweg et al. (2018) interpret the two parts as aleatoric
+and epistemic; Wimmer et al. (2023) and Bickford Smith et al. (2024) contest that.
 
-T draws are a sample, so a summary has Monte Carlo errors: how far it may be from its value at
-infinitely many draws *of the same kind*.  They say nothing about whether these are the right
-draws, and they assume independent draws: along a Markov chain they are too small.
+The Monte Carlo error of a summary is its standard error relative to infinitely many draws of the
+same kind.  It does not tell whether the draws approximate the right distribution.  It assumes
+independent draws, so it is too small along a Markov chain.
 
-The draws need not fit into memory at once: ``summary_a + summary_b``, of other draws of the same
-cases, is the summary of all of them, and so is the `sum` of many.  A summary keeps a mean and a sum
-of squares for every number in one draw.
+The draws need not fit into memory at once.  The sum of two summaries of different draws of the same
+cases, ``summary_a + summary_b``, is the summary of all draws, and `sum` adds many.  A summary
+stores a mean and a sum of squares for every number in one draw.
 
 Sources: Houlsby, Huszár, Ghahramani & Lengyel (2011), *Bayesian active learning for classification
 and preference learning*; Gal (2016), *Uncertainty in deep learning*, section 3.3; Gal & Ghahramani
@@ -38,7 +37,7 @@ from mcunc.calibration import TOLERANCE, _check_classes, _check_rows
 __all__ = ["ClassSummary", "ValueSummary", "log_predictive_density", "summarise_classes"]
 __all__ += ["summarise_values"]
 
-BLOCK = 2**18  # values worked on at a time, so that they stay in the processor's cache
+BLOCK = 2**18  # values processed at a time, so that they stay in the processor's cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +68,11 @@ class _Summary:
         return replace(self, draws=draws, mean=mean, _squares=squares)
 
     def __radd__(self, other):
-        """Let `sum` start from its 0."""
+        """Make `sum` work, which starts from 0."""
         return self if isinstance(other, int) and other == 0 else NotImplemented
 
     def _variance(self, squares, lost=1):
-        """Sums of squared deviations divided by T minus the degrees of freedom that are lost."""
+        """Sums of squared deviations divided by T - `lost`, the remaining degrees of freedom."""
         if self.draws <= lost:
             raise ValueError(f"draws: this takes {lost + 1} or more, not {self.draws}; draw more")
         return squares / (self.draws - lost)
@@ -86,10 +85,10 @@ class _Summary:
 
 @dataclass(frozen=True, eq=False)
 class ClassSummary(_Summary):
-    r"""Draws of class probabilities, summarised case by case; `summarise_classes` makes it.
+    r"""Summary of draws of class probabilities for each case, made by `summarise_classes`.
 
-    Summaries of different draws of the same cases can be added, and so summed: the result is the
-    summary of all draws up to rounding, except that `mutual_information_error` is approximate.
+    Add summaries of different draws of the same cases to get the summary of all draws.  It is exact
+    up to rounding, except for `mutual_information_error`, which is too small in a sum.
 
     Attributes
     ----------
@@ -104,8 +103,8 @@ class ClassSummary(_Summary):
     Raises
     ------
     ValueError
-        By `variance` and `mean_error` for a single draw, by `mutual_information_error` for fewer
-        than three, and by addition for summaries of other shapes.
+        From `variance` and `mean_error` for a single draw, from `mutual_information_error` for
+        fewer than three draws, and from adding summaries of different shapes.
 
     Examples
     --------
@@ -125,7 +124,7 @@ class ClassSummary(_Summary):
             return total
         weight, mean = other.draws / total.draws, np.maximum(total.mean, np.finfo(float).tiny)
         expected = self.expected_entropy + weight * (other.expected_entropy - self.expected_entropy)
-        mine, theirs = (  # the mean divergence of either's draws from the mean of all
+        mine, theirs = (  # mean divergence of each summary's draws from the mean of all draws
             part.mutual_information + rel_entr(part.mean, mean).sum(axis=1)
             for part in (self, other)
         )
@@ -145,11 +144,11 @@ class ClassSummary(_Summary):
 
     @property
     def mutual_information(self):
-        r"""(N,) predictive - expected entropy, in nats: how far the draws disagree.
+        r"""(N,) predictive minus expected entropy, in nats: how far the draws disagree.
 
-        It equals :math:`\frac1T \sum_t \mathrm{KL}(p_t \| \bar p)`, so it is 0 where all draws
-        agree and never negative (rounding below 0 is cut off).  Also known as BALD (Houlsby et al.
-        2011).  At T draws it is too small by about 1/T of itself where the draws differ little.
+        It equals :math:`\frac1T \sum_t \mathrm{KL}(p_t \| \bar p)`, so it is 0 if all draws agree
+        and never negative.  It is also known as BALD (Houlsby et al. 2011).  If the draws differ
+        little, its expectation is too small by a fraction of about 1/T.
         """
         return np.maximum(self.predictive_entropy - self.expected_entropy, 0)
 
@@ -157,26 +156,26 @@ class ClassSummary(_Summary):
     def mutual_information_error(self):
         r"""(N,) standard error of the mutual information, in nats; T at least 3.
 
-        That of the mean of the divergences :math:`\mathrm{KL}(p_t \| \bar p)`,
-        :math:`s/\sqrt T`.  This mean is smallest at :math:`\bar p`, so the error of :math:`\bar p`
-        adds nothing to first order.  The variance is divided by T - 2, because every draw pulls
-        :math:`\bar p` towards itself: for two classes and nearly equal draws that is exact.  In a
-        sum of summaries, divergences are those from the mean of each draw's own summary, and the
-        error is too small: by 5 to 20 % if each has ten draws, by 15 to 30 % if each has five.
+        It is :math:`s/\sqrt T` with the standard deviation s of the divergences
+        :math:`\mathrm{KL}(p_t \| \bar p)`.  The error of :math:`\bar p` adds nothing to first
+        order, because their mean is smallest at :math:`\bar p`.  The divisor of :math:`s^2` is
+        T - 2, because every draw pulls :math:`\bar p` towards itself; this is exact for two classes
+        and nearly equal draws.  In a sum of summaries the error is too small: by 5 to 20 % if each
+        summary has ten draws, by 15 to 30 % if each has five.
         """
         return np.sqrt(self._variance(self._divergence_squares, lost=2) / self.draws)
 
 
 @dataclass(frozen=True, eq=False)
 class ValueSummary(_Summary):
-    r"""Draws of a regression, summarised output by output; `summarise_values` makes it.
+    r"""Summary of draws of a regression for each output, made by `summarise_values`.
 
-    Below (N, …) stands for (N,) or (N, D), as in the samples.  The variance has the two parts of
-    Gal & Ghahramani (2016), section 4: the variance of the draws (the paper divides by T, here it
-    is T - 1) and :math:`\tau^{-1}`, the noise of one observation.  The names are the usual ones;
-    the first part is epistemic only as far as the draws are draws from a posterior.
+    (N, …) stands for (N,) or (N, D), as in the samples.  The variance has the two parts of Gal &
+    Ghahramani (2016), section 4: the variance of the draws (divided by T - 1; the paper divides by
+    T) and :math:`\tau^{-1}`, the noise variance of one observation.  The first part is epistemic
+    uncertainty only if the draws come from a posterior.
 
-    Summaries of different draws of the same cases can be added: the result is the summary of all.
+    Add summaries of different draws of the same cases to get the summary of all draws.
 
     Attributes
     ----------
@@ -190,8 +189,8 @@ class ValueSummary(_Summary):
     Raises
     ------
     ValueError
-        By variances and errors of a single draw, by `aleatoric` and `variance` without precision,
-        and by addition for summaries of another shape or precision.
+        From variances and errors for a single draw, from `aleatoric` and `variance` without a
+        precision, and from adding summaries of different shape or precision.
 
     Examples
     --------
@@ -235,17 +234,16 @@ class ValueSummary(_Summary):
 def summarise_classes(*, logits=None, probs=None):
     """Summarise draws of class probabilities: mean, variance, entropies, mutual information.
 
-    Exactly one of the two arguments is given, by name.
+    Pass exactly one of the two arguments, by name.
 
     Parameters
     ----------
     logits : (T, N, K) array, K at least 2
-        Scores whose softmax is one draw of the predictive distribution; -inf is a class masked
-        out, of probability 0.
+        The softmax over the last axis is one draw of the predictive distribution.  Use -inf for a
+        class of probability 0.
     probs : (T, N, K) array, K at least 2
-        Distributions along the last axis.  They must be non-negative and sum to 1 as in
-        `mcunc.calibration.top_label`; each is then divided by its sum, which removes what rounding
-        left.
+        Distributions along the last axis, non-negative and with sum 1 as in
+        `mcunc.calibration.top_label`.  Each is divided by its sum to remove rounding errors.
 
     Returns
     -------
@@ -255,9 +253,9 @@ def summarise_classes(*, logits=None, probs=None):
     Raises
     ------
     ValueError
-        For both or neither, other than three axes, one class, NaN, infinity (except for masked
-        classes), logits that look like probabilities, negative probabilities, and distributions
-        that do not sum to 1 (the row in the message is the case).
+        If both arguments or neither are passed; for other than three axes, one class, NaN, infinity
+        (-inf is allowed in logits), logits that look like probabilities, negative probabilities,
+        and distributions that do not sum to 1 (the row in the message is the case).
 
     Examples
     --------
@@ -326,8 +324,8 @@ def summarise_values(samples, precision=None):
     ----------
     samples : (T, N) or (T, N, D) array, in the units of y
     precision : float, optional
-        :math:`\tau`, so that an observation has noise variance :math:`\tau^{-1}`, the same for
-        all cases and outputs.  Without it the summary has no `aleatoric` and no `variance`.
+        :math:`\tau`, the inverse of the noise variance of an observation, the same for all cases
+        and outputs.  Without it the summary has no `aleatoric` and no `variance`.
 
     Returns
     -------
@@ -338,7 +336,7 @@ def summarise_values(samples, precision=None):
     ------
     ValueError
         For other shapes, NaN or infinity, a precision that is not positive, and values whose sums
-        or squares leave the range of float64.
+        or squares overflow float64.
 
     Examples
     --------
@@ -369,7 +367,7 @@ def log_predictive_density(samples, y, precision):
         = \log \sum_t e^{-\frac\tau2 \|y - \hat y_t\|^2} - \log T
           - \frac D2 \log 2\pi + \frac D2 \log \tau
 
-    It rises with T on average, because the logarithm is concave: compare at equal T.
+    On average it rises with T, because the logarithm is concave, so compare only at equal T.
 
     Parameters
     ----------
@@ -385,8 +383,8 @@ def log_predictive_density(samples, y, precision):
     Raises
     ------
     ValueError
-        For shapes that do not match, NaN or infinity, a precision that is not positive, and
-        distances from all draws whose squares leave the range of float64.
+        For shapes that do not match, NaN or infinity, a precision that is not positive, and a case
+        whose squared distances from all draws overflow float64.
 
     Notes
     -----
@@ -416,7 +414,7 @@ def log_predictive_density(samples, y, precision):
 
 
 def _as_samples(name, value, shapes):
-    """An array, draws first, in its own dtype; whether it is finite is checked in parts."""
+    """An array, draws first, in its own dtype; later steps check that it is finite."""
     ready = type(value) is np.ndarray and value.dtype.name in TOLERANCE and value.size
     array = value if ready else checks.as_floats(name, value, range(65), finite=False)
     if array.ndim not in shapes:

@@ -1,7 +1,7 @@
 r"""Calibrators that turn a network's logits into better probabilities, fitted on held-out cases.
 
-Fit a calibrator on a calibration split, cases the network was not trained on, and judge it on a
-third split.  All six take logits :math:`z` (N, K) and labels (N,), return probabilities (N, K).
+Fit a calibrator on a calibration split that the network was not trained on, and evaluate it on a
+third split.  All six take logits :math:`z` (N, K) and labels (N,), and return probabilities (N, K).
 
 ================  ==================================================  =====================
 method            probabilities                                       parameters
@@ -11,7 +11,7 @@ vector            :math:`\mathrm{softmax}(w \odot z + b)`             2K
 matrix            :math:`\mathrm{softmax}(Wz + b)`                    K² + K
 Platt             :math:`\sigma(a_k s_k + b_k)`, renormalised         2K
 histogram         mean outcome of the bin of p_k, renormalised        K × bins
-isotonic          rising function of p_k, renormalised                up to N per class
+isotonic          non-decreasing function of p_k, renormalised        up to N per class
 ================  ==================================================  =====================
 
 with :math:`p = \mathrm{softmax}(z)` and :math:`s_k = \log p_k/(1 - p_k)`.
@@ -34,8 +34,8 @@ __all__ = ["MatrixScaling", "PlattScaling", "TemperatureScaling", "VectorScaling
 __all__ += ["HistogramBinning", "IsotonicCalibration", "cross_fitted"]
 
 TEMPERATURE_RANGE = 1e8  # temperatures are kept within this factor of the logits' spread
-BLOCK = 2**18  # bytes worked on at a time, so that they stay in the processor's cache
-STEPS = 500  # of L-BFGS at most
+BLOCK = 2**18  # bytes processed at a time, so that they stay in the processor's cache
+STEPS = 500  # largest number of L-BFGS steps
 FLAT = 1e-9  # largest entry of the gradient of a mean loss at which L-BFGS may stop
 
 COLD = "labels: are almost always the top class, so T falls to 0; get more calibration cases"
@@ -49,8 +49,8 @@ SEPARATED = (
 class _Calibrator:
     """What all calibrators share: input checks and accuracy.
 
-    A subclass implements `_fit(logits, labels)`, which sets what is fitted and returns a warning or
-    "", and `_probabilities(logits)`.
+    A subclass implements `_fit(logits, labels)`, which sets the fitted attributes and returns a
+    warning (empty if there is none), and `_probabilities(logits)`.
     """
 
     def fit(self, logits, labels):
@@ -59,10 +59,10 @@ class _Calibrator:
         Parameters
         ----------
         logits : (N, K) array, K at least 2
-            Scores whose softmax is the network's predictive distribution, in nats.  For
-            probabilities pass the logarithms.
+            The softmax of a row is the network's predictive distribution.  If you have
+            probabilities, pass their logarithms.
         labels : (N,) array of whole numbers 0 … K - 1
-            Not every class need occur.
+            Classes may be absent.
 
         Returns
         -------
@@ -72,12 +72,12 @@ class _Calibrator:
         ------
         ValueError
             For NaN or infinity, shapes that differ, labels out of range, fewer than two columns,
-            logits that look like probabilities, a parameter out of range, and logits beyond the
-            range of float64.
+            logits that look like probabilities, a parameter out of range, and logits that overflow
+            float64.
         """
         logits, labels = checks.as_labelled_logits(logits, labels)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            warning = self._fit(logits, labels)  # what overflows is refused
+            warning = self._fit(logits, labels)  # it raises an error for logits that overflow
         if warning:
             warnings.warn(f"{type(self).__name__}: {warning}", RuntimeWarning, stacklevel=2)
         self.classes_ = np.arange(logits.shape[1])
@@ -98,7 +98,7 @@ class _Calibrator:
         ------
         ValueError
             Before `fit`, for a number of columns other than in `fit`, and for logits that `fit`
-            refuses (one or two cases may look like probabilities by chance, and are taken).
+            does not accept.  One or two cases may look like probabilities.
         """
         if not hasattr(self, "classes_"):
             raise ValueError(f"logits: this {type(self).__name__} is not fitted; call fit first")
@@ -112,7 +112,7 @@ class _Calibrator:
             return self._probabilities(logits)
 
     def score(self, logits, labels):
-        """Accuracy of the most probable classes; errors as `fit` and `predict_proba`."""
+        """Accuracy of the most probable class; errors as in `fit` and `predict_proba`."""
         predicted = self.predict_proba(logits).argmax(axis=1)
         return float((predicted == checks.as_classes("labels", labels, *np.shape(logits))).mean())
 
@@ -120,27 +120,27 @@ class _Calibrator:
 class TemperatureScaling(_Calibrator):
     r"""One temperature for all logits, :math:`\mathrm{softmax}(z/T)`, by maximum likelihood.
 
-    T > 1 softens, T < 1 sharpens, and no T changes the predicted class.  A logit of -1e9 takes a
-    class out of a case; its probability is 0 at every T.
+    T > 1 softens, T < 1 sharpens, and no T changes the predicted class.  Use a logit of -1e9 for a
+    class that is impossible for a case; its probability stays 0.
 
-    Where no finite positive T maximises the likelihood (or only one beyond the widest gap between
-    two logits of a case, times `TEMPERATURE_RANGE`), `fit` warns (RuntimeWarning) and stops at that
-    gap, times or over `TEMPERATURE_RANGE`.  Where the logits of each case are all equal, `fit`
-    warns and leaves T at 1.
+    The likelihood may have no maximum at a finite positive T.  Then `fit` warns (RuntimeWarning)
+    and sets T to 10⁸ times, or 10⁻⁸ times, the widest gap g between two logits of a case.  It also
+    does so if the best T is above 10⁸ g.  If the logits of each case are all equal, `fit` warns and
+    sets T to 1.
 
     Attributes
     ----------
     temperature_ : float
-        What the logits are divided by.
+        T, the divisor of the logits.
     fit_status_ : str
-        Why no temperature is best, as in the warning; empty where one is.
+        The warning if no temperature is best, otherwise empty.
 
     Notes
     -----
     The mean negative log-likelihood is convex in :math:`\beta = 1/T`.  Its derivative
     :math:`\frac1N\sum_i (E_\beta[z_i] - z_{i,y_i})`, with the mean over classes under
-    :math:`\mathrm{softmax}(\beta z_i)`, is brought to zero by Halley's method inside a
-    bracket, in single precision and first on some cases, then by Newton's in double precision.
+    :math:`\mathrm{softmax}(\beta z_i)`, is solved for zero inside a bracket: by Halley's method in
+    single precision, first on a subset of the cases, then by Newton's method in double precision.
 
     Source: Guo et al. (2017), equation 9.
 
@@ -172,10 +172,11 @@ class _AffineScaling(_Calibrator):
     """An affine map of the logits, fitted by L-BFGS."""
 
     def _minimise(self, logits, labels, shift, pullback, shape):
-        """β, the θ that minimises the mean negative log-likelihood of β logits + shift(θ), warning.
+        """Minimise the mean negative log-likelihood of β logits + shift(θ) over θ.
 
-        Classes are rows here: θ of the given shape begins with K, shift(θ) is (K, N) and `pullback`
-        is its transpose.  β is 1/T of temperature scaling, and stays; θ begins at zero.
+        Returns β, θ and a warning.  β is 1/T of temperature scaling and stays fixed; θ starts at 0.
+        Classes are rows here: the first axis of θ, of the given shape, has length K.  shift(θ) is
+        (K, N), and `pullback` is its transpose.
         """
         temperature, status = _best_temperature(_gaps(logits), labels)
         start, cases = np.ascontiguousarray(logits.T) / temperature, np.arange(len(labels))
@@ -191,7 +192,7 @@ class _AffineScaling(_Calibrator):
             probs = np.exp(gaps, out=gaps)
             total = probs.sum(axis=0)
             probs /= total
-            probs[labels, cases] -= 1.0  # now the derivative by the logits
+            probs[labels, cases] -= 1.0  # now the derivative with respect to the logits
             gradient = pullback(probs).ravel() / len(labels)
             if not nearly_flat and np.abs(gradient).max() <= 1000 * FLAT:
                 nearly_flat.append(theta.copy())
@@ -206,10 +207,10 @@ class _AffineScaling(_Calibrator):
 
 
 def _runs(before, after):
-    """Whether the log odds of most cases still move while the gradient falls by 1000.
+    """Whether the log odds of most cases still change while the gradient falls by a factor of 1000.
 
-    Along an exponential tail they move by log(1000) = 6.9 nats.  What moves by less than 1 % of
-    itself, as the logit -1e4 of a masked class does, counts as still.
+    Along an exponential tail they change by log(1000) = 6.9 nats.  Relative changes below 1 %, as
+    of the logit -1e4 of a masked class, are ignored.
     """
     move = np.abs(after - before)
     move[move < 0.01 * np.abs(before)] = 0
@@ -217,7 +218,7 @@ def _runs(before, after):
 
 
 def _standardised(logits):
-    """Columns of mean 0 and variance 1, or 0 where they are constant; means; deviations."""
+    """Columns scaled to mean 0 and variance 1 (constant ones to 0), means, standard deviations."""
     centre, scale = logits.mean(axis=0), logits.std(axis=0)
     checks.check_finite_result("logits", centre, scale)
     constant = scale <= 1e-12 * np.abs(centre)  # up to rounding
@@ -228,13 +229,13 @@ def _standardised(logits):
 class VectorScaling(_AffineScaling):
     r"""A weight and a bias per class, :math:`\mathrm{softmax}(w \odot z + b)`.
 
-    Maximum likelihood, starting from temperature scaling and so never worse on the calibration
-    cases.  Predicted classes may change.  Unlike a temperature, the result depends on a constant
-    added to the logits of a case.
+    The fit maximises the likelihood and starts from temperature scaling, so its log loss on the
+    calibration cases is never higher.  Predicted classes may change.  Unlike temperature scaling,
+    the result changes if you add a constant to the logits of a case.
 
-    Where the classes separate without error, or one is absent from the labels, the likelihood has
-    no maximum: `fit` warns (RuntimeWarning) and keeps the values at which it stopped, after 500
-    steps at most.
+    The likelihood has no maximum if the classes separate without error or a class is absent from
+    the labels.  Then `fit` warns (RuntimeWarning) and keeps the last values, after at most 500
+    steps.
 
     Attributes
     ----------
@@ -243,9 +244,9 @@ class VectorScaling(_AffineScaling):
 
     Notes
     -----
-    L-BFGS with the exact gradient on standardised logits.  Separation is detected by the log odds
-    of most cases still moving, by more than 1 and a hundredth of their size, while the gradient
-    falls from 10⁻⁶ to 10⁻⁹.  A separation of few cases only goes unnoticed.
+    L-BFGS with the exact gradient on standardised logits.  `fit` reports separation if the log odds
+    of most cases change by more than 1 nat and by more than 1 % while the gradient falls from 10⁻⁶
+    to 10⁻⁹.  It misses a separation that concerns few cases.
 
     Source: Guo et al. (2017), section 4.2.
 
@@ -283,20 +284,22 @@ class VectorScaling(_AffineScaling):
 class MatrixScaling(_AffineScaling):
     r"""A full linear map of the logits, :math:`\mathrm{softmax}(Wz + b)`.
 
-    This is multinomial logistic regression on the logits.  Its K² + K parameters over-fit unless
-    the calibration cases are many times more, and can cost accuracy.  Only differences between rows
-    of W, and of b, matter.  Where no maximum exists `fit` warns, as `VectorScaling` does.
+    This is multinomial logistic regression on the logits.  Its K² + K parameters over-fit, and can
+    lower accuracy, unless there are many times more calibration cases.  Only differences between
+    rows of W, and of b, matter.  If the likelihood has no maximum, `fit` warns as in
+    `VectorScaling`.
 
     Attributes
     ----------
     weights_ : (K, K) array, W
-        Row k makes the new logit of class k.
+        Row k gives the new logit of class k.
     bias_ : (K,) array, b, in nats
 
     Notes
     -----
     L-BFGS with the exact gradient on the logits' principal components, scaled to variance 1,
-    starting from temperature scaling.  What the likelihood does not determine stays at the start.
+    starting from temperature scaling.  Directions that the likelihood does not determine keep
+    their starting values.
 
     Source: Guo et al. (2017), section 4.2.
 
@@ -338,11 +341,11 @@ class MatrixScaling(_AffineScaling):
 class PlattScaling(_Calibrator):
     r"""A sigmoid per class on its log odds, :math:`\sigma(a_k s_k + b_k)`, renormalised.
 
-    Class k against the rest, with :math:`s_k = z_k - \log\sum_{j \ne k} e^{z_j}`, which stays
-    finite where the softmax has rounded to 1.  The targets are Platt's, (N₊ + 1)/(N₊ + 2) for the
-    N₊ cases of the class and 1/(N₋ + 2) for the others, so a maximum always exists.  A class absent
-    from the labels, or of constant log odds, gets a slope of 0 and a constant probability,
-    1/(N + 2) in the first case.
+    Each class is fitted against the rest.  :math:`s_k = z_k - \log\sum_{j \ne k} e^{z_j}` is finite
+    even if the softmax rounds to 1.  With Platt's targets, (N₊ + 1)/(N₊ + 2) for the N₊ cases of
+    the class and 1/(N₋ + 2) for the N₋ others, a maximum always exists.  A class that is absent
+    from the labels, or has constant log odds, gets a slope of 0 and so a constant probability; for
+    an absent class this is 1/(N + 2).
 
     Attributes
     ----------
@@ -351,7 +354,8 @@ class PlattScaling(_Calibrator):
 
     Notes
     -----
-    Newton's method with backtracking.  Of two classes one is fitted, and mirrored.
+    Newton's method with backtracking.  For K = 2, class 1 is fitted and class 0 is its mirror
+    image.
 
     Source: Platt (1999), *Probabilistic Outputs for Support Vector Machines*, section 2.2; Lin,
     Lin & Weng (2007), *Machine Learning* 68, 267-276; one against the rest as in Zadrozny & Elkan
@@ -377,18 +381,18 @@ class PlattScaling(_Calibrator):
 
 
 class HistogramBinning(_Calibrator):
-    r"""The mean outcome of the bin that :math:`p_k` falls into, class by class, renormalised.
+    r"""The mean outcome of the bin that contains :math:`p_k`, for each class, renormalised.
 
-    Class k against the rest, on :math:`p = \mathrm{softmax}(z)`; bins as in
-    `mcunc.calibration.bin_edges`.  A bin without a calibration case predicts its midpoint.  A bin
-    whose cases all agree predicts exactly 0 or 1, so the log-likelihood of test cases can be
-    infinite.  A class absent from the labels gets 0 wherever calibration cases fell.  A row of
-    zeros becomes uniform, as in scikit-learn.
+    Each class is binned against the rest, on :math:`p = \mathrm{softmax}(z)`, with the bins of
+    `mcunc.calibration.bin_edges`.  A bin without calibration cases predicts its midpoint.  A bin
+    whose outcomes are all equal predicts exactly 0 or 1, so the log loss of test cases can be
+    infinite.  A class absent from the labels gets 0 in every bin that holds calibration cases.  A
+    row of zeros becomes uniform, as in scikit-learn.
 
     Parameters
     ----------
     bins : int
-        Of equal width.
+        Number of bins of equal width.
 
     Attributes
     ----------
@@ -399,7 +403,7 @@ class HistogramBinning(_Calibrator):
     Notes
     -----
     Source: Zadrozny & Elkan (2001), *Obtaining calibrated probability estimates from decision trees
-    and naive Bayesian classifiers*, section 4; one against the rest as in their paper of 2002.
+    and naive Bayesian classifiers*, section 4; one against the rest as in Zadrozny & Elkan (2002).
 
     Examples
     --------
@@ -430,23 +434,24 @@ class HistogramBinning(_Calibrator):
 
 
 class IsotonicCalibration(_Calibrator):
-    r"""The rising function of :math:`p_k` nearest to the outcomes, class by class, renormalised.
+    r"""Isotonic regression of the outcomes on :math:`p_k`, for each class, renormalised.
 
-    Class k against the rest, on :math:`p = \mathrm{softmax}(z)`: least squares among non-decreasing
-    functions, equal p_k pooled first.  Between calibration cases it is interpolated linearly,
-    beyond them it is constant.  The ends of the function are often exactly 0 or 1, so the
-    log-likelihood of test cases can be infinite.  A class absent from the labels gets 0 throughout.
-    A row of zeros becomes uniform, as in scikit-learn.
+    Each class is fitted against the rest, on :math:`p = \mathrm{softmax}(z)`, by least squares
+    among non-decreasing functions.  Cases of equal p_k are pooled first.  The function is linear
+    between calibration cases and constant beyond them.  Its ends are often exactly 0 or 1, so the
+    log loss of test cases can be infinite.  A class absent from the labels gets 0.  A row of zeros
+    becomes uniform, as in scikit-learn.
 
     Attributes
     ----------
     thresholds_ : list of K arrays
         The p_k at which the steps of the function begin and end.
-    values_ : list of K arrays, the function there
+    values_ : list of K arrays, the function at these thresholds
 
     Notes
     -----
-    Pooling of adjacent violators.  Of two classes the second is fitted, and the first mirrors it.
+    Pool-adjacent-violators algorithm.  For K = 2, class 1 is fitted and class 0 is its mirror
+    image.
 
     Source: Zadrozny & Elkan (2002), *Transforming classifier scores into accurate multiclass
     probability estimates*, sections 3 and 4.
@@ -475,7 +480,7 @@ class IsotonicCalibration(_Calibrator):
 
 
 def _gaps(logits):
-    """Logits less the largest of their row; refuses rows wider than float64 can tell."""
+    """Logits minus the largest of their row; raises an error if a difference overflows."""
     starts = np.arange(0, logits.size, logits.shape[1])
     top = np.maximum.reduceat(logits.ravel(), starts)  # twice as fast as max(axis=1)
     gaps = logits - top[:, None]
@@ -484,14 +489,14 @@ def _gaps(logits):
 
 
 def _softmax(logits, temperature=1.0):
-    """Softmax over the columns of logits / temperature, refusing what overflowed on the way."""
+    """Softmax over the columns of logits / temperature; raises an error if logits overflow."""
     probs = _gaps(logits) / temperature
     np.exp(probs, out=probs)
     return np.divide(probs, _row_sums(probs), out=probs)
 
 
 def _row_sums(array):
-    """(N, 1) sums, as a product with ones: the fastest way."""
+    """(N, 1) sums of rows, computed as a product with ones because this is fastest."""
     return array @ np.ones((array.shape[1], 1))
 
 
@@ -505,12 +510,12 @@ def _renormalised(probs):
 
 
 def _best_temperature(gaps, labels):
-    r"""The temperature of greatest likelihood and what is wrong with it ("" if nothing is).
+    r"""The maximum-likelihood temperature and its status ("" if it is a maximum).
 
-    `gaps` is overwritten: β is sought in units of the widest of them.  With :math:`\bar g` the mean
-    gap and :math:`\bar g_y` that of the labels, :math:`4(\bar g_y - \bar g) \le \beta \le
-    (K - 1)/(-e \bar g_y)`: the variance of gaps in [-1, 0] is at most 1/4, and their mean at least
-    -(K - 1) max x exp(-βx).  So a few huge gaps, of classes masked with -1e9, do no harm.
+    `gaps` is overwritten, because β is computed in units of the widest gap.  With :math:`\bar g`
+    the mean gap and :math:`\bar g_y` the mean gap of the labels, :math:`4(\bar g_y - \bar g) \le
+    \beta \le (K - 1)/(-e \bar g_y)`: the variance of gaps in [-1, 0] is at most 1/4, and their mean
+    at least -(K - 1) max x exp(-βx).  So huge gaps of classes masked with -1e9 do no harm.
     """
     spread = -gaps.min()
     if spread == 0:
@@ -518,14 +523,14 @@ def _best_temperature(gaps, labels):
     gaps *= 1 / spread  # a third of the time of a division
     picked = gaps[np.arange(len(labels)), labels]
     mean, at_label = _row_sums(gaps).sum() / gaps.size, picked.mean()
-    if at_label == 0:  # the slope has one sign throughout
+    if at_label == 0:  # the slope has the same sign everywhere
         return spread / TEMPERATURE_RANGE, COLD
     if mean >= at_label:
         return spread * TEMPERATURE_RANGE, HOT
     hottest = -np.log(TEMPERATURE_RANGE)
     low = max(np.log(4 * (at_label - mean)), hottest)
     high = min(np.log((gaps.shape[1] - 1) / np.e) - np.log(-at_label), 700.0)
-    position = high - 2  # T of the size of the labels' mean gap, roughly
+    position = high - 2  # T is roughly the mean gap of the labels
     few = len(labels) // 500 or 1
     for step, dtype, last in (few, np.float32, 0.1), (1, np.float32, 0.1), (1, np.float64, 1e-4):
         part, at = gaps[::step], picked[::step]
@@ -535,9 +540,10 @@ def _best_temperature(gaps, labels):
 
 
 def _zero_slope(gaps, picked, dtype, position, bracket, last_step):
-    """log β of slope zero: Halley's or Newton's steps, bisection where they leave the bracket.
+    """log β of slope zero, by Halley or Newton steps, or by bisection if a step leaves the bracket.
 
-    A step leaves an error of the order of its cube or square; at most `last_step`, it is the last.
+    The error after a step is of the order of its cube (Halley) or square (Newton).  The iteration
+    ends with the first step of at most `last_step`.
     """
     low, high = bracket
     position = min(max(position, low), high)
@@ -554,9 +560,9 @@ def _zero_slope(gaps, picked, dtype, position, bracket, last_step):
 
 
 def _derivatives(beta, gaps, picked, dtype):
-    """Mean of E_β[z] - z_y, and its derivatives by log β; in float64 no second one, but 0.
+    """Mean of E_β[z] - z_y, and its first two derivatives by log β; in float64 the second is 0.
 
-    The steps in float64 are small, so that Newton's are good enough there, and take a third less.
+    The steps in float64 are small, so Newton steps suffice there and take a third less time.
     """
     order = 3 if dtype == np.float32 else 2
     ones = np.ones(gaps.shape[1], dtype)
@@ -595,7 +601,7 @@ def _log_odds(logits):
 
 
 def _per_class(fit, scores, labels, mirror):
-    """The fit of each class against the rest; of two classes the second, and its mirror image."""
+    """A fit of each class against the rest; for K = 2, one fit of class 1 and its mirror image."""
     if scores.shape[1] == 2:
         second = fit(scores[:, 1], labels == 1)
         return mirror(*second), second
@@ -603,7 +609,7 @@ def _per_class(fit, scores, labels, mirror):
 
 
 def _fit_sigmoid(scores, hits):
-    """Slope and intercept of σ(a s + b) for Platt's targets, by Newton's method."""
+    """Slope and intercept of σ(a s + b) for Platt's targets by Newton's method."""
     positive, n = np.count_nonzero(hits), len(hits)
     targets = np.where(hits, (positive + 1) / (positive + 2), 1 / (n - positive + 2))
     centre = np.median(scores)
@@ -627,7 +633,7 @@ def _fit_sigmoid(scores, hits):
 
 
 def _cross_entropy(theta, X, targets):
-    """Loss of σ(θX) against targets in (0, 1), summed; its falling gradient; its Hessian."""
+    """Summed cross-entropy of σ(θX) and targets in (0, 1), its negative gradient, its Hessian."""
     loss, gradient, hessian = 0.0, 0.0, 0.0
     for start in range(0, len(targets), BLOCK // 32):
         x, target = X[:, start : start + BLOCK // 32], targets[start : start + BLOCK // 32]
@@ -641,10 +647,10 @@ def _cross_entropy(theta, X, targets):
 
 
 def _fit_isotonic(probs, hits):
-    """Probabilities where the steps of the non-decreasing fit begin and end, and the fit there."""
+    """Probabilities at which the steps of the isotonic fit begin and end, and the fit there."""
     order = np.argsort(probs)
     rising = probs[order]
-    # A softmax of the same logits in another order differs in its last digits.
+    # The softmax of the same logits in another order differs in its last digits.
     hair = 4e-16 + 1e-13 * (1 - rising[:-1])
     starts = np.flatnonzero(np.append(True, rising[1:] > rising[:-1] * (1 + hair)))
     counts = np.diff(starts, append=len(probs))
@@ -655,20 +661,20 @@ def _fit_isotonic(probs, hits):
 
 
 def cross_fitted(scaling, logits, labels, folds=10, seed=0):
-    """Probabilities of each case by a calibrator that was fitted on the other folds.
+    """Recalibrated probabilities of each case, from a calibrator fitted on the other folds.
 
-    For when the test cases are the only ones the network was not trained on.  Folds are drawn at
-    random, not by class, so a rare class may be absent from a fit.
+    Use it if you have no held-out cases beside the test cases.  Folds are drawn at random and not
+    stratified by class, so a rare class may be absent from a fit.
 
     Parameters
     ----------
     scaling : a calibrator of this module
-        It is left as it is.
+        A copy is fitted for each fold; `scaling` itself does not change.
     logits : (N, K) array
     labels : (N,) integer array
     folds : int, at least 2
     seed : int
-        Of the division into folds.
+        Seed of the division into folds.
 
     Returns
     -------
@@ -678,7 +684,7 @@ def cross_fitted(scaling, logits, labels, folds=10, seed=0):
     Raises
     ------
     ValueError
-        For fewer than two folds or cases than folds, and as `fit`.
+        For fewer than two folds, fewer cases than folds, and as `fit`.
 
     Examples
     --------

@@ -1,36 +1,39 @@
-r"""A page on how far you can trust a classifier's confidence.
+r"""A one-page report on how far you can trust a classifier's confidence.
 
 `report` takes logits and labels and answers three questions.  Is the calibration error larger than
 chance explains?  Is the classifier over- or under-confident?  Does a temperature help?  Every
-number stands beside its standard error, or beside what a calibrated classifier with the same
-confidences would show.
+number comes with its standard error, or with the value that a calibrated classifier with the same
+confidences would show.  The finding is one of these:
 
 ======================  ======================================================================
-miscalibrated           the p-value of the ECE is at most 5 %
-over-, under-confident  and mean confidence differs from accuracy by over two standard errors
-mixed                   and it does not: errors in both directions, or too few cases to tell
+over-, under-confident  the p-value of the ECE is at most 5 %, and mean confidence differs from
+                        accuracy by more than two standard errors
+mixed                   the p-value of the ECE is at most 5 %, but that difference is smaller:
+                        errors in both directions, or too few cases to tell
 unclear                 the ECE may be chance, but that difference, or the held-out gain of a
                         temperature, exceeds two standard errors
-none                    neither
+none                    none of these
 unrelated               accuracy is at chance level although the confidences are far higher, so
                         the labels do not seem to belong to the logits
 ======================  ======================================================================
 
-Of 100 calibrated classifiers, 5 are called miscalibrated and about 3 more unclear; fewer than one
-in a million is called unrelated.
+Of 100 calibrated classifiers, 5 have a p-value of at most 5 % and about 3 more are called unclear.
+Fewer than one in a million is called unrelated.
 
-Cases that belong together (pictures of one patient, frames of one film) are given as `groups`.
-Standard errors are then robust to any dependence within groups.  That of a mean of :math:`x_i`
-over G groups is the root of :math:`\frac{G}{G-1} \sum_g (\sum_{i \in g} (x_i - \bar x))^2 / N^2`
-(Liang & Zeger 1986, *Biometrika* 73, 13-22).  The redraws assume more: a case is correct where a
-uniform number is below its confidence, and with one probability for all groups that number is the
-one of its group, otherwise its own.  The probability is the one at which outcomes of a group covary
-as much as these do about their confidences.  In simulations, whose groups share a normal variable
-(Emrich & Piedmonte 1991, *The American Statistician* 45, 302-304), 4 to 7 of 100 calibrated
-classifiers are then called miscalibrated, at correlations up to 0.5 in 20 groups and up to 0.9 in
-100.  Few groups whose cases nearly all share an outcome show too little of how they vary, above all
-where confidences are near 1: at a correlation of 0.9 the number is 6 to 13 for 50 groups and 9 to
-12 for 20, at 0.99 up to 17.
+Cases may belong together, such as pictures of one patient or frames of one film.  Pass them as
+`groups`, and standard errors are robust to any dependence within groups.  The standard error of a
+mean of :math:`x_i` over G groups is the root of
+:math:`\frac{G}{G-1} \sum_g (\sum_{i \in g} (x_i - \bar x))^2 / N^2` (Liang & Zeger 1986,
+*Biometrika* 73, 13-22).
+
+The redraws need a model of the dependence.  A case is correct if a uniform number is below its
+confidence.  With probability :math:`\sqrt\rho` a case uses the number of its group, otherwise its
+own; ρ is chosen to reproduce the covariance within groups that the data show.  In simulations whose
+groups share a normal variable (Emrich & Piedmonte 1991, *The American Statistician* 45, 302-304), 4
+to 7 of 100 calibrated classifiers get a p-value of at most 5 %, at correlations up to 0.5 with 20
+groups and up to 0.9 with 100.  With few groups whose cases nearly all share an outcome, the
+dependence is underestimated, above all if confidences are near 1.  At a correlation of 0.9 the rate
+is 6 to 13 of 100 with 50 groups and 9 to 12 with 20; at 0.99 it is up to 17.
 
 Source: Guo, Pleiss, Sun & Weinberger (2017), *On Calibration of Modern Neural Networks*; the null
 after Bröcker & Smith (2007), *Weather and Forecasting* 22, 651-661.
@@ -49,11 +52,11 @@ from mcunc.recalibration import _best_temperature, _gaps
 
 __all__ = ["Reliability", "Report", "report"]
 
-FEWEST = 20  # cases or groups, four a fold; with fewer, next to nothing could be told from chance
+FEWEST = 20  # cases or groups, four per fold; fewer could show almost nothing beyond chance
 FOLDS = 5
 DRAWS = 1000
-LEVEL = 0.05  # p-values up to here are a sign, as are differences ...
-CLEAR = 2.0  # ... beyond so many standard errors
+LEVEL = 0.05  # p-values up to this level count as significant
+CLEAR = 2.0  # differences of more standard errors than this count as significant
 
 TOO_FEW = "without one fifth of the cases no temperature is best for the others; bring more cases"
 UNRELATED = "labels and logits do not have the same order; check that of cases and of classes"
@@ -61,7 +64,7 @@ UNRELATED = "labels and logits do not have the same order; check that of cases a
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    r"""Scores of one set of predictive distributions, beside what chance alone would show.
+    r"""Scores of one set of predictive distributions, with the null distribution of the ECE.
 
     Attributes
     ----------
@@ -70,16 +73,17 @@ class Reliability:
     brier : float
         Multi-class Brier score, from 0 to 2.
     table : calibration.BinTable
-        Of the predicted class.
+        Table of the confidences in the predicted class.
     null : calibration.CalibrationNull
-        Of the same confidences and bins.
+        Null distribution for the same confidences and bins.
     overconfidence_error : float
-        Standard error of `overconfidence`: the larger of the one that these cases show and the one
-        of a calibrated classifier with independent cases, :math:`\sqrt{\sum c_i (1 - c_i)} / N`.
-        The first alone is far too small where every case is correct, the second where confidences
-        near 1 are wrong.
+        Standard error of `overconfidence`, the larger of two: the empirical one, and
+        :math:`\sqrt{\sum c_i (1 - c_i)} / N` for a calibrated classifier with independent cases.
+        The first is far too small if every case is correct, the second if predictions with a
+        confidence near 1 are wrong.
     correlation : float
-        Of the normal variables behind the redraws of two cases of one group; 0 without groups.
+        Correlation ρ of outcomes within groups that the redraws use: their covariance divided by
+        the largest possible; 0 without groups.
 
     Examples
     --------
@@ -105,7 +109,7 @@ class Reliability:
 
     @property
     def overconfidence(self):
-        """Mean confidence less accuracy."""
+        """Mean confidence minus accuracy."""
         return self.confidence - float(self.table.outcome_sum.sum() / self.table.count.sum())
 
     @property
@@ -115,12 +119,12 @@ class Reliability:
 
     @property
     def null_95(self):
-        """The ECE that a calibrated classifier stays below in 95 of 100 such data sets."""
+        """95 % quantile of the ECE of a calibrated classifier with these confidences."""
         return self.null.quantile(1 - LEVEL)
 
     @property
     def p_value(self):
-        """Chance that a calibrated classifier shows at least this ECE."""
+        """Probability that a calibrated classifier shows at least this ECE."""
         return self.null.p_value(self.ece)
 
     excess = renamed_attribute("excess", "overconfidence")
@@ -130,7 +134,7 @@ class Reliability:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Report:
-    """What `report` returns; printing it shows one page of text, 84 columns at most.
+    """The result of `report`; print it to see one page of text of at most 84 columns.
 
     Attributes
     ----------
@@ -138,21 +142,21 @@ class Report:
     groups : int or None
         Number of groups.
     before : Reliability
-        Of softmax(logits).
+        Scores of softmax(logits).
     after : Reliability
-        Of softmax(logits / T), T fitted on the folds that a case is not in.
+        Held-out scores of softmax(logits / T), with T fitted without the fold of the case.
     temperature : float
-        T fitted on all cases, the one to use; 1 where the likelihood has no maximum.
+        T fitted on all cases, the value to use; 1 if the likelihood has no maximum.
     fold_temperatures : (5,) array
-        T fitted on all cases but a fold's; 1 likewise.
+        T fitted without each fold; 1 if the likelihood has no maximum.
     accuracy_error : float
         Standard error of the accuracy.
     gain, gain_error : float
-        Log loss before less held-out log loss after, in nats, and its standard error, paired over
-        cases, the temperatures taken as fixed.
+        Log loss of `before` minus log loss of `after`, in nats, and its standard error, paired over
+        cases and for fixed temperatures.
     fit_status : str
-        Why no temperature is best, or why none can be judged; empty if all is well.  Otherwise
-        `after` and `gain` say little and are not printed.
+        Why no temperature is recommended; empty if one is.  If it is not empty, `after` and `gain`
+        are not meaningful and are not printed.
 
     Examples
     --------
@@ -182,12 +186,12 @@ class Report:
 
     @property
     def accuracy(self):
-        """Fraction of the cases whose label has the largest logit, the first among equals."""
+        """Fraction of cases whose label has the largest logit; of ties, the first is predicted."""
         return float(self.before.table.outcome_sum.sum() / self.cases)
 
     @property
     def finding(self):
-        """One of over-confident, under-confident, mixed, unclear, none and unrelated."""
+        """One of "over-confident", "under-confident", "mixed", "unclear", "none", "unrelated"."""
         if UNRELATED in self.fit_status:
             return "unrelated"
         if self.before.p_value > LEVEL:
@@ -209,7 +213,7 @@ class Report:
 
     @property
     def verdict(self):
-        """The verdict in two or three sentences, which claim no more than the numbers show."""
+        """The verdict in two or three sentences."""
         now, effect = self.before, _effect(self)
         ece, limit = f"ECE of {now.ece:.2%}", f"{now.null_95:.2%}"
         side = "above" if now.overconfidence > 0 else "below"
@@ -242,9 +246,9 @@ class Report:
     __repr__ = __str__
 
     def plot(self, figure=None):
-        """Draw confidences above reliability diagrams, as they are and with T, held out.
+        """Draw confidence histograms above reliability diagrams, without T and with held-out T.
 
-        The boxes of the reliability diagrams are the pointwise 95 % bands of `null`.
+        Boxes in the reliability diagrams are pointwise 95 % bands of `Reliability.null`.
 
         Parameters
         ----------
@@ -276,7 +280,7 @@ class Report:
         return figure
 
     def page(self):
-        """Text and plot on one upright page: a matplotlib Figure."""
+        """Draw text and plot on one page in portrait format; returns a matplotlib Figure."""
         from matplotlib.figure import Figure  # which draws without a window
 
         figure = Figure(figsize=(8.3, 11.7), facecolor="white", layout="constrained")
@@ -287,32 +291,32 @@ class Report:
 
 
 def report(logits, labels, bins=15, seed=0, groups=None):
-    """Tell how far you can trust a classifier's confidence, and what a temperature would change.
+    """Report how far you can trust a classifier's confidence, and what a temperature would change.
 
-    The temperature's gain is cross-validated: the cases are divided into five folds, and each fold
-    is judged with the temperature of the other four (1 where these have no best one).
+    The gain from a temperature is cross-validated.  The cases are divided into five folds, and each
+    fold is scored with the temperature fitted on the other four, or 1 if no temperature is best.
 
     Parameters
     ----------
     logits : (N, K) array, N at least 20, K at least 2
-        Scores whose softmax is the predictive distribution, in nats, for cases that the network
-        was not trained on; -1e9 takes a class out of a case.
-        For probabilities, pass their logarithms.
+        The softmax of a row is the predictive distribution of a case that the network was not
+        trained on.  Use -1e9 for a class that is impossible for a case.  If you have probabilities,
+        pass their logarithms.
     labels : (N,) integers 0 … K - 1
         Some classes may be absent.
     bins : int
         Number of bins of equal width.
     seed : int
-        Of the folds and of the redraws.
+        Seed of the folds and of the redraws.
     groups : (N,) whole numbers or strings, optional
-        At least 20 ids, such as the patient or film of each case.  Standard errors, redraws and
-        folds respect them.  With fewer than 100 groups whose cases nearly all share an outcome,
-        errors and p-values are too small: see the module.
+        The group of each case, such as its patient or film, at least 20 different ones.  Standard
+        errors, redraws and folds take the groups into account.  With fewer than 100 groups whose
+        cases nearly all share an outcome, errors and p-values are too small: see the module.
 
     Returns
     -------
     Report
-        Print it, or leave it as the last line of a notebook cell; its ``plot()`` draws it.
+        Print it, or make it the last line of a notebook cell; ``plot()`` draws it.
 
     Raises
     ------
@@ -340,7 +344,7 @@ def report(logits, labels, bins=15, seed=0, groups=None):
         raise ValueError(f"{name}: {count} {unit} are too few; bring at least {FEWEST}")
     fold = np.random.default_rng(seed).permutation(count)[group] % FOLDS
     outcome = logits.argmax(axis=1) == labels
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused
+    with np.errstate(over="ignore", invalid="ignore"):  # an overflow raises an error below
         gaps = _gaps(logits)
         (temperature, why), *fits = (_best(gaps, labels, fold != k) for k in range(-1, FOLDS))
         others = np.array([best for best, _ in fits])
@@ -361,14 +365,14 @@ def report(logits, labels, bins=15, seed=0, groups=None):
 
 
 def _best(gaps, labels, picked):
-    """The temperature of greatest likelihood and ""; or 1 and why none is best."""
+    """The maximum-likelihood temperature and "", or 1 and the reason why there is none."""
     temperature, status = _best_temperature(gaps[picked], labels[picked])
     check_finite_result("logits", temperature, np.divide(1.0, temperature))
     return (1.0, status.replace(": ", " ", 1)) if status else (temperature, "")
 
 
 def _scores(gaps, labels, temperature):
-    """Confidence, log loss and Brier score, (N,) each, of softmax(logits / T), a T per case."""
+    """Confidence, log loss and Brier score, (N,) each, of softmax(logits / T), one T per case."""
     scaled = gaps / temperature[:, None]
     probs = np.exp(scaled)
     total = probs.sum(axis=1)
@@ -380,7 +384,7 @@ def _scores(gaps, labels, temperature):
 
 
 def _reliability(scores, outcome, group, bins, seed):
-    """Scores of all cases beside the null of their confidences."""
+    """Scores of all cases, with the null distribution for their confidences."""
     confidence, loss, brier = scores
     table, residual = bin_table(confidence, outcome, bins), confidence - outcome
     error, alone = (_error_of_mean(residual, by) for by in (group, np.arange(len(group))))
@@ -394,7 +398,7 @@ def _reliability(scores, outcome, group, bins, seed):
 
 
 def _error_of_mean(values, group):
-    """Standard error of a mean, over groups; G/(G - 1) is the only correction."""
+    """Cluster-robust standard error of a mean, with the factor G/(G - 1) only."""
     sums = np.bincount(group, values - values.mean())
     return float(np.sqrt(sums @ sums * len(sums) / (len(sums) - 1)) / len(values))
 
@@ -402,7 +406,8 @@ def _error_of_mean(values, group):
 def _correlation(confidence, group, surplus):
     r"""Correlation of outcomes within groups: their covariance, relative to the largest possible.
 
-    That of two cases is at most :math:`\min(c_i, c_j) - c_i c_j`; both are summed over pairs.
+    The covariance of two cases is at most :math:`\min(c_i, c_j) - c_i c_j`; both are summed over
+    pairs.
     """
     if surplus <= 1e-9 * len(group):  # up to rounding
         return 0.0
@@ -414,11 +419,11 @@ def _correlation(confidence, group, surplus):
 
 
 def _grouped_null(confidence, group, correlation, table, seed, draws=DRAWS):
-    r"""What these confidences show if they are right and cases of a group go together.
+    r"""Null distribution for calibrated confidences whose outcomes are correlated within groups.
 
-    Case i is correct where a uniform number is below :math:`c_i`.  With probability
-    :math:`\sqrt{\rho}` that number is its group's, otherwise its own, so that two cases have the
-    correlation ρ, relative to the largest possible.
+    Case i is correct if a uniform number is below :math:`c_i`.  With probability
+    :math:`\sqrt{\rho}` it uses the number of its group, otherwise its own.  Two cases of a group
+    then have the correlation ρ, relative to the largest possible.
     """
     rng, shared = np.random.default_rng(seed), np.sqrt(correlation)
     bins = bin_index(confidence, table.edges)
@@ -431,35 +436,35 @@ def _grouped_null(confidence, group, correlation, table, seed, draws=DRAWS):
 
 
 def _unrelated(gaps, labels, group):
-    r"""Whether labels are guesses to the logits, although the confidences are far higher.
+    r"""Whether accuracy is at chance level although the confidences are far higher.
 
-    A guess predicts each class as often as the network does.  The network does not beat it by more
-    than `CLEAR` standard errors, and falls short of what its probabilities promise by more than
-    happens once in a million times if they are right: by Hoeffding's inequality (groups: by
-    Hölder's, whatever the dependence).
+    A random guess predicts each class as often as the network does.  Two conditions must hold.  The
+    network beats the guess by at most `CLEAR` standard errors.  And its lead over the guess is so
+    far below the lead that its probabilities imply that this has a probability below 10⁻⁶ if they
+    are calibrated, by Hoeffding's inequality (for groups with any dependence, by Hölder's too).
     """
     top, largest = gaps.argmax(axis=1), np.bincount(group).max()
     predicted = np.bincount(top, minlength=gaps.shape[1]) / len(top)
     lead = (top == labels) - predicted[labels]
     probs = softmax(gaps, axis=1)
     deficit = (probs.max(axis=1) - probs @ predicted - lead).sum()
-    width = 1 + predicted.max() - predicted[top]  # of the values that a case can add
+    width = 1 + predicted.max() - predicted[top]  # range of the values that a case can add
     guessed = lead.mean() <= CLEAR * _error_of_mean(lead, group)
     return guessed and deficit > 0 and 2 * deficit**2 > largest * np.log(1e6) * (width @ width)
 
 
 def _leans(scores):
-    """Whether mean confidence is beyond its error from accuracy."""
+    """Whether mean confidence differs from accuracy by more than `CLEAR` standard errors."""
     return abs(scores.overconfidence) > CLEAR * scores.overconfidence_error
 
 
 def _helps(report):
-    """Whether the held-out gain of a temperature is beyond its error."""
+    """Whether the held-out gain of a temperature exceeds `CLEAR` standard errors."""
     return not report.fit_status and report.gain > CLEAR * report.gain_error
 
 
 def _effect(report):
-    """What a temperature brings on held-out cases, in a sentence."""
+    """A sentence on the effect of a temperature on held-out cases."""
     gain = f"{report.gain:.4f} ± {report.gain_error:.4f} nats"
     if report.fit_status:
         return ""
@@ -474,22 +479,22 @@ def _effect(report):
 
 
 def _points(scores):
-    """Mean confidence less accuracy in points, with its error."""
+    """Mean confidence minus accuracy in percentage points, with its standard error."""
     return f"{100 * scores.overconfidence:+.2f} ± {100 * scores.overconfidence_error:.2f}"
 
 
 def _p_value(scores):
-    """p = 0.123, or that it is the smallest that the redraws can give."""
+    """The p-value as text; "p < 0.001" if no redraw reaches the observed ECE."""
     return f"p = {scores.p_value:.3f}" if scores.p_value > 1.5 / (DRAWS + 1) else "p < 0.001"
 
 
 def _wrapped(text):
-    """Lines of at most 84 columns."""
+    """Text wrapped at 84 columns."""
     return fill(text, 84, break_on_hyphens=False)
 
 
 def _notes(report):
-    """What ±, calibrated and held out mean; and for what the numbers hold."""
+    """Footnotes: the meaning of ±, calibrated and held out, and the scope of the numbers."""
     over, alike, unit = "", "", "cases"
     if report.groups:
         over, unit = " over groups", "groups"
@@ -505,13 +510,13 @@ def _notes(report):
 
 
 def _columns(report):
-    """The columns of text and plot by their titles; one where no temperature is best."""
+    """The columns of text and plot by title; only one if no temperature is recommended."""
     held_out = {f"held out, T = {report.temperature:#.4g}": report.after}
     return {"as it is": report.before} | ({} if report.fit_status else held_out)
 
 
 def _rows(report):
-    """The table of numbers, errors beside the values."""
+    """The table of numbers, with errors beside the values."""
     columns = _columns(report)
     gain = f"{report.gain:.4f} ± {report.gain_error:.4f}"
     rows = {

@@ -1,8 +1,8 @@
-r"""Selective prediction: answer where confident, abstain elsewhere, and measure what that gains.
+r"""Selective prediction: answer confident cases, abstain on the others, and measure the gain.
 
-A classifier that may abstain answers the cases whose confidence reaches a threshold.  Its
-*coverage* is the fraction of cases it answers, its *risk* the mean loss of those (El-Yaniv & Wiener
-2010).  Every threshold gives a point, and all of them the risk-coverage curve.
+A selective classifier answers the cases whose confidence reaches a threshold.  Its *coverage* is
+the fraction of cases that it answers.  Its *risk* is their mean loss (El-Yaniv & Wiener 2010).  The
+risk-coverage curve has one point for each threshold.
 """
 
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ RULES = ("mean", "trapezoid", "normalised")
 
 @dataclass(frozen=True, eq=False)
 class RiskCoverage:
-    r"""Risk of the k most confident cases, for k = 1 … N; `risk_coverage` makes it.
+    r"""Risk of the k most confident cases, for k = 1 … N, made by `risk_coverage`.
 
-    Cases of equal confidence have no order.  Inside such a group `risk` is the mean over all
-    orders; where the group ends it is the risk of a threshold.
+    Within a group of equal confidences, `risk` is the mean over all orders of the group.  At the
+    end of the group it is the risk at that threshold.
 
     Attributes
     ----------
-    confidence : (N,) array, falling
-    loss : (N,) array, the loss of each case, in this order
+    confidence : (N,) array, in falling order
+    loss : (N,) array, the loss of each case, in the same order
     count, coverage, risk, oracle_risk
         Arrays described below.
 
@@ -47,27 +47,27 @@ class RiskCoverage:
 
     @cached_property
     def count(self):
-        """(N,) array 1 … N, number of cases that are answered."""
+        """(N,) array 1 … N, number of answered cases."""
         return np.arange(1, len(self.loss) + 1)
 
     @cached_property
     def coverage(self):
-        """(N,) array k / N, the fraction of cases that is answered."""
+        """(N,) array k / N, fraction of answered cases."""
         return self.count / len(self.loss)
 
     @cached_property
     def risk(self):
-        """(N,) array, mean loss of the cases that are answered."""
+        """(N,) array, mean loss of the answered cases."""
         return self._total / self.count
 
     @cached_property
     def oracle_risk(self):
-        """(N,) array, risk if the confidence put all cases in the order of their losses."""
+        """(N,) array, risk of an oracle that answers the cases in the order of their losses."""
         return np.cumsum(np.sort(self.loss)) / self.count
 
     @cached_property
     def _total(self):
-        """(N,) array, sum of the losses of the k most confident, the mean over orders of ties."""
+        """(N,) array, loss sum of the k most confident cases, averaged over orders of ties."""
         total = np.cumsum(self.loss)
         ends = np.flatnonzero(np.append(self.confidence[1:] != self.confidence[:-1], True))
         if len(ends) == len(total):
@@ -81,10 +81,9 @@ class RiskCoverage:
         Parameters
         ----------
         rule : {"mean", "trapezoid", "normalised"}
-            "mean": :math:`\frac1N \sum_k r_k` (Geifman, Uziel & El-Yaniv 2019, who take equal
-            confidences each at their threshold, not at the mean over orders).  "trapezoid":
-            between coverage 1/N and 1 by the trapezoidal rule.  "normalised": that divided by the
-            width 1 - 1/N, a mean risk again.
+            "mean": :math:`\frac1N \sum_k r_k` (Geifman, Uziel & El-Yaniv 2019, who use the risk at
+            the threshold for ties, not the mean over orders).  "trapezoid": trapezoidal rule from
+            coverage 1/N to 1.  "normalised": the same, divided by the width 1 - 1/N.
 
         Returns
         -------
@@ -93,22 +92,21 @@ class RiskCoverage:
         return _area(self.risk, rule)
 
     def eaurc(self, rule="mean"):
-        """Excess of the area above the oracle's by the same rule (E-AURC): 0 for perfect order."""
+        """Excess AURC (E-AURC): `aurc` minus the oracle's area by the same rule; 0 is perfect."""
         return self.aurc(rule) - _area(self.oracle_risk, rule)
 
     def augrc(self):
-        r"""Area under the generalised risk (AUGRC): coverage times risk, from coverage 0 to 1.
+        r"""Area under the generalised risk (AUGRC), coverage times risk, from coverage 0 to 1.
 
-        For errors it is the probability that a case is answered and wrong if the coverage is drawn
-        uniformly from 0 to 1.  With E the error rate and A the area under the receiver operating
-        characteristic of confidence for correct against wrong, it is
-        :math:`E(1-E)(1-A) + E^2/2`.  Source: Traub et al. (2024), *Overcoming common flaws in the
-        evaluation of selective classification systems*.
+        If the losses are errors, it is the probability that a case is answered wrongly at a
+        coverage drawn uniformly from 0 to 1.  It equals :math:`E(1-E)(1-A) + E^2/2` for error rate
+        E and the AUROC A of confidence for separating correct from wrong answers.  Source: Traub et
+        al. (2024), *Overcoming common flaws in the evaluation of selective classification systems*.
         """
         return float((self._total.sum() - self._total[-1] / 2) / len(self.loss) ** 2)
 
     def risk_at(self, coverage):
-        r"""Risk of the :math:`\lceil cN \rceil` most confident cases; coverage c in (0, 1]."""
+        r"""Risk of the :math:`\lceil cN \rceil` most confident cases, for coverage c in (0, 1]."""
         return float(self.risk[checks.count_at("coverage", coverage, len(self.loss)) - 1])
 
     area = renamed_attribute("area", "aurc")
@@ -117,15 +115,15 @@ class RiskCoverage:
 
 
 def risk_coverage(confidence, loss):
-    """The risk-coverage curve.
+    """Compute the risk-coverage curve.
 
     Parameters
     ----------
     confidence : (N,) array
-        Larger is more confident, on any scale, infinite too.  For an uncertainty, pass its
-        negative.
+        Larger is more confident, on any scale; may be infinite.  If you have an uncertainty, pass
+        its negative.
     loss : (N,) array, not negative
-        1 for an error and 0 for a correct answer, true and false, or any other loss.
+        1 for an error and 0 for a correct answer, or any other loss.
 
     Returns
     -------
@@ -158,10 +156,10 @@ def risk_coverage(confidence, loss):
 
 
 def _by_falling_confidence(confidence, loss):
-    """Both, most confident first; cases of equal confidence in any order."""
+    """Both arrays, most confident case first; ties are in any order."""
     if confidence.min() >= 0 and np.isin(loss, (0, 1)).all():
-        # The bits of numbers from 0 are in the order of the numbers, and their sign bit is free to
-        # hold the loss.  Sorting these is two to three times as fast as argsort.
+        # The bits of non-negative floats sort like the numbers, and their sign bit is free to hold
+        # the loss.  Sorting these integers is two to three times as fast as argsort.
         keys = np.sort(confidence.view(np.uint64) << 1 | (loss == 1))[::-1]
         return (keys >> 1).view(np.float64), (keys & 1).view(np.int64)
     order = np.argsort(confidence)[::-1]
@@ -179,7 +177,7 @@ def _area(risk, rule):
 
 @dataclass(frozen=True, eq=False)
 class AccuracyUncertainty:
-    """Correct and wrong, certain and uncertain cases at every threshold on the uncertainty.
+    """Numbers of correct or wrong and certain or uncertain cases at thresholds on uncertainty.
 
     Made by `accuracy_versus_uncertainty`.
 
@@ -204,7 +202,7 @@ class AccuracyUncertainty:
 
     @property
     def agreement(self):
-        """(G,) array: fraction of cases that are correct and certain, or wrong and uncertain.
+        """(G,) array, fraction of cases that are correct and certain, or wrong and uncertain.
 
         "Patch accuracy versus patch uncertainty" of Mukhoti & Gal (2018), "AvU" of Krishnan &
         Tickoo (2020).  It is also high where nearly all cases are correct and certain.
@@ -214,13 +212,13 @@ class AccuracyUncertainty:
 
 
 def accuracy_versus_uncertainty(uncertainty, right, thresholds=None):
-    """Accuracy against uncertainty at every threshold.
+    """Count correct and wrong, certain and uncertain cases at every threshold.
 
     Parameters
     ----------
-    uncertainty : (N,) array, larger is less certain; infinite too
-    right : (N,) array of zeros and ones, or false and true
-    thresholds : (G,) array, optional; by default every uncertainty that occurs, rising
+    uncertainty : (N,) array, larger is less certain; may be infinite
+    right : (N,) array of zeros and ones, or booleans; 1 for a correct prediction
+    thresholds : (G,) array, optional; by default the different uncertainties in rising order
 
     Returns
     -------
