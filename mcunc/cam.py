@@ -1,15 +1,15 @@
 r"""Class activation maps: where in a picture the evidence for a class lies.
 
-For a network that ends in an average over the picture and one linear layer,
+For a network that ends in global average pooling and one linear layer,
 
 .. math:: \text{logit}_c = b_c + \frac1{hw} \sum_{x,y} M_c(x, y), \qquad
           M_c(x, y) = \sum_k w_{ck} A_k(x, y)
 
-(Zhou et al. 2016, equations 1 and 2): the map M takes the logit apart exactly, pixel by pixel.
-Maps here are raw, in units of the logit; `normalise` and `enlarge` make pictures of them.
+(Zhou et al. 2016, equations 1 and 2).  The map M splits the logit exactly into contributions of
+positions.  Maps are in units of the logit; use `normalise` and `enlarge` to draw them.
 
-A network without that average needs gradients: the library pytorch-grad-cam has Grad-CAM and its
-relatives.  They scale every map to [0, 1], so that maps cannot be averaged over passes.
+For other networks use gradient methods such as Grad-CAM in the library pytorch-grad-cam.  They
+scale every map to [0, 1], so their maps should not be averaged over passes.
 """
 
 import math
@@ -37,9 +37,9 @@ class MapMoments:
 
     Attributes
     ----------
-    classes : (N,) integer array, the class each map is of
-    mean, std : (N, h, w) float32 arrays, of the map in units of the logit
-    logit_mean, logit_std : (N,) float32 arrays, of the logit of that class
+    classes : (N,) integer array, the class of each map
+    mean, std : (N, h, w) float32 arrays, for the map, in units of the logit
+    logit_mean, logit_std : (N,) float32 arrays, for the logit of the class
 
     Examples
     --------
@@ -58,21 +58,21 @@ class MapMoments:
 
 
 def class_activation_maps(network, x, classes=None, batch_size=None):
-    """Maps of one class for each picture, in the same forward pass as the logits.
+    """Class activation map of one class for each picture, and the logits of all classes.
 
     Parameters
     ----------
-    network : networks.ImageClassifier whose head is one linear layer, with or without dropout
-        before it, behind an average over the picture; it runs in evaluation mode and is left in
-        its own.
+    network : networks.ImageClassifier
+        It must end in global average pooling and one linear layer, with or without dropout between
+        them.  It runs in evaluation mode; its own mode is restored.
     x : (N, C, H, W) tensor or array, as in `training.predict_logits`
     classes : int or (N,) integers, optional
-        The class of each map; by default the one predicted.
+        The class of each map; by default the predicted class.
     batch_size : int, optional
 
     Returns
     -------
-    maps : (N, h, w) float32 array; its mean plus the bias of the class is the class's logit
+    maps : (N, h, w) float32 array; the mean of a map plus the bias of its class is the logit
     logits : (N, K) float32 array
 
     Raises
@@ -101,15 +101,15 @@ def class_activation_maps(network, x, classes=None, batch_size=None):
 
 
 def map_moments(network, x, classes=None, batch_size=None):
-    r"""Mean and standard deviation of map and logit in closed form, for dropout before the head.
+    r"""Exact mean and standard deviation of map and logit, for dropout before the head only.
 
-    Each mask is 0 with probability p and 1/(1-p) otherwise, so that its variance is p/(1-p) and
+    A mask is 0 with probability p and 1/(1-p) otherwise.  Its variance is p/(1-p), so
 
     .. math:: \mathrm{var}\, M_c(x, y) = \frac{p}{1-p} \sum_k w_{ck}^2 A_k(x, y)^2, \qquad
               \mathrm{var}\, \text{logit}_c = \frac{p}{1-p} \sum_k w_{ck}^2 g_k^2
 
-    with g the average of A over the picture.  The mean is the map without dropout.  Nothing in
-    this depends on how much data the network has seen, other than through w and A.
+    with g the average of A over the picture.  The mean is the map without dropout.  The number of
+    training cases enters only through w and A.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def map_moments(network, x, classes=None, batch_size=None):
     Raises
     ------
     ValueError
-        As `class_activation_maps`; for a network with dropout elsewhere, or none before the head.
+        As `class_activation_maps`, and for a network with other dropout or none before the head.
 
     Examples
     --------
@@ -156,15 +156,15 @@ def sample_maps(
 ):
     """Class activation maps of T stochastic passes.
 
-    The class of a picture is the same in every pass, so that maps can be averaged.  Masks are those
-    of `dropout.sample_logits` with the same arguments: the mean of a map, plus the bias, is the
-    logit of that pass.
+    The class of a picture is the same in every pass, so that maps can be averaged.  The masks equal
+    those of `dropout.sample_logits` with the same arguments, so the mean of a map plus the bias is
+    the logit of that pass.
 
     Parameters
     ----------
     network, x : see `class_activation_maps`; the network needs dropout
     classes : int, (N,) integers or "all", optional
-        The class of each map; by default the one predicted without dropout.
+        The class of each map; by default the class predicted without dropout.
     draws, scope, seed, batch_size, first : see `dropout.sample_logits`
 
     Returns
@@ -212,13 +212,13 @@ def sample_maps(
 
 
 def normalise(maps, shared=False):
-    """Scale maps to [0, 1], for drawing.
+    """Scale maps to [0, 1] for drawing.
 
     Parameters
     ----------
     maps : (..., h, w) array
     shared : bool
-        One scale for all maps, so that they can be compared, instead of one for each.
+        Whether all maps have the same scale, so that you can compare them.
 
     Returns
     -------
@@ -227,7 +227,7 @@ def normalise(maps, shared=False):
     Raises
     ------
     ValueError
-        If `maps` is no such array.
+        If `maps` is not such an array.
 
     Examples
     --------
@@ -243,7 +243,7 @@ def normalise(maps, shared=False):
 
 
 def enlarge(maps, size):
-    """Interpolate maps to the size of the picture, linearly in both directions.
+    """Enlarge maps to the size of the picture by bilinear interpolation.
 
     Parameters
     ----------
@@ -257,7 +257,7 @@ def enlarge(maps, size):
     Raises
     ------
     ValueError
-        If `maps` is no such array or `size` is not one or two positive whole numbers.
+        If `maps` is not such an array or `size` is not one or two positive whole numbers.
 
     Examples
     --------
@@ -276,15 +276,15 @@ def enlarge(maps, size):
 
 
 def pointing_hits(maps, masks):
-    """Whether the highest point of each map falls on the part it should: the pointing game.
+    """Pointing game: whether the maximum of each map lies in the mask (Zhang et al. 2018).
 
-    Zhang et al. (2018).  A map is enlarged to the size of the mask first.  Chance, for a point
-    anywhere in the picture, is ``masks.mean(axis=(1, 2))``.
+    Maps are first enlarged to the size of the masks.  The hit rate of a random point is
+    ``masks.mean(axis=(1, 2))``.
 
     Parameters
     ----------
     maps : (N, h, w) array
-    masks : (N, H, W) bool array
+    masks : (N, H, W) bool array, True in the part that the map should point at
 
     Returns
     -------
@@ -336,7 +336,7 @@ def last_layer(network):
 
 
 def _head_masks(network, features, numbers, scope, seed, first_case):
-    """T masks (N or 1, C) of the averages of the channels: those that the whole network draws."""
+    """T masks (N or 1, C) of the pooled channels, equal to those that the whole network draws."""
     masks = Masks(seed, scope, first_case, len(features))
     pooled = features[:, :, 0, 0]
     dropouts = [dropout for dropout in _head_dropouts(network) if dropout.p > 0]
@@ -348,7 +348,7 @@ def _head_masks(network, features, numbers, scope, seed, first_case):
 
 
 class _MapNetwork(nn.Module):
-    """Pictures -> maps of the classes with these weights (N, J, C), under the network's masks."""
+    """A network that returns the maps for weights (N, J, C), with the dropout of `network`."""
 
     def __init__(self, network, weight):
         super().__init__()
@@ -372,7 +372,7 @@ def _maps(features, weight):
 
 
 def _head_dropouts(network):
-    """All dropout between the averages and the weights of the head, in the order it acts."""
+    """All dropout between pooling and the weights of the head, in the order of application."""
     before = [] if isinstance(network.head, nn.Linear) else list(network.head[:-1])
     own = getattr(last_layer(network), "dropout", None)  # put there by with_dropout
     return [*before, *([] if own is None else [own])]

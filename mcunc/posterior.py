@@ -1,9 +1,9 @@
-r"""Samples from the posterior of small networks, and what stands in for them.
+r"""Samples from the posterior of small networks, and approximations of it.
 
-A network with a normal prior on its weights and noise of known size has a posterior. `sample_hmc`
-draws from it; `find_map_estimates` (bootstrap refits, anchored ensembles), `train_networks` (deep
-ensembles, dropout) and `fit_laplace` approximate it. The posterior of a linear model is normal and
-known: `exact_linear`.
+The networks have a normal prior on their weights and normal noise of known size. `sample_hmc` draws
+from the posterior. `find_map_estimates` (bootstrap refits, anchored ensembles), `train_networks`
+(deep ensembles, dropout) and `fit_laplace` approximate it. `exact_linear` gives the exact normal
+posterior of a linear model.
 """
 
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ __getattr__ = moved(__name__, {"fit_maps": "posterior.find_map_estimates"})
 
 
 class RegressionModel:
-    r"""A multilayer perceptron with a prior, and normal noise of known size on its one output.
+    r"""A multilayer perceptron with one output, a normal prior and normal noise of known size.
 
     .. math:: y = f_\theta(x) + \sigma \varepsilon, \qquad \theta = s \odot z, \quad z \sim N(0, I)
 
-    All functions work on the standardised parameters z, whose priors are alike. Weights have
-    prior standard deviation `weight_scale` divided by the root of the fan-in, biases `bias_scale`.
+    All functions use the standardised parameters z, which have standard normal priors. The scales s
+    are `weight_scale` divided by the root of the fan-in for weights, and `bias_scale` for biases.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class RegressionModel:
         return x[..., 0]
 
     def jacobian(self, z, x):
-        """Derivatives of f by the parameters: (R, n, P), at inputs (n, k) or (R, n, k)."""
+        """Derivatives of f with respect to z, (R, n, P), at inputs (n, k) or (R, n, k)."""
         x = torch.as_tensor(x).double()
         one = jacrev(lambda z, x: self.outputs(z[None], x)[0])
         return vmap(one, in_dims=(0, 0 if x.ndim == 3 else None))(z, x)
@@ -92,9 +92,9 @@ class RegressionModel:
     slopes = renamed_attribute("slopes", "jacobian")
 
     def log_joint(self, z, x, y, weights=1.0, anchors=0.0):
-        """Log density of data and parameters, up to a constant: (R,); y is (n,) or (R, n).
+        """(R,) log density of data y, (n,) or (R, n), and parameters z, up to a constant.
 
-        The cases may have weights (R, n), and the prior a mean, `anchors` (R, P).
+        `weights` (R, n) weights the cases, and `anchors` (R, P) is the mean of the prior.
         """
         squares = weights * ((torch.as_tensor(y).double() - self.outputs(z, x)) / self.noise) ** 2
         return -(squares.sum(dim=-1) + ((z - anchors) ** 2).sum(dim=-1)) / 2
@@ -105,7 +105,7 @@ def _generator(seed):
 
 
 def exact_linear(model, x, y):
-    r"""Posterior of the standardised parameters of a linear model: normal.
+    r"""Exact posterior of the standardised parameters of a linear model, a normal distribution.
 
     .. math:: \Sigma = (I + \tilde X^\top \tilde X / \sigma^2)^{-1}, \quad
               \mu = \Sigma \tilde X^\top y / \sigma^2, \qquad \tilde X = (x, 1)\,\mathrm{diag}(s)
@@ -118,7 +118,7 @@ def exact_linear(model, x, y):
 
     Returns
     -------
-    Normal of the parameters, (P,) and (P, P)
+    Normal with mean (P,) and covariance (P, P)
 
     Raises
     ------
@@ -184,21 +184,22 @@ class Normal:
 
 
 def fit_laplace(model, x, z, last_layer=False):
-    r"""Normal distribution around a mode, as if the network were linear in its parameters there.
+    r"""Laplace approximation: the posterior of the network linearised at a mode.
 
     .. math:: z \sim N\bigl(\hat z,\; (I + J^\top J / \sigma^2)^{-1}\bigr), \qquad
               J_{ij} = \partial f_{\hat z}(x_i) / \partial z_j
 
-    Draws of the function are :math:`f_{\hat z} + J (z - \hat z)`. Do not put draws of z into the
-    network itself, which is not linear over so wide a range.
+    Draws of the function are :math:`f_{\hat z} + J (z - \hat z)`. Do not evaluate the network
+    itself at draws of z, because it is not linear over such a wide range.
 
     Parameters
     ----------
     model : RegressionModel
-    x : (n, k) array, the training inputs; the outcomes are in the mode
-    z : (P,) tensor, a mode, as `find_map_estimates` finds it
+    x : (n, k) array, the training inputs; the outcomes enter through the mode only
+    z : (P,) tensor, a mode, such as a row of `find_map_estimates`
     last_layer : bool
-        Only the last weights and bias vary: linear regression on the features of the last layer.
+        Vary only the weights and the bias of the last layer, as in a linear regression on its
+        inputs.
 
     Returns
     -------
@@ -211,7 +212,7 @@ def fit_laplace(model, x, z, last_layer=False):
 
     Notes
     -----
-    Source: MacKay (1992), with the curvature of the linear model in place of the full Hessian;
+    Source: MacKay (1992), with the Gauss-Newton approximation in place of the full Hessian;
     Immer, Korzepa & Bauer (2021); Daxberger et al. (2021).
 
     Examples
@@ -242,8 +243,8 @@ class Laplace:
     ----------
     model : RegressionModel
     z : (P,) tensor, the mode
-    free : tensor of indices, the parameters that vary
-    posterior : Normal, of the free parameters
+    free : tensor, indices of the parameters that vary
+    posterior : Normal, the distribution of these parameters
 
     Examples
     --------
@@ -261,7 +262,7 @@ class Laplace:
     posterior: Normal
 
     def sample(self, x, draws=50, seed=0):
-        """(draws, N) array: the linearised function at (N, k) inputs."""
+        """(draws, N) array, draws of the linearised function at (N, k) inputs."""
         mean, jacobian = self._linear(x)
         steps = self.posterior.sample(draws, seed) - self.posterior.mean
         return (mean + steps @ jacobian.T).numpy()
@@ -278,22 +279,22 @@ class Laplace:
 
 
 def find_map_estimates(model, x, y, start, *, weights=1.0, anchors=0.0, iterations=200):
-    r"""Modes of the posterior (MAP estimates) of R networks at once, by Levenberg and Marquardt.
+    r"""MAP estimates (modes of the posterior) of R networks by the Levenberg-Marquardt algorithm.
 
-    Each minimises :math:`\sum_i w_i (y_i - f_z(x_i))^2 / 2\sigma^2 + |z - a|^2 / 2`. With counts of
-    resampled cases as `weights`, the networks are bootstrap refits (Efron 1979). With `anchors`
-    drawn from the prior, they are an anchored ensemble (Pearce, Leibfried & Brintrup 2020). If
-    different noise is added to the `y` of each as well, the anchored members are exact draws from
-    the posterior of a linear model (Matthews, Hron, Turner & Ghahramani 2017).
+    Each network minimises :math:`\sum_i w_i (y_i - f_z(x_i))^2 / 2\sigma^2 + |z - a|^2 / 2`. With
+    counts of resampled cases as `weights`, the networks are bootstrap refits (Efron 1979). With
+    `anchors` drawn from the prior, they are an anchored ensemble (Pearce, Leibfried & Brintrup
+    2020). If the `y` of each network also gets its own noise, the members are exact draws from the
+    posterior of a linear model (Matthews, Hron, Turner & Ghahramani 2017).
 
     Parameters
     ----------
     model : RegressionModel
     x : (n, k) array, or (R, n, k)
     y : (n,) or (R, n) array
-    start : (R, P) tensor, as `RegressionModel.draw_prior` gives it
-    weights : (R, n) array of numbers that are not negative, or a number for all
-    anchors : (R, P) tensor, or a number for all
+    start : (R, P) tensor, initial values, such as `RegressionModel.draw_prior`
+    weights : (R, n) array, not negative, or one number for all
+    anchors : (R, P) tensor, a in the formula, or one number for all
     iterations : int
 
     Returns
@@ -307,8 +308,8 @@ def find_map_estimates(model, x, y, start, *, weights=1.0, anchors=0.0, iteratio
 
     Notes
     -----
-    A step solves the problem with f linearised, with more damping after a step that increased the
-    loss. Source: Nocedal & Wright (2006), section 10.3.
+    Each step solves the damped problem for linearised f. The damping rises after a step that does
+    not lower the loss, and that step is undone. Source: Nocedal & Wright (2006), section 10.3.
 
     Examples
     --------
@@ -342,24 +343,24 @@ def train_networks(
 ):  # fmt: skip
     r"""Train R networks by Adam for a fixed number of steps, with or without dropout.
 
-    With `prior` = 0 there is no penalty, and the result depends on the initialisation and on the
-    number of steps. With `drop` every step draws new masks, one for all cases.
+    With `prior` = 0 there is no penalty, and the result depends on the initialisation and the
+    number of steps. With `drop` > 0 every step draws new masks, which all cases of a network share.
 
     Parameters
     ----------
     model : RegressionModel
     x : (n, k) array, or (R, n, k)
     y : (n,) or (R, n) array
-    start : (R, P) tensor
-    drop : float in [0, 1), probability to drop, as in `draw_masks`
-    prior : float, factor of :math:`|z|^2 / 2`
-    steps : int; the learning rate falls to 0 as a cosine
-    learning_rate : float, at the first step
-    seed : int, of the masks
+    start : (R, P) tensor, initial values
+    drop : float in [0, 1), dropout probability, as in `draw_masks`
+    prior : float, factor of the penalty :math:`|z|^2 / 2`
+    steps : int
+    learning_rate : float, at the first step; it falls to 0 along a cosine
+    seed : int, seed of the masks
 
     Returns
     -------
-    (R, P) tensor; with dropout, times `draw_masks` it is a draw of parameters
+    (R, P) tensor; with dropout, multiply it by `draw_masks` to get a draw of the parameters
 
     Raises
     ------
@@ -368,8 +369,8 @@ def train_networks(
 
     Notes
     -----
-    The penalty is on parameters times masks. On average this is the penalty of Gal & Ghahramani
-    (2016), :math:`(1 - p) |M|^2 / 2` with :math:`M = z / (1 - p)` in the rows that are dropped.
+    The penalty applies to parameters times masks. On average it equals the penalty of Gal &
+    Ghahramani (2016), :math:`(1 - p) |M|^2 / 2` with :math:`M = z / (1 - p)` in rows with dropout.
 
     Examples
     --------
@@ -398,21 +399,21 @@ def train_networks(
 
 
 def draw_masks(model, shape, p, generator):
-    r"""Dropout as a distribution of the parameters: factors of z, 0 or 1 / (1 - p).
+    r"""Draw dropout masks as factors of the parameters z: 0 or 1 / (1 - p).
 
-    A dropped unit takes its row of the next layer's weights with it. Biases are never dropped,
-    and inputs only in a linear model, which has nothing else to drop.
+    A dropped unit sets its row of the next layer's weights to 0. Biases are never dropped (factor
+    1), and inputs only in a linear model, which has no hidden units.
 
     Parameters
     ----------
     model : RegressionModel
-    shape : tuple of int, ``(R,)`` or ``(T, R)``
-    p : float in (0, 1), probability to drop
+    shape : tuple of int, such as ``(R,)`` or ``(T, R)``
+    p : float in (0, 1), dropout probability
     generator : torch.Generator
 
     Returns
     -------
-    (…, P) tensor, `shape` before the P weights
+    (…, P) tensor; the first axes are `shape`
 
     Raises
     ------
@@ -443,14 +444,14 @@ def draw_masks(model, shape, p, generator):
 
 @dataclass(frozen=True, eq=False)
 class Chains:
-    """Draws by Hamiltonian Monte Carlo, from `sample_hmc`.
+    """Draws by Hamiltonian Monte Carlo, made by `sample_hmc`.
 
     Attributes
     ----------
-    z : (T, R, P) tensor, draws of R chains
-    accepted : (R,) tensor, proportion of proposals that were accepted
+    z : (T, R, P) tensor, T draws of each of R chains
+    accepted : (R,) tensor, fraction of proposals accepted after the warm-up
     step_size : (R,) tensor
-    gradients : int, evaluations of the gradient by each chain, warm-up included
+    gradients : int, number of gradient evaluations per chain, including the warm-up
 
     Examples
     --------
@@ -473,20 +474,21 @@ class Chains:
 
 
 def sample_hmc(model, x, y, start, *, draws=1000, warm_up=1000, leapfrog=50, seed=0):
-    """Hamiltonian Monte Carlo on the posterior, R chains at once.
+    """Sample from the posterior by Hamiltonian Monte Carlo, with R chains at once.
 
-    In the warm-up dual averaging adapts the step size of each chain until 80 % of proposals are
-    accepted. Each trajectory draws its number of leapfrog steps from 1 to twice `leapfrog`, so that
-    few return to where they began.
+    During warm-up, dual averaging adapts the step size of each chain to an acceptance rate of 80 %.
+    The number of leapfrog steps of each trajectory is uniform from 1 to twice `leapfrog`, so that
+    few trajectories return to their starting point.
 
     Parameters
     ----------
     model : RegressionModel
-    x : (n, k) array, or (R, n, k): chains may be of different data sets
+    x : (n, k) array, or (R, n, k) with a data set for each chain
     y : (n,) or (R, n) array
-    start : (R, P) tensor
+    start : (R, P) tensor, initial values
     draws, warm_up : int
-    leapfrog : int, mean number of steps of a trajectory, less one half
+    leapfrog : int
+        The mean number of leapfrog steps is `leapfrog` + 1/2.
     seed : int
 
     Returns
@@ -520,7 +522,7 @@ def sample_hmc(model, x, y, start, *, draws=1000, warm_up=1000, leapfrog=50, see
     accepted, gradients = torch.zeros(len(z)), 1
 
     def density(z):
-        """Value (R,) and gradient (R, P); chains are independent, so one sum serves all."""
+        """Value (R,) and gradient (R, P), from the sum over chains because they are independent."""
         z = z.detach().requires_grad_()
         value = model.log_joint(z, x, y)
         return value.detach(), *torch.autograd.grad(value.sum(), z)
@@ -546,7 +548,7 @@ def sample_hmc(model, x, y, start, *, draws=1000, warm_up=1000, leapfrog=50, see
 
 
 def _trajectory(density, z, value, slope, momentum, size, steps):
-    """Leapfrog steps: parameters, their log density and its gradient, and momentum at the end."""
+    """Parameters, log density, gradient and momentum after some leapfrog steps."""
     for _ in range(steps):
         momentum = momentum + size / 2 * slope
         z = z + size * momentum
@@ -556,9 +558,9 @@ def _trajectory(density, z, value, slope, momentum, size, steps):
 
 
 class _StepSize:
-    """Dual averaging of the logarithm, from 0.01 to an acceptance rate of 0.8.
+    """Dual averaging of the log step size, from 0.01, towards an acceptance rate of 0.8.
 
-    Source: Hoffman & Gelman (2014), equation 6 and their constants.
+    Source: Hoffman & Gelman (2014), equation 6, with their constants.
     """
 
     def __init__(self, chains):
@@ -601,15 +603,15 @@ def _problem(model, x, y, start, **counts):
 
 
 def r_hat(samples):
-    """Rank-normalised split R-hat of a quantity: 1 if the chains have converged.
+    """Rank-normalised split R-hat of each quantity: near 1 if the chains have converged.
 
     Parameters
     ----------
-    samples : (T, R, ...) array, T draws of R chains, of each of many quantities
+    samples : (T, R, ...) array, T draws of R chains, for any number of quantities
 
     Returns
     -------
-    (...) array; NaN for what never changes, fewer than four draws or a single chain
+    (...) array; NaN for constant quantities, fewer than four draws or a single chain
 
     Raises
     ------
@@ -633,19 +635,19 @@ def r_hat(samples):
 
 
 def effective_sample_size(samples, kind="mean"):
-    """How many independent draws would estimate a summary of the quantity as precisely.
+    """Number of independent draws that would estimate a summary equally precisely.
 
-    The number differs between summaries of the same chains.
+    It depends on the summary: the mean, the standard deviation or the tails.
 
     Parameters
     ----------
     samples : (T, R, ...) array, T draws of R chains
     kind : {"mean", "sd", "tail"}
-        The mean, the standard deviation, or the worse one of the 5 % and 95 % quantiles.
+        The mean, the standard deviation, or the smaller size for the 5 % and 95 % quantiles.
 
     Returns
     -------
-    (...) array; NaN for what never changes, or fewer than four draws
+    (...) array; NaN for constant quantities or fewer than four draws
 
     Raises
     ------
@@ -670,10 +672,10 @@ def effective_sample_size(samples, kind="mean"):
 
 
 def _diagnostic(name, samples, **options):
-    """What arviz-stats computes of (T, R, ...) samples.
+    """A diagnostic of arviz-stats for (T, R, ...) samples.
 
-    It treats a range below 1e-15 as none, so quantities are scaled to a range of about 1, by powers
-    of two, which round nothing.
+    It treats quantities with a range below 1e-15 as constant, so they are scaled to a range of
+    about 1, by powers of two to avoid rounding.
     """
     from arviz_stats.base import array_stats  # not at the top: it takes a second
 

@@ -1,7 +1,7 @@
 r"""Linear probes: logistic regressions on the frozen features of a network, with uncertainty.
 
-Many probes are trained at once.  Their uncertainty comes from dropout of the features, from
-bootstrap samples, or from a Laplace approximation whose precision is a Kronecker product.
+Many probes are trained together.  Their uncertainty comes from dropout of the features, bootstrap
+samples, or a Laplace approximation with a Kronecker-factored precision.
 """
 
 import numpy as np
@@ -12,15 +12,15 @@ __all__ = ["KroneckerLaplace", "Standardiser", "fit_probes", "probe_passes"]
 
 
 class Standardiser:
-    """Features minus their mean, divided by their standard deviation, with a 1 for the bias.
+    """Standardise features to mean 0 and standard deviation 1, and append a 1 for the bias.
 
     Parameters
     ----------
-    x : (N, D) array, the features that set mean and standard deviation
+    x : (N, D) array, the features that determine mean and standard deviation
 
     Attributes
     ----------
-    mean, std : (D,) arrays; the standard deviation of a constant feature counts as 1
+    mean, std : (D,) arrays; `std` is 1 for constant features
 
     Examples
     --------
@@ -36,11 +36,11 @@ class Standardiser:
         self.std[self.std == 0] = 1
 
     def __call__(self, x):
-        """(N, D + 1) float32 array."""
+        """(N, D + 1) float32 array of standardised features and a column of ones."""
         return np.c_[(x - self.mean) / self.std, np.ones(len(x))].astype(np.float32)
 
     def to_linear(self, weight):
-        """Weights (K, D) and biases (K,) that do to raw features what a probe does to these."""
+        """Weights (K, D) and biases (K,) of the same probe for raw features."""
         raw = weight[:-1] / self.std[:, None]
         return raw.T, weight[-1] - self.mean @ raw
 
@@ -48,29 +48,29 @@ class Standardiser:
 def fit_probes(
     x, y, classes, drops, decays, seed=0, counts=None, *, epochs=60, batch=256, learning_rate=2e-3
 ):
-    """Train R linear probes at once, by Adam on minibatches; the rate falls to 0 like a cosine.
+    """Train R linear probes together by Adam on minibatches.
 
     Parameters
     ----------
     x : (N, D + 1) float32 array, the last column 1
     y : (N,) int array
     classes : int, K
-    drops : sequence of R floats, probabilities to drop a feature
-    decays : sequence of R floats, factors of half the squared weights, beside the mean loss
+    drops : sequence of R floats, dropout probabilities of the features
+    decays : sequence of R floats
+        The penalty added to the mean loss is half the decay times the sum of squared weights.
     seed : int
     counts : (R, N) array, optional
-        How often each probe has each case, as in a bootstrap sample; by default once.
+        Weight of each case for each probe, as in a bootstrap sample; by default 1.
     epochs, batch : int
-    learning_rate : float
+    learning_rate : float, at the start; it falls to 0 along a cosine
 
     Returns
     -------
-    (R, D + 1, K) float32 array of weights, the last row of each the biases
+    (R, D + 1, K) float32 array of weights; the last row of each probe holds the biases
 
     Notes
     -----
-    All probes see the same batches, and one draw of random numbers decides which features each
-    of them drops.
+    All probes use the same batches and the same random numbers for their masks.
 
     Examples
     --------
@@ -113,7 +113,7 @@ def fit_probes(
 
 
 def probe_passes(x, weight, drop, draws, seed=0):
-    """Logits of one probe under dropout of its features, one mask for all cases of a pass.
+    """Logits of one probe with dropout of its features; all cases of a pass share a mask.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Training networks, with all the data at every step or by minibatches, and their logits."""
+"""Train networks on the full data or on minibatches, and compute their logits."""
 
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -22,7 +22,7 @@ __getattr__ = moved(__name__, {"zoom_and_flip": "training.random_resized_crop"})
 
 @renamed_arguments(watch="evaluate")
 def fit_full_batch(network, loss, steps=500, learning_rate=0.01, optimiser="adam", evaluate=None):
-    """Minimise a loss over a network's parameters; every step uses all the data.
+    """Minimise a loss over a network's parameters; every step evaluates the loss on all data.
 
     Parameters
     ----------
@@ -44,8 +44,8 @@ def fit_full_batch(network, loss, steps=500, learning_rate=0.01, optimiser="adam
     Raises
     ------
     ValueError
-        If the loss is not finite (which changes no parameters, except in a line search of
-        "lbfgs"), for another optimiser, or a network without parameters to train.
+        For another optimiser, a network without trainable parameters, or a loss that is not finite.
+        In the last case the parameters keep their values from before the step, except with "lbfgs".
 
     Examples
     --------
@@ -102,16 +102,16 @@ class Recipe:
     batch_size : int
     learning_rate : float, at the start
     lr_milestones : tuple of floats in (0, 1)
-        After these fractions of the epochs (rounded to whole epochs, halves to even) the learning
-        rate is divided by ten.
-    momentum : float in [0, 1); 0 is plain gradient descent
+        The learning rate is divided by ten after each of these fractions of the epochs, rounded to
+        whole epochs (halves to even).
+    momentum : float in [0, 1); 0 is plain stochastic gradient descent
     weight_decay : float, not negative
     freeze_batchnorm : bool
-        Keep the means and variances that BatchNorm (and InstanceNorm) has, by evaluation mode;
-        scale and shift are trained. For pretrained networks.
+        Keep the running means and variances of BatchNorm and InstanceNorm layers by evaluation
+        mode, and train only their scale and shift. Useful for pretrained networks.
     half_resolution_fraction : float in [0, 1)
-        In this fraction of the epochs, from the first (rounded as above), pictures have half their
-        side, which takes a quarter of the time.
+        During this first fraction of the epochs, rounded as above, pictures have half their height
+        and width, which takes about a quarter of the time.
 
     Raises
     ------
@@ -140,12 +140,12 @@ class Recipe:
     halved = renamed_attribute("halved", "half_resolution_fraction")
 
     def __post_init__(self):
-        """Check, and convert to Python's own numbers: a checkpoint takes no others."""
+        """Check the attributes and convert them to Python numbers, as a checkpoint needs them."""
         for name, check in _CHECKS.items():
             object.__setattr__(self, name, check(name, getattr(self, name)))
 
     def rate(self, epoch):
-        """The learning rate in an epoch, counted from 0."""
+        """The learning rate in epoch number `epoch`, counted from 0."""
         passed = sum(epoch >= round(m * self.epochs) for m in self.lr_milestones)
         return self.learning_rate * 0.1**passed
 
@@ -168,50 +168,55 @@ def fit_minibatches(
     network, images, labels, recipe, augment=None, evaluate=None, checkpoint=None, seed=0,
     device="cpu", masks=None, setting=None,
 ):  # fmt: skip
-    """Train a classifier on minibatches by cross-entropy; a killed run resumes exactly.
+    """Train a classifier on minibatches by cross-entropy; an interrupted run resumes exactly.
 
-    Every epoch draws its order, its augmentation and torch's own random numbers from `seed` and
-    the number of the epoch alone, and ends with a checkpoint. A run that was killed therefore
-    repeats at most one epoch, and ends with the same weights as an uninterrupted one.
-    Under ``torchrun``, each process takes its part of every batch and the gradients are added. Up
-    to rounding the result is that of one process, if BatchNorm is frozen and `masks` are keyed.
+    The order of the cases, the augmentation and torch's random numbers of an epoch depend only on
+    `seed` and the number of the epoch, and each epoch ends with a checkpoint. An interrupted run
+    therefore repeats at most one epoch and ends with the same weights as an uninterrupted one.
+
+    Under ``torchrun``, each process takes a part of every batch, and the gradients are added. If
+    BatchNorm is frozen and `masks` are keyed, the result equals that of one process up to rounding.
 
     Parameters
     ----------
     network : torch.nn.Module, (B, C, H, W) -> (B, K) logits; trained in place
-        All of it is put into training mode. If only BatchNorm was put into evaluation mode, to
-        freeze its statistics, the recipe needs `freeze_batchnorm`.
+        The whole network is put into training mode. To keep the statistics of BatchNorm, use
+        `freeze_batchnorm` of the recipe.
     images : (N, C, H, W) array or tensor, as in `predict_logits`
     labels : (N,) whole numbers from 0, of any type; or (N, 1), or one-hot (N, K)
     recipe : Recipe
-    augment : callable (images (B, C, H, W), of the type of `images`, generator) -> images, optional
-        The pictures are on `device`. The generator is the CPU's, so that all devices draw alike.
-        A checkpoint stores its name.
+    augment : callable (images, generator) -> images, optional
+        It gets a batch (B, C, H, W) of the type of `images` on `device`, and a CPU generator, so
+        that random numbers are the same on all devices. A checkpoint stores its name.
     evaluate : callable network -> dict of numbers, optional
-        Called after every epoch, in evaluation mode; joined to the history.
+        Called in evaluation mode after every epoch; its numbers are added to the history.
     checkpoint : path, optional
-        Written after every epoch; read first if it exists.
+        Written after every epoch. If it exists, training resumes from it.
     seed : int
     device : str, "cpu" or "cuda"
-        "cuda" trains in mixed precision where the GPU has bfloat16, and CUDA's sums are not exact.
+        "cuda" trains in mixed precision if the GPU supports bfloat16. Results on a GPU are not
+        exactly reproducible.
     masks : callable (step, first, cases) -> context manager, optional
-        Entered for each forward pass of the cases `first` to `first` + `cases` of a step's batch:
-        `dropout.keyed_masks(seed)`. Without it dropout draws from torch's generator.
+        Pass `dropout.keyed_masks(seed)`. The context is entered for each forward pass, on `cases`
+        cases of the batch of a step, starting with number `first`. By default dropout draws from
+        torch's generator.
     setting : dict of numbers, strings and their lists, optional
-        What else identifies this run, such as where dropout is, which weights do not show.
+        Further properties that identify the run, such as the positions of dropout. A checkpoint
+        with another setting is not accepted.
 
     Returns
     -------
     list of dict, one per epoch
-        Epoch, train_loss and train_accuracy on the augmented training batches as they came, the
-        numbers of `evaluate`, and seconds.
+        The number of the epoch, train_loss and train_accuracy on the augmented batches during
+        training, the numbers of `evaluate`, and seconds.
 
     Raises
     ------
     ValueError
-        For arrays that do not match, frozen BatchNorm, a loss or weights that are not finite, or a
-        checkpoint that is damaged or of another run. If the loss is not finite, the network keeps
-        the weights from before that step, and the checkpoint those after the last whole epoch.
+        For arrays that do not match; BatchNorm in evaluation mode without `freeze_batchnorm`; a
+        loss or weights that are not finite; or a checkpoint that is damaged or from another run. If
+        the loss is not finite, the network keeps the weights from before that step, and the
+        checkpoint those of the last complete epoch.
 
     Examples
     --------
@@ -257,17 +262,17 @@ def fit_minibatches(
 
 
 def predict_logits(network, images, batch_size=500):
-    """Logits of many pictures in evaluation mode, batch after batch.
+    """Logits of many pictures in evaluation mode, computed in batches.
 
     Parameters
     ----------
     network : torch.nn.Module, (B, C, H, W) -> (B, K); its mode is restored
-        It may also return a dictionary or an object whose "logits" these are, or (B,) for a single
+        It may also return a dictionary or an object with an entry "logits", or (B,) for a single
         logit.
     images : (N, C, H, W) array or tensor
-        Bytes (uint8) are divided by 255. Floating-point numbers are taken as they are, mostly in
-        [0, 1], and cast to the type of the network's weights. All functions here that run a
-        network follow this rule.
+        Bytes (uint8) are divided by 255. Floating-point numbers, usually in [0, 1], are not scaled
+        but cast to the dtype of the network's weights. All functions of the package that run a
+        network do this.
     batch_size : int
 
     Returns
@@ -277,8 +282,8 @@ def predict_logits(network, images, batch_size=500):
     Raises
     ------
     ValueError
-        For images that are not finite or that the network does not take, or a network that
-        returns something else, or NaN.
+        For images that are not finite or do not fit the network, and for a network that returns
+        NaN or something other than logits.
 
     Examples
     --------
@@ -301,12 +306,12 @@ def predict_logits(network, images, batch_size=500):
 
 
 def crop_and_flip(images, generator, padding=4):
-    """Shift each picture by up to `padding` pixels over a black ground; mirror half of them.
+    """Shift each picture by up to `padding` pixels, filled with 0, and mirror half of them.
 
     Parameters
     ----------
     images : (B, C, H, W) tensor
-    generator : torch.Generator, of the CPU wherever the pictures are
+    generator : torch.Generator on the CPU, for images on any device
     padding : int
 
     Returns
@@ -340,19 +345,19 @@ def crop_and_flip(images, generator, padding=4):
     columns = torch.where(mirrored, columns.flip(1), columns)
     rows, columns = rows.to(images.device), columns.to(images.device)
     index = torch.arange(count, device=images.device)[:, None, None]
-    # Indices on both sides of the slice put its axis last.
+    # Index arrays on both sides of a slice move its axis to the end.
     return padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def random_resized_crop(images, generator, least=0.4):
-    """Cut a square of random area and place out of each picture and scale it up; mirror half.
+    """Crop each picture at random, scale the crop to full size, and mirror half of them.
 
     Parameters
     ----------
     images : (B, C, H, W) uint8 tensor
-    generator : torch.Generator, of the CPU wherever the pictures are
+    generator : torch.Generator on the CPU, for images on any device
     least : float in (0, 1]
-        Smallest fraction of the area that is cut out; uniform from there to 1.
+        The crop's fraction of the area is uniform between `least` and 1.
 
     Returns
     -------
@@ -365,7 +370,7 @@ def random_resized_crop(images, generator, least=0.4):
 
     Notes
     -----
-    Source: Szegedy et al. (2015), section 6, with the sides' ratio kept.
+    Source: Szegedy et al. (2015), section 6, but with the aspect ratio kept.
 
     Examples
     --------
@@ -389,7 +394,7 @@ def random_resized_crop(images, generator, least=0.4):
 
 
 def _check_frozen(network, recipe):
-    """Refuse to train what was frozen by ``eval()`` in a network that as a whole is not."""
+    """Raise an error if single BatchNorm layers are in evaluation mode but would be trained."""
     frozen = [name for name, module in _batchnorm(network) if not module.training]
     if frozen and network.training and not recipe.freeze_batchnorm:
         raise ValueError(
@@ -411,13 +416,13 @@ def _data(network, images, labels):
 
 
 def _batchnorm(network):
-    """Names and modules of what normalises by statistics of its own; InstanceNorm can, too."""
+    """Names and modules of all BatchNorm and InstanceNorm layers."""
     kind = torch.nn.modules.batchnorm._NormBase
     return [(name, module) for name, module in network.named_modules() if isinstance(module, kind)]
 
 
 def _name(function):
-    """What tells an augmentation from others: its name, and the arguments of a partial."""
+    """A name that identifies an augmentation, with the arguments of a partial."""
     if function is None:
         return None
     if isinstance(function, partial):
@@ -464,18 +469,18 @@ def _one_epoch(network, optimiser, data, recipe, augment, masks, key, progress):
 
 
 def _half(images):
-    """Pictures at half their side."""
+    """Pictures at half their height and width."""
     small = functional.avg_pool2d(images.float(), 2)
     return (small if images.is_floating_point() else small.round()).to(images.dtype)
 
 
 def _has_bfloat16(device):
-    """Whether it computes in bfloat16 by itself: GPUs from 2020 on; a T4 would only imitate it."""
+    """Whether the GPU has bfloat16 in hardware, as since 2020; older ones only emulate it."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
 
 
 def _backward(network, x, target, cases):
-    """Add the gradients of a part of a batch of `cases`; its loss and number of correct cases."""
+    """Add the gradients of a part of a batch of `cases`; return its loss and correct cases."""
     if not len(x):  # fewer cases than processes
         return torch.zeros(2, device=x.device)
     with torch.autocast(x.device.type, torch.bfloat16, enabled=_has_bfloat16(x.device)):
@@ -489,7 +494,7 @@ def _backward(network, x, target, cases):
 
 
 def _sum_over_processes(network, sums):
-    """Add gradients and sums of all processes; where one had no case, its gradient is 0."""
+    """Add gradients and sums over all processes; the gradient of one without cases is 0."""
     if distributed.rank_and_world_size()[1] == 1:
         return
     trained = [p for p in network.parameters() if p.requires_grad]
@@ -500,7 +505,7 @@ def _sum_over_processes(network, sums):
 
 
 def _evaluated(evaluate, network):
-    """The numbers of `evaluate`, as Python's own: a checkpoint takes no others."""
+    """The numbers of `evaluate` as Python floats, as a checkpoint needs them."""
     if evaluate is None:
         return {}
     with torch.no_grad():
