@@ -1,4 +1,4 @@
-"""One photograph of your own: what a network says of it, and where it looks."""
+"""Predict the class of your own photograph, with uncertainty and class activation maps."""
 
 import os
 import warnings
@@ -23,18 +23,18 @@ ORIENTATION = 0x0112  # of EXIF
 
 @dataclass(frozen=True, eq=False)
 class PhotographPrediction:
-    """What T passes of a network say about one photograph.
+    """Predictions and maps of T passes of a network for one photograph.
 
     Attributes
     ----------
-    probs : (K,) array, the mean over passes
+    probs : (K,) array, probabilities averaged over passes
     deviation : (K,) array, standard deviation of each probability over passes
     predictive_entropy, expected_entropy, mutual_information : float, in nats
-    cls : int, the most probable class, which the maps are of
-    map : (h, w) array, class activation map with dropout off
-    maps : (T, h, w) array, those of the passes
-    on_bars : float, part of what the map says for its class that lies on black bars
-    names : list of str, of the classes
+    cls : int, the most probable class
+    map : (h, w) array, class activation map of `cls` with dropout off
+    maps : (T, h, w) array, class activation map of `cls` in each pass
+    on_bars : float, fraction of the positive part of `map` that lies on black bars
+    names : list of K str, the names of the classes
 
     Examples
     --------
@@ -69,17 +69,17 @@ class PhotographPrediction:
 
 
 def read_photograph(source, size=224):
-    """A photograph as a network takes it: the central square, upright, in three colours.
+    """Read a photograph as network input: the central square, upright, in three colours.
 
-    What is transparent becomes white, and of 16 bits 65535.  Of several pictures in a file, such as
-    an animation, the first is taken.
+    Transparent pixels become white, and so does the value 65535 in 16-bit images.  For a file with
+    several pictures, such as an animation, the first is read.
 
     Parameters
     ----------
-    source : path of a picture file, the open file, a Pillow image, or a (H, W, 3) uint8 array
-        Or grey (H, W), or with transparency (H, W, 4).  At most 120 million pixels, or a JPEG of
-        178 million.
-    size : int, pixels of a side
+    source : path of a picture file, an open file, a Pillow image, or a uint8 array
+        Arrays are (H, W, 3), grey (H, W), or (H, W, 4) with transparency.  Pictures have at most
+        120 million pixels, JPEG files 178 million.
+    size : int, height and width of the result in pixels, at most 1024
 
     Returns
     -------
@@ -88,9 +88,9 @@ def read_photograph(source, size=224):
     Raises
     ------
     ValueError
-        For something that is no picture; the message names a file.
+        For a source that is not a picture; the message names the file.
     FileNotFoundError
-        Where there is no such file.
+        If there is no such file.
 
     Examples
     --------
@@ -121,7 +121,7 @@ def read_photograph(source, size=224):
 
 
 def _opened(source):
-    """A Pillow image of its own, since reading a part of a JPEG changes it in place."""
+    """A separate Pillow image, because reading a part of a JPEG changes it in place."""
     if isinstance(source, Image.Image):
         return source.copy()
     if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
@@ -135,14 +135,14 @@ def _opened(source):
 
 
 def predict_photograph(network, picture, names=None, draws=30, seed=0):
-    """What a network with dropout says about one photograph, and where it looks.
+    """Predict one photograph with MC dropout, and map the evidence for the predicted class.
 
     Parameters
     ----------
-    network : networks.ImageClassifier with dropout, as `pretrained.fine_tuned` returns it
-    picture : (3, H, W) uint8 array, of `read_photograph`; (1, H, W) for a network of grey pictures
-    names : sequence of K str, optional, of the classes
-    draws : int, T
+    network : networks.ImageClassifier with dropout, such as `pretrained.fine_tuned`
+    picture : (3, H, W) uint8 array from `read_photograph`; (1, H, W) for a grey-picture network
+    names : sequence of K str, optional, names of the classes; by default their numbers
+    draws : int, T, number of passes
     seed : int
 
     Returns
@@ -152,7 +152,7 @@ def predict_photograph(network, picture, names=None, draws=30, seed=0):
     Raises
     ------
     ValueError
-        For a picture of another form, another number of names, or as `cam.sample_maps`.
+        For a picture of another shape or type, a wrong number of names, or as `cam.sample_maps`.
 
     Examples
     --------

@@ -1,6 +1,7 @@
-"""One function per kind of figure: it draws on the Axes it is given and computes nothing.
+"""Plotting functions, one for each kind of figure.
 
-Each takes Axes first, returns them, and leaves titles and limits to the caller.
+Each draws ready results on the Axes that you pass first, and returns these Axes.  Most leave titles
+and limits to the caller.
 """
 
 from importlib.resources import files
@@ -36,14 +37,14 @@ def use_style():
 def line_with_bands(
     ax, x, mean, mean_interval=None, observation_interval=None, label="fit", mean_label="the mean"
 ):
-    """Draw a fitted line with the interval of its mean inside that of an observation.
+    """Draw a fitted line with bands for its mean and for an observation.
 
     Parameters
     ----------
     ax : Axes
     x, mean : (M,) arrays, x sorted
     mean_interval, observation_interval : (M, 2) arrays, optional
-    label, mean_label : str, for the line and for the interval of the mean
+    label, mean_label : str, labels of the line and of the mean's band
 
     Returns
     -------
@@ -106,7 +107,7 @@ def truth(ax, x, y, label="truth"):
 
 
 def intervals(ax, ends, true_value):
-    """Draw T intervals (T, 2) as horizontal bars, those that miss the truth standing out.
+    """Draw T intervals (T, 2) as horizontal bars and highlight those that miss the truth.
 
     Examples
     --------
@@ -147,9 +148,10 @@ def curve_with_spread(ax, x, centre, lower, upper, label, **style):
 
 
 def coverage_map(ax, coverage, rows, columns, level=0.95):
-    """Heat map of coverage (len(rows), len(columns)) in %: white from the nominal level up.
+    """Draw a heat map of coverage, a (len(rows), len(columns)) array of fractions.
 
-    The darker the orange, the further below the level; every cell prints its percentage.
+    Cells at or above the nominal level are white; the further below, the darker the orange.  Every
+    cell shows its percentage.
 
     Examples
     --------
@@ -175,7 +177,7 @@ def coverage_map(ax, coverage, rows, columns, level=0.95):
 
 
 def estimates(ax, names, centres, ends, label, offset=0.0, **style):
-    """Draw named estimates (k,) with intervals (k, 2), one row each, shifted by `offset` rows.
+    """Draw k named estimates (k,) with intervals (k, 2), in rows shifted by `offset`.
 
     Examples
     --------
@@ -219,7 +221,7 @@ def pictures(axes, images, titles=None):
 
 
 def activation_map(ax, picture, values, limit, cmap="RdBu_r"):
-    """Lay a class activation map over its picture, which shows through in grey.
+    """Draw a class activation map over its picture, which is shown in grey.
 
     Parameters
     ----------
@@ -227,10 +229,9 @@ def activation_map(ax, picture, values, limit, cmap="RdBu_r"):
     picture : (H, W, 3) array in [0, 1]
     values : (h, w) array, such as a row of `cam.class_activation_maps`, or a standard deviation
     limit : float > 0
-        Where the colours end; the same for all maps that are to be compared.
+        Value at the end of the colour scale.  Use the same for all maps that you compare.
     cmap : str
-        Colour map; one that ends in "_r" is taken to have two arms and 0 in the middle, others
-        start at 0.
+        Colour map.  The scale runs from -`limit` if the name ends in "_r", otherwise from 0.
 
     Returns
     -------
@@ -258,7 +259,7 @@ def activation_map(ax, picture, values, limit, cmap="RdBu_r"):
 
 
 def confidence_histogram(ax, table):
-    """Share of the cases in each bin, with the mean confidence and the accuracy as lines.
+    """Draw the fraction of cases in each bin, with lines at mean confidence and accuracy.
 
     Parameters
     ----------
@@ -294,18 +295,18 @@ def confidence_histogram(ax, table):
 
 
 def reliability_diagram(ax, table, band=None):
-    """Share that came true in each bin, with the gap to what was claimed or on its null band.
+    """Draw the observed frequency of each bin, with gaps to the confidence or with a null band.
 
-    Without a band the gaps are shaded, after Guo et al. (2017), figure 1; they end at the mean
-    confidence of the bin's cases, not at the middle of the bin.  With a band, boxes show where the
-    shares would fall if the confidences were right, and shares outside their box stand out by
-    colour and by a diamond.
+    Without a band, the gap between the frequency and the mean confidence of each bin is shaded,
+    after Guo et al. (2017), figure 1.  It ends at the mean confidence, not at the middle of the
+    bin.  With a band, boxes show the range of the frequencies of a calibrated model.  Frequencies
+    outside their box have another colour and a diamond.
 
     Parameters
     ----------
     ax : Axes
-    table : calibration.BinTable of M bins; empty ones draw nothing
-    band : (lower, upper), each (M,), optional
+    table : calibration.BinTable of M bins; empty bins are not drawn
+    band : (lower, upper), each (M,), optional, as from `calibration.CalibrationNull.band`
 
     Returns
     -------
@@ -342,7 +343,7 @@ def reliability_diagram(ax, table, band=None):
 
 
 def _draw_gaps(ax, left, right, share, confidence):
-    """Bars up to the share, and shaded from there to the mean confidence."""
+    """Bars up to the frequency, shaded from there to the mean confidence."""
     place = {"x": left, "width": right - left, "align": "edge"}
     ax.bar(height=share, color=HIT, edgecolor="white", lw=0.6, label="share right", **place)
     ax.bar(
@@ -353,7 +354,7 @@ def _draw_gaps(ax, left, right, share, confidence):
 
 
 def _draw_null_boxes(ax, left, right, share, lower, upper):
-    """Boxes from `lower` to `upper`, and the shares, those outside their box with a diamond."""
+    """Boxes from `lower` to `upper`, and frequencies, with a diamond outside their box."""
     ax.bar(
         left, upper - lower, right - left, lower, align="edge", color="0.85", edgecolor="0.4",
         lw=0.8, label="each bin if calibrated",
@@ -368,7 +369,7 @@ def _draw_null_boxes(ax, left, right, share, lower, upper):
 
 
 def risk_coverage(ax, curve, label, **style):
-    """Draw the risk of the surest cases against the share that is answered.
+    """Draw the risk-coverage curve: mean loss of the answered cases against their fraction.
 
     Parameters
     ----------
@@ -396,7 +397,7 @@ def risk_coverage(ax, curve, label, **style):
 
 
 def detection(ax, result, label, **style):
-    """Draw the share of novel cases flagged against that of known ones.
+    """Draw the ROC curve: fraction of novel cases flagged against fraction of known cases flagged.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Networks whose trained weights ship with the package, and how they are built."""
+"""Build the networks of the book, and load those whose trained weights ship with the package."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -14,8 +14,8 @@ from mcunc.dropout import with_dropout
 __all__ = ["SETTINGS", "VARIANTS", "Setting", "drawn_network", "fine_tuned", "load_network"]
 __all__ += ["photograph_network", "zero_head"]
 
-# No dropout, each network with birds of its own; all with the birds of the first; dropout
-# everywhere; everywhere but on the picture.
+# No dropout, with different training birds for each network; no dropout, with the same birds for
+# all; dropout before every weight layer; before every weight layer except the first.
 VARIANTS = ("standard", "shared", "everywhere", "spared")
 WITHOUT_DROPOUT = VARIANTS[:2]
 DROP = 0.05
@@ -24,13 +24,14 @@ CLASSES = 200
 
 
 def drawn_network(variant, seed=0):
-    """Build the small Inception network for drawn birds, as yet untrained.
+    """Build the small Inception network for drawn birds, untrained.
 
     Parameters
     ----------
     variant : str, one of `VARIANTS`
-        Dropout is before every weight layer in "everywhere", before all but the first in "spared".
-    seed : int, of the initial weights
+        "everywhere" has dropout before every weight layer, "spared" before all but the first; the
+        others have none.
+    seed : int, seed of the initial weights
 
     Returns
     -------
@@ -51,7 +52,7 @@ def drawn_network(variant, seed=0):
 
 @renamed_arguments(arm="variant")
 def load_network(run, variant, member=0):
-    """Load a network of the run "birdwatch-dropout", trained on 4,000 drawn birds.
+    """Load one of the networks of the run "birdwatch-dropout", trained on 4,000 drawn birds.
 
     Parameters
     ----------
@@ -83,15 +84,15 @@ def load_network(run, variant, member=0):
 
 @dataclass(frozen=True)
 class Setting:
-    """How a network is trained on photographs.
+    """How a network is built and trained on photographs.
 
     Attributes
     ----------
-    size : int, pixels of a side
+    size : int, height and width of the photographs in pixels
     recipe : training.Recipe
     build : callable (classes, seed) -> networks.ImageClassifier
-    last : tuple of str, parts that variant "last" has dropout in, beside the head
-    ramp : float, part of the steps in which the probability to drop rises from 0
+    last : tuple of str, parts that get dropout in variant "last", in addition to the head
+    ramp : float, fraction of the steps during which the dropout probability rises from 0
     probe : bool, whether the head is first trained alone
 
     Examples
@@ -109,7 +110,7 @@ class Setting:
     probe: bool = False
 
 
-# BatchNorm learns its statistics anew.  Kept as they came, learning rates of 0.0003 to 0.003 made
+# BatchNorm adapts its statistics.  With frozen statistics, learning rates of 0.0003 to 0.003 made
 # the network worse than its probe within an epoch (inner split, 160 pixels).  On a GPU
 # torchvision's GoogLeNet with ImageNet weights takes minutes.
 _FINE_TUNED = training.Recipe(
@@ -138,16 +139,17 @@ SETTINGS = {
 
 
 def photograph_network(setting, variant, drop=None, classes=CLASSES, seed=0):
-    """Build a network for photographs, with dropout where the variant has it.
+    """Build a network for photographs, with dropout at the positions of the variant.
 
     Parameters
     ----------
     setting : Setting
     variant : {"standard", "head", "last", "everywhere"}
-        No dropout; at the head; there and in the last blocks; before every weight layer.
-    drop : float in (0, 1), its probability; "standard" has none
+        Dropout nowhere, before the head, before the head and in the last blocks, or before every
+        weight layer.
+    drop : float in (0, 1), dropout probability; ignored for "standard"
     classes : int
-    seed : int, of the weights that are drawn
+    seed : int, seed of the newly initialised weights
 
     Returns
     -------
@@ -163,7 +165,7 @@ def photograph_network(setting, variant, drop=None, classes=CLASSES, seed=0):
     0.2
     """
     network = setting.build(classes=classes, seed=seed)
-    # Some come with dropout before the last layer; here the variant alone says where it is.
+    # Some come with dropout before the last layer; here only the variant determines it.
     network.head = next(m for m in network.head.modules() if isinstance(m, nn.Linear))
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -175,7 +177,7 @@ def photograph_network(setting, variant, drop=None, classes=CLASSES, seed=0):
 
 
 def zero_head(network):
-    """Set the weights of a network's head to 0, in place, so that all of them count as new.
+    """Set the weights and biases of a network's head to 0, in place.
 
     Parameters
     ----------
@@ -183,7 +185,7 @@ def zero_head(network):
 
     Returns
     -------
-    networks.ImageClassifier, the same one
+    networks.ImageClassifier, the argument itself
 
     Examples
     --------
@@ -208,20 +210,20 @@ def fine_tuned(run, settings=SETTINGS, classes=CLASSES):
 
     Returns
     -------
-    networks.ImageClassifier in evaluation mode; with dropout where the run had it
+    networks.ImageClassifier in evaluation mode, with the dropout layers of the run
 
     Raises
     ------
     ValueError
-        Where there is no such run.
+        If there is no such run.
     ImportError
         Without the packages of EfficientNet-Lite0.
 
     Notes
     -----
-    The weights are rounded to save space.  On the 603 test photographs the two networks of the
-    book predict the class that the trained ones predicted for 589 and 597, with the same log loss
-    to 0.005.
+    The weights are rounded to save space.  On the 603 test photographs, the book's two networks
+    agree with their unrounded versions in 589 and 597 predictions, and their log losses differ by
+    at most 0.005.
 
     Examples
     --------

@@ -146,11 +146,11 @@ def probe_passes(x, weight, drop, draws, seed=0):
 
 
 class KroneckerLaplace:
-    r"""Laplace approximation about a linear probe: a Gaussian with precision N A ⊗ G + δ I.
+    r"""Laplace approximation around a linear probe: a Gaussian with precision N A ⊗ G + δ I.
 
     Parameters
     ----------
-    x : (N, D + 1) float32 array, the cases that the probe is trained on
+    x : (N, D + 1) float32 array, the training cases of the probe
     weight : (D + 1, K) array, W
 
     Notes
@@ -160,7 +160,8 @@ class KroneckerLaplace:
 
     The logits of x are Gaussian with mean :math:`W^\top x` and covariance
     :math:`\sum_{ij} (u_i^\top x)^2 / (N a_i g_j + δ)\; v_j v_j^\top`, with eigenvalues a, g and
-    eigenvectors u, v of A and G.  The precision δ of the prior is chosen freely.
+    eigenvectors u, v of A and G.  You choose the precision δ of the prior, `prior` of the methods.
+
     Source: Ritter, Botev & Barber (2018), *A scalable Laplace approximation for neural networks*.
 
     Examples
@@ -190,7 +191,7 @@ class KroneckerLaplace:
         return np.sqrt(along @ (1 / (self.cases * products + prior)))
 
     def sample(self, x, prior, draws, seed=0):
-        """(T, N, K) float32 draws of the logits, independent from case to case."""
+        """(T, N, K) float32 draws of the logits, independent between cases."""
         spread = self.standard_deviations(x, prior).astype(np.float32)
         mean = (x @ self.weight).astype(np.float32)
         noise = np.random.default_rng(seed).standard_normal((draws, *mean.shape), dtype=np.float32)

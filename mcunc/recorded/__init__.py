@@ -1,4 +1,4 @@
-"""Long runs that were made once and ship with the package."""
+"""Load recorded results of long runs, which ship with the package, and save new ones."""
 
 import json
 import os
@@ -21,13 +21,13 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """Arrays of a long run and where they come from; ``run[name]`` is one of them.
+    """Arrays of a long run and a record of their origin; ``run[name]`` returns an array.
 
     Attributes
     ----------
     arrays : dict of name -> array
     record : dict
-        Command, seed, data and its checksum, package versions, git revision, hours, scores.
+        Command, seed, data set and its checksum, package versions, git revision, run time, scores.
 
     Examples
     --------
@@ -42,7 +42,7 @@ class Recorded:
     record: dict
 
     def __getitem__(self, name):
-        """Array `name`; half-precision logits come as float64."""
+        """Return the array `name`, as float64 if it is stored in half precision."""
         try:
             array = self.arrays[name]
         except KeyError:
@@ -82,7 +82,7 @@ def load(name):
     Raises
     ------
     ValueError
-        Where there is no such run, or its files are damaged.
+        If there is no such run, or its files are damaged.
 
     Examples
     --------
@@ -106,22 +106,22 @@ def load(name):
 
 
 def save(path, arrays, record):
-    """Write a run as `path` (.npz) with its record beside it (.json).
+    """Write a run as `path` (.npz), with its record in a .json file beside it.
 
-    Both are written under other names first, so that a kill leaves what was there whole.
+    Both are first written under temporary names, so an interruption leaves earlier files intact.
 
     Parameters
     ----------
-    path : path of the .npz file; its folder is made
+    path : path of the .npz file; its folder is created
     arrays : dict of name -> array of numbers
-    record : dict of what JSON can hold
+    record : dict that can be written as JSON
 
     Raises
     ------
     ValueError
-        For another ending of the path, arrays of objects, or a record JSON cannot hold.
+        For another ending of the path, arrays of objects, or a record that is not valid JSON.
     OSError
-        Where a file cannot be written.
+        If a file cannot be written.
 
     Examples
     --------
@@ -142,7 +142,7 @@ def save(path, arrays, record):
     except (TypeError, ValueError) as error:
         raise ValueError(f"record: {error}; convert to what JSON can hold") from None
     beside = Path(path).with_suffix(".json")
-    # The arrays get their name first.
+    # The arrays get their final name first.
     with atomic_write(beside) as part_beside, atomic_write(path) as part:
         with part.open("wb") as file:
             np.savez_compressed(file, **arrays)
@@ -150,7 +150,7 @@ def save(path, arrays, record):
 
 
 def published(name):
-    """Load numbers that others published, to set ours beside.
+    """Load published results of others, for comparison.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def published(name):
 
     Returns
     -------
-    dict; each column of a table says its source
+    dict; each column of a table states its source
 
     Raises
     ------
@@ -177,7 +177,7 @@ def published(name):
 
 
 def destination(run, seed, folder):
-    """Return the seed of a run, checked, and the path of its .npz file.
+    """Return the checked seed of a run and the path of its .npz file.
 
     Parameters
     ----------
@@ -188,12 +188,12 @@ def destination(run, seed, folder):
     Returns
     -------
     seed : int
-    path : Path; seed 0 adds nothing to the name of the run
+    path : Path; the file name contains the seed unless it is 0
 
     Raises
     ------
     ValueError
-        For a negative seed, or a folder that is no path.
+        For a negative seed, or a folder that is not a path.
 
     Examples
     --------
@@ -207,11 +207,11 @@ def destination(run, seed, folder):
 
 
 def provenance(command, seed):
-    """Describe where a run comes from, for its record.
+    """Describe the origin of a run, for its record.
 
     Parameters
     ----------
-    command : str, what makes the run again
+    command : str, the command that reproduces the run
     seed : int
 
     Returns
@@ -235,9 +235,9 @@ def provenance(command, seed):
 
 
 def _revision():
-    """Git revision of this source tree, "-dirty" after it where files differ; None without one."""
+    """Git revision of this source tree, with "-dirty" if files differ; None without git."""
     root = Path(__file__).parents[2]
-    if not (root / ".git").exists():  # installed; a repository further up is somebody else's
+    if not (root / ".git").exists():  # installed; a repository further up is not ours
         return None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     with suppress(OSError):  # no git
