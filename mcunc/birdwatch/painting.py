@@ -1,8 +1,8 @@
-"""The pixels of birdwatch: shapes with soft edges, painted back to front.
+"""Paint the pictures of birdwatch: shapes with soft edges, from back to front.
 
-Everything is elementwise arithmetic on (birds, rows, columns), so that a picture does not depend,
-to the last bit, on the others it is drawn with.  Birds are drawn facing right and mirrored at the
-end.  Lengths are in pixels of a 64-pixel picture.
+All arithmetic is elementwise on (birds, rows, columns), so a picture is identical to the last bit
+whichever others are drawn with it.  Birds are drawn facing right and mirrored at the end.  Lengths
+are in pixels of a 64-pixel picture.
 """
 
 import os
@@ -12,9 +12,9 @@ import numpy as np
 
 __all__ = ["BLOBS", "PAIRS", "UNSEEN_PAIRS", "paint"]
 
-# What a pair looks like: colours of body, belly, wing, cap, cheek and bill; then, in pixels of a
-# 64-pixel picture, length and depth of the bill, length of the tail and its rise in degrees,
-# height of the crest, fork of the tail; and the size of the cap.
+# Appearance of each pair: colours of body, belly, wing, cap, cheek and bill; then, in pixels of a
+# 64-pixel picture, length and depth of the bill, length of the tail, its angle in degrees, height
+# of the crest and fork of the tail; and the size of the cap.
 _COLOURS = ("body", "belly", "wing", "cap", "cheek", "bill")
 _SIZES = ("bill_length", "bill_depth", "tail_length", "tail_angle", "crest", "fork", "hood")
 PAIRS = {
@@ -29,15 +29,15 @@ UNSEEN_PAIRS = {
     "kingfisher": ("24a6b3 f9f3e6 137d95 0f6f8c f4f4ee 2a2c33", 12.0, 3.8, 8, -14, 4, 0, 1.0),
     "dove": ("e4dedd fbf7f3 bfb5b6 d9d0d2 efe9e8 c9786c", 4.6, 2.8, 18, -14, 0, 0, 0.3),
 }
-BLOBS = 9  # of foliage in the background
+BLOBS = 9  # number of blobs of foliage in the background
 _BREAST = (8.9, 2.4)  # its centre, bill to the right
 _LEAF = (15.0, 9.8)  # half length and half width, enough to hide the breast and its soft edge
 
 
 def paint(latents, size):
-    """Draw pictures and masks, in several threads where that is possible.
+    """Draw pictures and masks, in several threads if possible.
 
-    `scene.render` describes arguments and results, checks them and refuses others.
+    `scene.render` describes and checks the arguments, and describes the results.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def paint(latents, size):
     pictures = np.empty((len(latents), size, size, 3), np.float32)
     masks = np.empty((len(latents), size, size), bool)
     chunk = max(1, 96 * 64**2 // size**2)  # small enough for the processor's cache
-    # birds with the leaf in like places share a chunk, so that little is painted in vain
+    # birds with the leaf in similar positions share a chunk, so that little is painted in vain
     order = np.argsort(latents["covered"] + 1.0 * _leaf_shown(latents), kind="stable")
     parts = [order[start : start + chunk] for start in range(0, len(latents), chunk)]
 
@@ -59,7 +59,7 @@ def paint(latents, size):
     try:
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy lets go of the lock as it paints
             list(pool.map(draw, parts))
-    except RuntimeError:  # no more threads here, or none at all, as in a browser
+    except RuntimeError:  # no more threads available, or none at all, as in a browser
         list(map(draw, parts))
     return pictures, masks
 
@@ -84,7 +84,7 @@ def _paint_chunk(latents, size):
 
 
 def _traits(pair):
-    """Columns of the table of pairs, one value per bird."""
+    """The traits of each bird's pair: a dict of arrays with one value per bird."""
     codes, *sizes = zip(*PAIRS.values(), *UNSEEN_PAIRS.values(), strict=True)
     colours = zip(*(code.split() for code in codes), strict=True)
     traits = {name: _rgb(column)[pair] for name, column in zip(_COLOURS, colours, strict=True)}
@@ -93,12 +93,12 @@ def _traits(pair):
 
 
 def _rgb(codes):
-    """(n, 3) float32 colours of hexadecimal codes."""
+    """(n, 3) float32 colours from hexadecimal codes."""
     return np.array([[int(c[i : i + 2], 16) / 255 for i in (0, 2, 4)] for c in codes], np.float32)
 
 
 def _hue_colour(hue):
-    """(n, 3) colours of the breast: HSV with saturation .8 and value .93."""
+    """(n, 3) colours of the breast: HSV with saturation 0.8 and value 0.93."""
     k = (np.array([5.0, 3.0, 1.0]) + np.asarray(hue)[:, None] / 60) % 6
     return (0.93 * (1 - 0.8 * np.clip(np.minimum(k, 4 - k), 0, 1))).astype(np.float32)
 
@@ -109,7 +109,7 @@ def _mix(a, b, weight):
 
 
 class _Pose:
-    """A frame of reference per bird: where it lies in the picture, how large and how turned."""
+    """A frame of reference per bird: its position in the picture, scale and rotation."""
 
     def __init__(self, x, y, scale, angle):
         self.x, self.y, self.scale, self.angle = np.broadcast_arrays(x, y, scale, np.radians(angle))
@@ -127,8 +127,8 @@ class _Pose:
 class _Canvas:
     """A chunk of pictures, painted back to front.
 
-    A shape is a box, the slices outside of which it is nowhere, and its depth there: the distance
-    to the edge in pixels of a 64-pixel picture, positive inside.
+    A shape is a box, the slices that contain it, and its depth in the box: the distance to the edge
+    in pixels of a 64-pixel picture, positive inside.
     """
 
     def __init__(self, n, size):
@@ -138,7 +138,7 @@ class _Canvas:
         self.whole = (slice(None), slice(0, size), slice(0, size))
 
     def box(self, x, y, reach_x, reach_y):
-        """Slices around centres x, y, wide enough for soft edges too."""
+        """Slices around centres x, y that also contain soft edges."""
         size, margin = len(self.axis), 2.0
 
         def span(centre, reach):
@@ -172,9 +172,9 @@ class _Canvas:
         return box, q
 
     def polygon(self, pose, *points):
-        """Box and depth of a convex polygon whose points go clockwise as seen.
+        """Box and depth of a convex polygon with points in clockwise order on the screen.
 
-        Tips must be blunt: the soft edge of a sharp one would reach out of the box.
+        Tips must be blunt, because the soft edge of a sharp tip would extend beyond the box.
         """
         corners = [np.broadcast_arrays(*pose.place(x, y)) for x, y in points]
         x, y = (np.stack(values) for values in zip(*corners, strict=True))
@@ -188,7 +188,7 @@ class _Canvas:
         return box, depth
 
     def line(self, pose, x0, y0, x1, y1, w0, w1):
-        """Box and depth of a straight stroke of half-width w0 tapering to w1."""
+        """Box and depth of a straight stroke whose half-width tapers from w0 to w1."""
         length = np.hypot(x1 - x0, y1 - y0)
         nx, ny = (y1 - y0) / length, -(x1 - x0) / length
         over = (x0 + w0 * nx, y0 + w0 * ny), (x1 + w1 * nx, y1 + w1 * ny)
@@ -204,7 +204,7 @@ class _Canvas:
     def fill(self, shape, colour, light=1.0, softness=0.0, opacity=1.0):
         """Paint a shape; return its box and its opacity.
 
-        One colour per bird; light and opacity per bird or, as whole planes, per pixel.
+        Colours are per bird.  Light and opacity are per bird or, as whole planes, per pixel.
         """
         box, depth = shape
         alpha = self.alpha(depth, softness) * self._part(opacity, box)
@@ -215,14 +215,14 @@ class _Canvas:
         return values[box] if np.shape(values)[1:] == self.planes.shape[2:] else values
 
     def lay(self, box, alpha, colour, light=1.0):
-        """Lay one colour per bird over the planes; an opacity of exactly 1 leaves no trace."""
+        """Lay one colour per bird over the planes; an opacity of 1 hides all beneath exactly."""
         view = self.planes[(slice(None), *box)]
         view *= 1 - alpha
         view += (alpha * light) * colour.T[:, :, None, None]
 
 
 def _paint_background(canvas, random, gain):
-    """A sky gradient and foliage out of focus, on cells of 4 pixels enlarged by cubic splines."""
+    """Paint a sky gradient and blurred foliage, on 4-pixel cells enlarged by cubic splines."""
     sky = _rgb(("b4d4ea", "f2d8c2", "cfe2d6", "c3cce6"))  # morning, dusk, mist, rain
     ground = _rgb(("dfeacb", "dfbf9f", "9dbb93", "a3b5b0"))
     foliage = _rgb(("4c7a58", "86a860", "c9d296", "f6f0dc"))  # dark to light
@@ -262,7 +262,7 @@ def _paint_branch(canvas, latents, gain):
 
 
 def _paint_tail(canvas, bird, traits, gain):
-    """Tail and legs, which the body overlaps."""
+    """Paint the tail and the legs, which the body overlaps."""
     length, colour = traits["tail_length"], traits["wing"]
     root = bird.inner(-10.0, 8.5, angle=traits["tail_angle"])  # its x axis runs to the bill
     for spread, shade in ((1, 0.78), (-1, 1.0)):
@@ -278,7 +278,7 @@ def _paint_tail(canvas, bird, traits, gain):
 
 
 def _paint_body(canvas, bird, traits, direction, gain):
-    """Body, head and crest; return the silhouette's opacity and the light on it, as planes."""
+    """Paint body, head and crest; return the silhouette's opacity and its light, as planes."""
     back, top = 1.5 - traits["crest"], -16.0 - 0.55 * traits["crest"]
     points = (3.0, -11.0), (back - 0.3, top + 0.4), (back + 0.4, top - 0.4), (11.0, -16.0)
     crested = (traits["crest"] > 0)[:, None, None].astype(np.float32)
@@ -327,7 +327,7 @@ def _paint_face(canvas, bird, traits, silhouette, light):
 
 
 def _paint_breast(canvas, bird, hue, silhouette, light):
-    """The part that tells sisters apart; nothing but the leaf is painted over it."""
+    """Paint the part that distinguishes sisters; only the leaf is painted over it."""
     breast = canvas.ellipse(bird, *_BREAST, 5.2, 6.6, 14.0)
     box, alpha = canvas.fill(breast, _hue_colour(hue), light, opacity=silhouette)
     mask = np.zeros(light.shape, bool)
@@ -340,11 +340,11 @@ def _leaf_shown(latents):
 
 
 def _paint_leaf(canvas, bird, latents, gain):
-    """A leaf on a stem that leaves the frame; its x axis runs from stem to tip."""
+    """Paint a leaf on a stem that extends beyond the frame; its x axis runs from stem to tip."""
     shown = _leaf_shown(latents)[:, None, None].astype(np.float32)
     if not shown.any():
         return
-    # Over the breast with room to spare, or well clear of it over tail, wing and branch.
+    # It hides the breast with a margin, or lies well away from it over tail, wing and branch.
     dx, dy, turn = latents["leaf_x"], latents["leaf_y"], latents["leaf_angle"]
     over, clear = latents["covered"], ~latents["covered"]
     x = over * (_BREAST[0] + 0.7 * dx) + clear * (-17.0 + 5.0 * dx)

@@ -1,6 +1,6 @@
-"""What a bird is: its latents, its exact posterior, and the hue that can be read off its pixels.
+"""Latents of the birds, their exact posterior, and the hue read off the pixels.
 
-The package's own docstring derives the posterior.
+The docstring of `mcunc.birdwatch` derives the posterior.
 """
 
 from dataclasses import dataclass
@@ -43,20 +43,20 @@ _LATENTS = np.dtype(
 
 @dataclass(frozen=True, eq=False)
 class Birds:
-    """Pictures of birds with everything that is known about them.
+    """Pictures of birds with their labels, exact posterior, masks and latents.
 
     Attributes
     ----------
     pictures : (N, size, size, 3) float32 array, red, green, blue in [0, 1]
     labels : (N,) integer array, species; sisters are 2k and 2k + 1
     posterior : (N, K) array, the exact p(species | picture); NaN for unseen species
-    hue : (N,) array, of the breast, in degrees, whether or not it can be seen
-    covered : (N,) bool array, True where the leaf hides the breast
+    hue : (N,) array, hue of the breast in degrees, even if it is covered
+    covered : (N,) bool array, True if the leaf hides the breast
     masks : (N, size, size) bool array
-        Every pixel that the hue can influence, or could if the leaf were not there.
-    latents : (N,) structured array, all that is needed to `render` the pictures again
+        True for every pixel that the hue can influence, or could influence without the leaf.
+    latents : (N,) structured array, from which `render` draws the pictures again
     species, separation : the arguments of `draw_birds`
-    eight_bit : bool, whether the pictures were rounded to 256 levels
+    eight_bit : bool, whether the pictures are rounded to 256 levels
 
     Examples
     --------
@@ -79,17 +79,17 @@ class Birds:
 
 
 def species_names(species=8, unseen=False):
-    """Return the names of the species, sisters side by side, ruddy before golden.
+    """Return the names of the species, with sisters side by side, ruddy before golden.
 
     Parameters
     ----------
-    species : int, an even number from 2 to 12
+    species : int, K, an even number from 2 to 12
     unseen : bool
-        Append the four species that are in no training set: labels K to K + 3.
+        Append the four species that are in no training set, with labels K to K + 3.
 
     Returns
     -------
-    list of str, the name of label k at place k
+    list of str, the name of label k at position k
 
     Raises
     ------
@@ -120,8 +120,9 @@ def true_posterior(hue, covered, pair, species=8, separation=1.5):
 
     Returns
     -------
-    (N, K) array; rows sum to 1, except that birds of a pair outside 0..K/2 - 1, which are out
-    of distribution and have no posterior, get NaN.
+    (N, K) array
+        Rows sum to 1.  Birds of a pair above K/2 - 1 are out of distribution and have no posterior;
+        their rows are NaN.
 
     Raises
     ------
@@ -130,8 +131,8 @@ def true_posterior(hue, covered, pair, species=8, separation=1.5):
 
     Notes
     -----
-    The ratio of two normal densities of equal width is logistic in the hue, so between the sisters
-    of an open bird :math:`p(\text{golden}) = \mathrm{sigmoid}(d (h - c) / \sigma)`.
+    The log ratio of two normal densities with equal variance is linear in the hue.  For an open
+    breast the golden sister therefore has probability :math:`\mathrm{sigmoid}(d (h - c) / \sigma)`.
 
     Examples
     --------
@@ -157,10 +158,10 @@ def true_posterior(hue, covered, pair, species=8, separation=1.5):
 
 
 def draw_latents(n, seed=0, covered=0.25, species=8, separation=1.5, unseen=False):
-    """Draw what determines the pictures, without drawing the pictures.
+    """Draw the latent variables of birds, without rendering the pictures.
 
-    The nuisances and the standardised hue come from streams of their own, so that the same seed
-    gives the same poses, leaves and lights whatever `covered`, `species` and `separation` are.
+    Nuisances and the standardised hue have separate random streams.  The same seed therefore gives
+    the same poses, leaves and lights for any `covered`, `species` and `separation`.
 
     Parameters
     ----------
@@ -169,17 +170,17 @@ def draw_latents(n, seed=0, covered=0.25, species=8, separation=1.5, unseen=Fals
     covered : float, probability in [0, 1] that the leaf covers the breast
     species : int, K, an even number from 2 to 12, equally likely
     separation : float, distance of the sisters' mean hues in standard deviations, 0 to 4
-    unseen : bool, draw species K to K + 3 instead, of pairs that are in no training set
+    unseen : bool, draw species K to K + 3 instead, whose pairs are in no training set
 
     Returns
     -------
-    (n,) structured array; `latents["hue"]` and so on are its columns
+    (n,) structured array with columns such as ``latents["hue"]``
 
     Raises
     ------
     ValueError
-        If an argument is out of range, or a hue falls more than six standard deviations from
-        its mean (two in a billion), since cutting it off would falsify the posterior.
+        If an argument is out of range, or a hue falls outside HUE_RANGE.  This needs at least six
+        standard deviations, a probability below two in a billion for each bird.
 
     Examples
     --------
@@ -211,7 +212,7 @@ def draw_birds(
 ):
     """Draw birds and their exact posterior.
 
-    Never jitter colours in training on these pictures: the posterior would no longer be theirs.
+    Do not jitter colours when you train on these pictures, because that changes the posterior.
 
     Parameters
     ----------
@@ -239,10 +240,10 @@ def draw_birds(
 
 
 def intervene(birds, **changes):
-    """Draw the same birds again with some latents set by hand and all else equal.
+    """Draw the same birds again with some latents changed and all others equal.
 
-    `intervene(birds, covered=True)` hides the breast, `intervene(birds, hue=60)` repaints it.
-    A bird repainted or covered keeps its label; its posterior is that of the new picture.
+    ``intervene(birds, covered=True)`` hides the breast, and ``intervene(birds, hue=60)`` repaints
+    it.  Labels do not change; the posterior is recomputed for the new pictures.
 
     Parameters
     ----------
@@ -259,7 +260,7 @@ def intervene(birds, **changes):
     Raises
     ------
     ValueError
-        If a name is not one of these, or a value is outside the range it is drawn from.
+        If a name is not one of these, or a value is outside the range of `draw_latents`.
 
     Examples
     --------
@@ -285,11 +286,11 @@ def intervene(birds, **changes):
 def read_hue(pictures, masks):
     """Read the hue of the breast off the pixels.
 
-    Light multiplies red, green and blue by one factor, so the hue of the HSV colour model is that
-    of the paint.  The outermost two pixels of each mask, where the edge may mix with what lies
+    Light multiplies red, green and blue by the same factor, so it does not change the hue of the
+    HSV colour model.  The outermost two pixels of each mask, which may mix with the colours
     beneath, are left out.  The error is below 0.01 degrees for float pictures and below 0.25
-    degrees (an eightieth of a standard deviation) for eight-bit ones.  Where a leaf covers the
-    breast the answer is the hue of the leaf.
+    degrees (an eightieth of a standard deviation) for eight-bit pictures.  If a leaf covers the
+    breast, the result is the hue of the leaf.
 
     Parameters
     ----------
@@ -298,7 +299,7 @@ def read_hue(pictures, masks):
 
     Returns
     -------
-    (N,) array, degrees, from -145 to 215
+    (N,) array, hues in degrees from -145 to 215
 
     Raises
     ------
@@ -327,23 +328,23 @@ def read_hue(pictures, masks):
         raise ValueError("pictures: the masked pixels of a picture are grey or NaN: no hue")
     sixths = (green - blue) / chroma, (blue - red) / chroma + 2, (red - green) / chroma + 4
     sextant = np.select([top == red, top == green], sixths[:2], sixths[2])
-    start = HUE_RANGE[0] - 15  # amid the 30 degrees that are not used
+    start = HUE_RANGE[0] - 15  # in the middle of the 30 degrees that are not used
     return (60 * sextant - start) % 360 + start
 
 
 def render(latents, size=64, eight_bit=False):
-    """Draw the pictures that latents describe.
+    """Draw the pictures of latents.
 
     Parameters
     ----------
     latents : (N,) structured array from `draw_latents`
-    size : int, pixels along each side, 64 to 512
-    eight_bit : bool, round to the 256 levels of an 8-bit image (the result is float all the same)
+    size : int, height and width in pixels, 64 to 512
+    eight_bit : bool, whether to round to the 256 levels of an 8-bit image, still as floats
 
     Returns
     -------
     pictures : (N, size, size, 3) float32 array in [0, 1]
-    masks : (N, size, size) bool array, every pixel that the hue can influence when open
+    masks : (N, size, size) bool array, True for pixels that the hue of an open breast can influence
 
     Raises
     ------
@@ -367,7 +368,7 @@ def render(latents, size=64, eight_bit=False):
 
 
 def as_bytes(birds):
-    """Return the pictures as networks take them.
+    """Return the pictures as bytes, channels first, the input format of the networks.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Corrupted pictures: noise, blur and loss of contrast at five severities."""
+"""Corrupt pictures by noise, blur or reduced contrast, at five severities."""
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -8,7 +8,7 @@ from mcunc._internal.checks import check_choice, check_count
 __all__ = ["STRENGTHS", "corrupt"]
 
 # Strengths of CIFAR-10-C, severity 1 to 5: standard deviation of the noise (pixels in [0, 1]),
-# of the blur (pixels wide), and the factor left of the contrast.
+# of the blur (in pixels), and the factor of the contrast.
 STRENGTHS = {
     "gaussian_noise": (0.04, 0.06, 0.08, 0.09, 0.10),
     "gaussian_blur": (0.4, 0.6, 0.7, 0.8, 1.0),
@@ -19,7 +19,7 @@ STRENGTHS = {
 def corrupt(images, kind, severity, seed=0):
     """Corrupt pictures as CIFAR-10-C does.
 
-    The result is rounded down to whole bytes, as there.
+    As in CIFAR-10-C, the result is rounded down to whole bytes.
 
     Parameters
     ----------

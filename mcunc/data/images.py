@@ -1,4 +1,4 @@
-"""Picture files as arrays: photographs in folders, and CIFAR."""
+"""Read picture files as arrays: photographs in folders, and CIFAR."""
 
 import io
 import pickle
@@ -14,17 +14,17 @@ from mcunc.data.download import read_files
 __all__ = ["black_bars", "read_cifar", "read_folders", "read_picture", "to_square"]
 
 _LARGEST_PICTURE = 120_000_000  # pixels decoded; a small file can claim to hold far more
-_DARKEST = 12  # of a black bar; the traces that JPEG leaves at its inner edge are below it
+_DARKEST = 12  # largest value in a black bar; JPEG artefacts at its inner edge are below it
 _BATCHES = {*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "train", "test"}
 
 
 def to_square(image, size):
-    """Cut the central square out of an image, as large as it can be, and scale it.
+    """Crop the largest central square of an image and scale it.
 
     Parameters
     ----------
-    image : Pillow image of 8 or 16 bits a channel; what is transparent becomes white
-    size : int, pixels of a side
+    image : Pillow image of 8 or 16 bits per channel; transparent pixels become white
+    size : int, height and width of the result in pixels
 
     Returns
     -------
@@ -33,7 +33,7 @@ def to_square(image, size):
     Raises
     ------
     ValueError
-        For more than 120 million pixels, or numbers of unknown range.
+        For more than 120 million pixels, or pixel values of unknown range.
 
     Examples
     --------
@@ -45,8 +45,8 @@ def to_square(image, size):
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
-    # A JPEG can be decoded at an eighth, a quarter or half of its size, which saves most of the
-    # time; twice the size that is asked for leaves enough to scale well.
+    # Decoding a JPEG at an eighth, a quarter or half of its size saves most of the time.  Twice the
+    # requested size is enough to scale well.
     image.draft("RGB", (2 * size * width // side, 2 * size * height // side))
     if image.width * image.height > _LARGEST_PICTURE:
         raise ValueError(f"{width} × {height} pixels are more than {_LARGEST_PICTURE:,}; shrink it")
@@ -56,7 +56,7 @@ def to_square(image, size):
 
 
 def _in_colour(image):
-    """A Pillow image in RGB, on white where it is transparent; of 16 bits 65535 is white."""
+    """A Pillow image in RGB; transparent pixels, and 65535 in 16-bit images, become white."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         deep = np.asarray(image)
         deep = np.where(deep == image.info.get("transparency", -1), 65535, deep)  # which is white
@@ -76,17 +76,17 @@ def read_picture(name, content, size):
     ----------
     name : str, for messages
     content : bytes
-    size : int, pixels of a side
+    size : int, height and width of the result in pixels
 
     Returns
     -------
     picture : (size, size, 3) uint8 array
-    file_size : (width, height) in pixels, as the file has it
+    file_size : (width, height) of the original in pixels
 
     Raises
     ------
     ValueError
-        Where the content is no such picture.
+        If the content is not a JPEG or PNG picture.
 
     Examples
     --------
@@ -107,26 +107,26 @@ def read_picture(name, content, size):
 
 
 def read_folders(path, pattern, size, cases=None, total=None):
-    r"""Read photographs that lie in one folder per class.
+    r"""Read JPEG photographs that are stored in one folder per class.
 
     Parameters
     ----------
     path : Path of a folder, or of a tar or zip archive
-    pattern : str, regular expression for the whole name of a class's folder
-    size : int, pixels of a side
+    pattern : str, regular expression for the full names of class folders
+    size : int, height and width of the result in pixels
     cases : sequence of int, optional
-        Which photographs to read; they count from 0 in the order of folder and file name.
+        Numbers of the photographs to read, from 0 in the order of folder and file name.
     total : int, optional, number of photographs, for the progress bar
 
     Returns
     -------
-    list of (folder, file name, (size, size, 3) uint8 array, (width, height) of the file)
-        In the order of `cases`, or of folder and file name.
+    list of (folder, file name, (size, size, 3) uint8 array, (width, height) of the original)
+        In the order of `cases`, by default in the order of folder and file name.
 
     Raises
     ------
     Exception
-        Of many kinds, for an archive that is damaged.
+        Various exceptions for a damaged archive.
 
     Examples
     --------
@@ -151,7 +151,7 @@ def read_folders(path, pattern, size, cases=None, total=None):
 
 
 def read_cifar(path):
-    """Read CIFAR: single pictures in train/<class> and test/<class>, or the authors' pickles.
+    """Read CIFAR from pictures in train/<class> and test/<class>, or from the authors' pickles.
 
     Parameters
     ----------
@@ -160,13 +160,13 @@ def read_cifar(path):
     Returns
     -------
     dict of "train" and "test" -> list of (class, name, (32, 32, 3) uint8 array)
-        The names sort as the files of single pictures do: CIFAR-10 in the authors' order, CIFAR-100
-        by file name.
+        Sorting by name gives the authors' order for CIFAR-10 and the file names for CIFAR-100, from
+        either source.
 
     Raises
     ------
     Exception
-        Of many kinds, for files that are damaged or others.
+        Various exceptions for damaged or other files.
 
     Examples
     --------
@@ -203,7 +203,7 @@ def _batch(name, files):
 
 
 class _Array:
-    """Stands in for an array, and for its dtype, while a pickle is read."""
+    """Placeholder for an array, and for its dtype, while a pickle is read."""
 
     def __init__(self, *_):
         self.values = None
@@ -216,9 +216,9 @@ class _Array:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads plain values and arrays of bytes as Python 2 wrote them; nothing is executed.
+    """Read plain values and arrays of bytes pickled by Python 2, without executing code.
 
-    NumPy takes no part in reading: of an array only the shape and the bytes are taken.
+    NumPy is not involved: only the shape and the bytes of an array are read.
     """
 
     def find_class(self, module, name):
@@ -228,10 +228,10 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def black_bars(images):
-    """Find black bars along the sides of pictures, as crops have that reach beyond a photograph.
+    """Find black bars along the sides of pictures, such as crops that extend beyond a photograph.
 
-    A bar is a run of rows or columns from a side inwards in which no channel of any pixel is above
-    12 of 255.
+    A bar consists of consecutive rows or columns, from a side inwards, in which no channel of any
+    pixel exceeds 12 of 255.
 
     Parameters
     ----------
@@ -239,7 +239,7 @@ def black_bars(images):
 
     Returns
     -------
-    (N, H, W) bool array
+    (N, H, W) bool array, True for pixels in a bar
 
     Examples
     --------
