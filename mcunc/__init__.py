@@ -1,6 +1,6 @@
 """Uncertainty in deep learning, explained by running it.
 
-Submodules load on first use, so that ``import mcunc`` costs neither torch nor
+Submodules load on first use, so that ``import mcunc`` imports neither torch nor
 matplotlib.  The book: https://mcunc.github.io/mcunc/
 """
 
@@ -23,7 +23,7 @@ __all__ = ["__version__", "report", *_SUBMODULES]
 
 
 def __getattr__(name):
-    """Import a submodule, or the one with `report` in it, on first use (PEP 562)."""
+    """Import a submodule, or `report`, on first use (PEP 562)."""
     if name in _SUBMODULES + _OLD_ADDRESSES:
         return import_module(f"{__name__}.{name}")
     if name == "report":

@@ -36,7 +36,7 @@ def mean_difference(differences, shared=0.0, level=0.95):
     r"""Mean of paired differences and its Student t interval.
 
     :math:`\bar d \pm t_{J-1}\, s \sqrt{1/J + \rho}` for J differences with standard deviation s.
-    Use :math:`\rho = 0` for independent differences, such as those of separate cases.  Repeated
+    Use :math:`\rho = 0` for independent differences, such as one for each test case.  Repeated
     random splits share most of their training cases, so their differences are correlated; use
     :math:`\rho = n_\text{test} / n_\text{train}` for them.
 
@@ -73,7 +73,7 @@ def mean_difference(differences, shared=0.0, level=0.95):
     """
     d = as_array("differences", differences, ndim=1)
     if len(d) < 2:
-        raise ValueError("differences: a single one has no spread; pass two or more")
+        raise ValueError("differences: a single value has no spread; pass two or more")
     shared = float(as_array("shared", shared, ndim=0))
     if shared < 0:
         raise ValueError(f"shared: must be 0 or more, got {shared:g}")

@@ -77,7 +77,7 @@ class SetPredictor:
         if probs.shape[1] != self.classes:
             raise ValueError(
                 f"probs: has {probs.shape[1]} columns, the calibration cases had {self.classes}; "
-                "give every class its column"
+                "pass the same classes in the same order"
             )
         return _class_scores(probs, self.score, seed, "predict") <= self.limit
 
@@ -188,7 +188,7 @@ def coverage_distribution(n, alpha=0.1):
     Raises
     ------
     ValueError
-        For n < 1/alpha - 1, where the sets hold all classes and coverage is 1, and for arguments
+        For n < 1/alpha - 1, when all sets hold all classes and coverage is 1, and for arguments
         out of range.
 
     Notes

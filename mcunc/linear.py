@@ -412,7 +412,7 @@ def fit_heteroscedastic(X, y, Z):
                 break
         step = new_step
     raise ValueError(
-        "Z: no maximum of the likelihood was found; where it has no bound, use fewer noise "
+        "Z: no maximum of the likelihood was found; if it is unbounded, use fewer noise "
         "features, otherwise rescale them"
     )
 

@@ -357,7 +357,7 @@ def calibration_slope(log_odds, y):
 # rounding, the relative error of a margin.
 _Basis = namedtuple("_Basis", "rows back size rounding")
 
-# Where the iteration stands: theta (k,); log-likelihood, least margin, score (k,) and a root (k, k)
+# State of the iteration: theta (k,); log-likelihood, least margin, score (k,) and a root (k, k)
 # of the inverse Fisher information, root @ root.T, which belong to theta before the last step.
 _End = namedtuple("_End", "theta value least score root iterations converged", defaults=(0, False))
 

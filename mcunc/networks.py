@@ -128,8 +128,8 @@ def _check_floats(x, dtype, cure):
 class DropoutMLP(ParallelMLP):
     """R ReLU networks evaluated together, each with its own dropout probability.
 
-    Dropout acts on the inputs of every layer, and on those of the first if `masked_inputs`. Each
-    case of each network has its own masks, drawn anew at every call, as in training.
+    Dropout acts on the inputs of every layer after the first, and of the first if `masked_inputs`.
+    Each case of each network has its own masks, drawn anew at every call, as in training.
 
     Parameters
     ----------
@@ -312,8 +312,7 @@ def lenet5(classes=10, seed=0, **standardise):
 class ResidualBlock(nn.Module):
     """Two 3 × 3 convolutions and a shortcut without parameters.
 
-    Where the shape changes, the shortcut takes every second pixel and fills the new channels with
-    zeros.
+    If the shape changes, the shortcut takes every second pixel and fills new channels with zeros.
 
     Parameters
     ----------

@@ -168,7 +168,7 @@ def auroc_difference(first, second):
     """
     pairs = [(fit.known_placement, fit.novel_placement) for fit in (first, second)]
     if [len(values) for values in pairs[0]] != [len(values) for values in pairs[1]]:
-        raise ValueError("second: has other numbers of cases than first; compare the same ones")
+        raise ValueError("second: has other numbers of cases than first; pass the same cases")
     apart = (one - other for one, other in zip(*pairs, strict=True))
     return first.auroc - second.auroc, _error(*apart)
 

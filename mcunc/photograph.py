@@ -114,7 +114,7 @@ def read_photograph(source, size=224):
     except UnidentifiedImageError as error:
         raise ValueError(
             f"source: {name} cannot be read as a photograph; it holds no {', '.join(FORMATS)}, "
-            "whatever its name says (HEIC?); open it in a program for pictures and save it as JPEG"
+            "whatever its name says (perhaps HEIC); open it in an image editor and save it as JPEG"
         ) from error
     except Exception as error:  # damage makes Pillow stumble in many ways
         raise ValueError(f"source: {name} cannot be read as a photograph ({error})") from error

@@ -88,7 +88,7 @@ class ClassSummary(_Summary):
     r"""Summary of draws of class probabilities for each case, made by `summarise_classes`.
 
     Add summaries of different draws of the same cases to get the summary of all draws.  It is exact
-    up to rounding, except for `mutual_information_error`, which is too small in a sum.
+    up to rounding, except for `mutual_information_error`, which is approximate in a sum.
 
     Attributes
     ----------
@@ -160,8 +160,9 @@ class ClassSummary(_Summary):
         :math:`\mathrm{KL}(p_t \| \bar p)`.  The error of :math:`\bar p` adds nothing to first
         order, because their mean is smallest at :math:`\bar p`.  The divisor of :math:`s^2` is
         T - 2, because every draw pulls :math:`\bar p` towards itself; this is exact for two classes
-        and nearly equal draws.  In a sum of summaries the error is too small: by 5 to 20 % if each
-        summary has ten draws, by 15 to 30 % if each has five.
+        and nearly equal draws.  In a sum of summaries the error is usually too small: by 5 to 20 %
+        if each summary has ten draws, by 15 to 30 % if each has five.  For two classes and draws
+        that differ strongly it can be up to 10 % too large.
         """
         return np.sqrt(self._variance(self._divergence_squares, lost=2) / self.draws)
 
@@ -220,7 +221,7 @@ class ValueSummary(_Summary):
         r"""(N, …) variance of an observation, :math:`\tau^{-1}`."""
         if self.precision is None:  # 0 would claim that there is no noise
             raise ValueError(
-                "precision: was not given, so the noise is unknown; give it, or use `epistemic`, "
+                "precision: was not given, so the noise is unknown; pass it, or use `epistemic`, "
                 "the variance of the draws alone"
             )
         return np.full(self.mean.shape, 1 / self.precision)
@@ -291,7 +292,7 @@ def summarise_classes(*, logits=None, probs=None):
             divergence = -np.multiply(p, log_mean, out=block).sum(axis=0) - entropy
             p -= mean_p
             mean[part], squares[part] = mean_p[:, 0].T, np.square(p, out=p).sum(axis=1).T
-        if np.isnan(entropy).any():  # one of the draws has a row that this refuses by its number
+        if np.isnan(entropy).any():  # for a row of one of the draws; the error names it
             for draw in samples:
                 checks.as_logits("logits", draw, at_least=np.inf)
         expected_entropy[part] = entropy.mean(axis=0)

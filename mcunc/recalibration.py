@@ -47,7 +47,7 @@ SEPARATED = (
 
 
 class _Calibrator:
-    """What all calibrators share: input checks and accuracy.
+    """Input checks and accuracy, common to all calibrators.
 
     A subclass implements `_fit(logits, labels)`, which sets the fitted attributes and returns a
     warning (empty if there is none), and `_probabilities(logits)`.

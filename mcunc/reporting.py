@@ -59,7 +59,7 @@ LEVEL = 0.05  # p-values up to this level count as significant
 CLEAR = 2.0  # differences of more standard errors than this count as significant
 
 TOO_FEW = "without one fifth of the cases no temperature is best for the others; bring more cases"
-UNRELATED = "labels and logits do not have the same order; check that of cases and of classes"
+UNRELATED = "labels and logits do not have the same order; check the order of cases and of classes"
 
 
 @dataclass(frozen=True, eq=False)
