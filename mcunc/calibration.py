@@ -753,7 +753,7 @@ def _as_rows(probs):
 def _check_classes(name, array):
     """Refuse a single column."""
     if array.shape[1] < 2:
-        raise ValueError(f"{name}: has one column; give every class its own, also the first of two")
+        raise ValueError(f"{name}: has one column; give every class a column, two for two classes")
 
 
 def _check_rows(probs):

@@ -175,7 +175,7 @@ def fit_minibatches(
     therefore repeats at most one epoch and ends with the same weights as an uninterrupted one.
 
     Under ``torchrun``, each process takes a part of every batch, and the gradients are added. If
-    BatchNorm is frozen and `masks` are keyed, the result is the same as with one process, up to rounding.
+    BatchNorm is frozen and `masks` are keyed, the result is that of one process up to rounding.
 
     Parameters
     ----------
