@@ -484,7 +484,7 @@ def _sampling(network, x):
 
 @contextmanager
 def _same_buffers(network):
-    """Buffers are afterwards as they were."""
+    """Restore the buffers of a network afterwards."""
     buffers = [(name, buffer, buffer.clone()) for name, buffer in network.named_buffers()]
     try:
         yield
@@ -512,12 +512,12 @@ def _refuse_fixed(network):
 
 
 def _refuse_missed(network, x):
-    """Raise where a part draws at random in training mode and not in its own mode."""
+    """Raise an error for a part that is random in training mode but not in its own mode."""
     ((_, batch),) = inference.batches(x[[0, 0]], 2, network)
     off = [m for m in network.modules() if not (m.training or isinstance(m, _BATCHNORM))]
 
     def drawn(*modules):
-        """What a pass draws with these in training mode; None where it fails."""
+        """The random draws of a pass with these in training mode, or None if the pass fails."""
         passes = _Passes(network, lambda site, x, *_: x)
         inference.seed_noise(0, batch.device)
         try:
