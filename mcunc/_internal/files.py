@@ -48,7 +48,7 @@ def atomic_write(path):
         if inside and not full and str(error.filename) != str(part):
             raise
         reason = error.strerror or error
-        raise NotWritten(f"{path}: cannot be written ({reason}); it is as it was") from error
+        raise NotWritten(f"{path}: cannot be written ({reason}); nothing has changed") from error
     finally:
         with suppress(OSError):  # gone, or never there
             part.unlink()

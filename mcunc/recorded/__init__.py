@@ -101,7 +101,7 @@ def load(name):
             arrays = dict(file)
         record = json.loads(beside.read_text(encoding="utf-8"))
     except Exception as error:  # a damaged file, or one that holds objects instead of numbers
-        raise ValueError(f"name: {path} or its .json is damaged ({error}); restore it") from error
+        raise ValueError(f"name: {path} or its .json is damaged ({error}); make it anew") from error
     return Recorded(arrays, record)
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax
 from small_birds import FEW, SETTINGS, SMALL, TINY
-from small_runs import shrunk
+from small_runs import killed_at, shrunk
 
 from mcunc import data, predictive, pretrained, recorded, training
 from mcunc._internal import weight_deltas
@@ -152,18 +152,9 @@ def test_a_standard_run_has_no_probability_to_drop(tmp_path):
 
 def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path, monkeypatch):
     whole = recorded.load(run_birds("tiny", "last", folder=tmp_path / "whole"))
-    original, calls = training._one_epoch, []
-
-    def killed(*arguments):
-        calls.append(arguments)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return original(*arguments)
-
-    monkeypatch.setattr(training, "_one_epoch", killed)
+    killed_at(2, monkeypatch, training, "_one_epoch")
     with pytest.raises(KeyboardInterrupt):
         run_birds("tiny", "last", folder=tmp_path / "parts")
-    monkeypatch.setattr(training, "_one_epoch", original)
     parts = recorded.load(run_birds("tiny", "last", folder=tmp_path / "parts"))
     for name, array in whole.arrays.items():
         np.testing.assert_array_equal(parts.arrays[name], array)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from scipy.special import kl_div, log_softmax
-from small_runs import shrunk
+from small_runs import killed_at, shrunk
 
 from mcunc import birdwatch, predictive, recorded
 from mcunc.birdwatch import as_bytes
@@ -136,19 +136,10 @@ def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch):
     for name, value in one.items():
         monkeypatch.setattr(birdwatch_run, name, value)
     whole = recorded.load(run_birdwatch(folder=tmp_path / "whole"))
-    calls = []
-
-    def killed(*arguments):
-        calls.append(arguments)
-        if len(calls) == 7:  # five of the first network, and the second of the next
-            raise KeyboardInterrupt
-        return original(*arguments)
-
-    original = birdwatch_run.predicted
-    monkeypatch.setattr(birdwatch_run, "predicted", killed)
+    # Five calls are for the first network; the seventh is the second one for the next.
+    killed_at(7, monkeypatch, birdwatch_run, "predicted")
     with pytest.raises(KeyboardInterrupt):
         run_birdwatch(folder=tmp_path / "parts")
-    monkeypatch.setattr(birdwatch_run, "predicted", original)
     parts = recorded.load(run_birdwatch(folder=tmp_path / "parts"))
     for name, array in whole.arrays.items():
         np.testing.assert_array_equal(parts.arrays[name], array)

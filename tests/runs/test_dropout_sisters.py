@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit
+from small_runs import killed_at
 
 from mcunc import birdwatch, dropout, networks, recorded
 from mcunc.runs import dropout_sisters as sisters_run
@@ -41,15 +42,8 @@ def test_the_run_keeps_the_weights_of_each_network(tmp_path, monkeypatch):
 def test_a_run_that_was_killed_goes_on(tmp_path, monkeypatch):
     for name, value in (("CASES", (8, 12)), ("SETS", (1, 2)), ("STEPS", 3)):
         monkeypatch.setattr(sisters_run, name, value)
-    whole, calls = recorded.load(run_sisters(folder=tmp_path / "whole")), []
-
-    def killed(*task):
-        calls.append(task)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return train(*task)
-
-    monkeypatch.setattr(sisters_run, "train", killed)
+    whole = recorded.load(run_sisters(folder=tmp_path / "whole"))
+    calls = killed_at(4, monkeypatch, sisters_run, "train")
     with pytest.raises(KeyboardInterrupt):
         run_sisters(folder=tmp_path / "parts")
     again = recorded.load(run_sisters(folder=tmp_path / "parts"))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate, stats
+from small_runs import killed_at
 from torch import nn
 
 from mcunc import recorded
@@ -107,15 +108,8 @@ def small(monkeypatch):
 
 
 def test_a_run_that_was_killed_goes_on(small, tmp_path, monkeypatch):
-    whole, calls = recorded.load(run_spread(folder=tmp_path / "whole")), []
-
-    def killed(*arguments):
-        calls.append(arguments)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return train(*arguments)
-
-    monkeypatch.setattr(spread_run, "train", killed)
+    whole = recorded.load(run_spread(folder=tmp_path / "whole"))
+    calls = killed_at(2, monkeypatch, spread_run, "train")
     with pytest.raises(KeyboardInterrupt):
         run_spread(folder=tmp_path / "parts")
     again = recorded.load(run_spread(folder=tmp_path / "parts"))
