@@ -82,8 +82,9 @@ def run(finished, tmp_path):
 def without_seconds(record):
     """The record but for what the clock says."""
     record = json.loads(json.dumps(record))
+    for part in (record, *record["networks"].values()):
+        part.pop("hours")
     for network in record["networks"].values():
-        network.pop("hours")
         for row in network["history"]:
             row.pop("seconds")
     return record
