@@ -1,9 +1,10 @@
 r"""Samples from the posterior of small networks, and approximations of it.
 
 The networks have a normal prior on their weights and normal noise of known size. `sample_hmc` draws
-from the posterior. `find_map_estimates` (bootstrap refits, anchored ensembles), `train_networks`
-(deep ensembles, dropout) and `fit_laplace` approximate it. `exact_linear` gives the exact normal
-posterior of a linear model.
+from the posterior. `find_map_estimates` (bootstrap refits, anchored ensembles, randomised MAP
+sampling), `train_networks` (deep ensembles, dropout), `fit_laplace` and `fit_mean_field`
+(variational inference) approximate it. `exact_linear` gives the exact normal posterior of a linear
+model.
 """
 
 from dataclasses import dataclass
@@ -17,9 +18,9 @@ from mcunc._internal import checks
 from mcunc._internal.deprecation import moved, renamed_attribute
 from mcunc.networks import _ACTIVATIONS, _check_sizes
 
-__all__ = ["Chains", "Laplace", "Normal", "RegressionModel", "draw_masks", "effective_sample_size"]
-__all__ += ["exact_linear", "find_map_estimates", "fit_laplace", "r_hat", "sample_hmc"]
-__all__ += ["train_networks"]
+__all__ = ["Chains", "Laplace", "MeanField", "Normal", "RegressionModel", "draw_masks"]
+__all__ += ["effective_sample_size", "exact_linear", "find_map_estimates", "fit_laplace"]
+__all__ += ["fit_mean_field", "r_hat", "sample_hmc", "train_networks"]
 __getattr__ = moved(__name__, {"fit_maps": "posterior.find_map_estimates"})
 
 
@@ -284,8 +285,9 @@ def find_map_estimates(model, x, y, start, *, weights=1.0, anchors=0.0, iteratio
     Each network minimises :math:`\sum_i w_i (y_i - f_z(x_i))^2 / 2\sigma^2 + |z - a|^2 / 2`. With
     counts of resampled cases as `weights`, the networks are bootstrap refits (Efron 1979). With
     `anchors` drawn from the prior, they are an anchored ensemble (Pearce, Leibfried & Brintrup
-    2020). If the `y` of each network also gets its own noise, the members are exact draws from the
-    posterior of a linear model (Matthews, Hron, Turner & Ghahramani 2017).
+    2020). If the `y` of each network also gets its own noise, this is randomised MAP sampling,
+    whose members are exact draws from the posterior of a linear model (Matthews, Hron, Turner &
+    Ghahramani 2017).
 
     Parameters
     ----------
@@ -396,6 +398,102 @@ def train_networks(
         optimiser.step()
         schedule.step()
     return z.detach()
+
+
+@dataclass(frozen=True, eq=False)
+class MeanField:
+    """Independent normals for the parameters of R networks, made by `fit_mean_field`.
+
+    Attributes
+    ----------
+    mean, sd : (R, P) tensors, of the standardised parameters
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mcunc.posterior import MeanField
+    >>> tuple(MeanField(torch.zeros(2, 5), torch.ones(2, 5)).sample(draws=100).shape)
+    (100, 2, 5)
+    """
+
+    mean: torch.Tensor
+    sd: torch.Tensor
+
+    def sample(self, draws, seed=0):
+        """(draws, R, P) tensor of parameters."""
+        shape, generator = (draws, *self.mean.shape), _generator(seed)
+        return self.mean + self.sd * torch.randn(shape, generator=generator, dtype=self.mean.dtype)
+
+
+def fit_mean_field(
+    model, x, y, start, *, draws=10, steps=3000, learning_rate=0.02, initial_sd=0.05, seed=0
+):
+    r"""Mean-field variational inference: the closest independent normals to the posterior.
+
+    With :math:`q(z) = \prod_j N(z_j; m_j, s_j^2)` it maximises the evidence lower bound
+
+    .. math:: -\frac{1}{2\sigma^2}\,\mathrm{E}_q \sum_i (y_i - f_z(x_i))^2
+              - \frac12 \sum_j \left(m_j^2 + s_j^2 - 1 - \log s_j^2\right)
+
+    by Adam, with the first expectation estimated from pairs of draws :math:`m \pm s \odot
+    \varepsilon`.
+
+    Parameters
+    ----------
+    model : RegressionModel
+    x : (n, k) array, or (R, n, k)
+    y : (n,) or (R, n) array
+    start : (R, P) tensor, initial means; good ones are `find_map_estimates`
+    draws : int, pairs of draws at each step
+    steps : int
+    learning_rate : float, at the first step; it falls to 0 along a cosine
+    initial_sd : float, of all parameters
+    seed : int, seed of the draws
+
+    Returns
+    -------
+    MeanField
+
+    Raises
+    ------
+    ValueError
+        For arrays that do not fit.
+
+    Notes
+    -----
+    For a linear model the optimum has the posterior's mean, and the diagonal of the posterior's
+    precision matrix as precisions (Bishop 2006, section 10.1.2).
+
+    Source: Hinton & van Camp (1993); Blundell et al. (2015), *Weight uncertainty in neural
+    networks*.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mcunc import posterior
+    >>> x = np.linspace(-1, 1, 20)[:, None]
+    >>> model = posterior.RegressionModel((1, 1), noise=0.1)
+    >>> found = posterior.fit_mean_field(model, x, 0.5 * x[:, 0], model.draw_prior(1))
+    >>> found.mean.numpy().round(1) + 0, bool((found.sd < 0.05).all())
+    (array([[0.5, 0. ]]), True)
+    """
+    z, x, y = _problem(model, x, y, start, draws=draws, steps=steps)
+    mean = z.clone().requires_grad_()
+    log_sd = torch.full_like(z, np.log(initial_sd)).requires_grad_()
+    x, y = (v.repeat(2 * draws, *[1] * (v.ndim - 1)) if v.ndim == n else v
+            for v, n in ((x, 3), (y, 2)))  # fmt: skip
+    optimiser, generator = torch.optim.Adam([mean, log_sd], lr=learning_rate), _generator(seed)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(steps):
+        half = torch.randn((draws, *z.shape), generator=generator, dtype=z.dtype)
+        drawn = mean + log_sd.exp() * torch.cat([half, -half])
+        squares = ((y - model.outputs(drawn.flatten(0, 1), x)) / model.noise).square().sum()
+        divergence = (mean**2 + (2 * log_sd).exp() - 2 * log_sd).sum() / 2
+        optimiser.zero_grad()
+        (squares / (4 * draws) + divergence).backward()
+        optimiser.step()
+        schedule.step()
+    return MeanField(mean.detach(), log_sd.detach().exp())
 
 
 def draw_masks(model, shape, p, generator):

@@ -88,7 +88,7 @@ class Task:
 
 @recorded_run("posterior")
 def run_posterior(seed, path):
-    """Draw curves, fit them by ten methods, compare each with the posterior (chapter 4).
+    """Draw curves, fit them by many methods, compare each with the posterior (chapter 4).
 
     Killed and called again, it goes on after the last method that was finished.
     """
@@ -144,7 +144,7 @@ def _hmc(task):
     }  # fmt: skip
 
 
-def _refits(task, *, resampled=False, restarted=True, anchored=False):
+def _refits(task, *, resampled=False, restarted=True, anchored=False, noisy=False):
     """Modes of several networks for each set of data."""
     rng = np.random.default_rng(derive_seed(task.seed, "refits"))
     x, y, start = task.repeated(SIZES.members)
@@ -154,18 +154,31 @@ def _refits(task, *, resampled=False, restarted=True, anchored=False):
     if resampled:
         weights = rng.multinomial(CASES, np.full(CASES, 1 / CASES), len(x))
     if anchored:
-        y, anchors = y + NOISE * rng.normal(size=y.shape), start
+        anchors = start
+    if noisy:
+        y = y + NOISE * rng.normal(size=y.shape)
     z = posterior.find_map_estimates(
         task.model, x, y, start, weights=weights, anchors=anchors, iterations=SIZES.iterations
     )
     return task.members(z, SIZES.iterations)
 
 
-def _ensemble(task):
-    """Networks trained as is common, from different initialisations, without a penalty."""
+def _ensemble(task, scale=1.0):
+    """Networks trained as is common, without a penalty, from draws of the prior times `scale`."""
     x, y, start = task.repeated(SIZES.members)
-    z = posterior.train_networks(task.model, x, y, start, prior=0.0, steps=SIZES.steps)
+    z = posterior.train_networks(task.model, x, y, scale * start, prior=0.0, steps=SIZES.steps)
     return task.members(z, SIZES.steps)
+
+
+def _mean_field(task):
+    """From a mode, so that it has not to find one."""
+    x, y, start = task.repeated(1)
+    modes = posterior.find_map_estimates(task.model, x, y, start, iterations=SIZES.iterations)
+    found = posterior.fit_mean_field(
+        task.model, x, y, modes, steps=SIZES.steps, seed=derive_seed(task.seed, "mean field")
+    )
+    drawn = found.sample(SIZES.members, derive_seed(task.seed, "mean field draws"))
+    return judged(task.curves(drawn), SIZES.iterations + 20 * SIZES.steps, SIZES.members)
 
 
 def _laplace(task, last_layer=False):
@@ -207,8 +220,13 @@ METHODS = {
     "hmc": _hmc,
     "laplace": _laplace,
     "last_layer": partial(_laplace, last_layer=True),
+    "randomised_map": partial(_refits, anchored=True, noisy=True),
     "anchored": partial(_refits, anchored=True),
+    "mean_field": _mean_field,
     "ensemble": _ensemble,
+    "ensemble_2": partial(_ensemble, scale=2.0),
+    "ensemble_0.5": partial(_ensemble, scale=0.5),
+    "ensemble_0.29": partial(_ensemble, scale=0.29),  # about torch's own initial weights
     "modes": _refits,
     "bootstrap": partial(_refits, resampled=True, restarted=False),
     "both": partial(_refits, resampled=True),
