@@ -23,6 +23,7 @@ from mcunc.posterior import (
     exact_linear,
     find_map_estimates,
     fit_laplace,
+    fit_mean_field,
     r_hat,
     sample_hmc,
     train_networks,
@@ -468,3 +469,63 @@ def test_wrong_options_are_named(function, options):
     start = RegressionModel((3, 1), 0.3, "none").draw_prior(2)
     with pytest.raises(ValueError, match=f"^{next(iter(options))}: "):
         function(RegressionModel((3, 1), 0.3, "none"), x, x[:, 0], start, **options)
+
+
+# Mean-field variational inference ---------------------------------------------------------------
+
+
+def test_mean_field_of_a_linear_model_has_the_mean_and_the_diagonal_precisions():
+    """Bishop (2006), equations 10.13 to 10.15, with inputs that correlate (0.9)."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(20, 1)) + 0.3 * rng.normal(size=(20, 3))
+    y = x @ [1.0, -1.0, 0.5] + 0.3 + NOISE * rng.normal(size=20)
+    exact = exact_linear(LINEAR, x, y)
+    found = fit_mean_field(LINEAR, x, y, LINEAR.draw_prior(2), draws=50, steps=3000, seed=1)
+    precision = torch.linalg.inv(exact.covariance).diagonal()
+    sd = exact.covariance.diagonal().sqrt()
+    # Adam's last steps are 1e-2 sd and less; draws ± make the gradient of the mean exact.
+    assert_allclose(found.mean, exact.mean.expand(2, 4), atol=0.02 * sd.min())
+    assert_allclose(found.sd, (precision**-0.5).expand(2, 4), rtol=0.03)
+    assert (found.sd < 0.8 * sd).any()  # narrower than the margins of the posterior
+
+
+def test_mean_field_fits_each_network_to_its_own_data():
+    x, y = curve()
+    start = find_map_estimates(SMALL, x, y, SMALL.draw_prior(1))
+    both = np.stack([x, -x]), np.stack([y, y])
+    several = fit_mean_field(SMALL, *both, start.repeat(2, 1), steps=200, draws=5)
+    curves = several.sample(2000, seed=3)
+    values = SMALL.outputs(curves.flatten(0, 1), x).numpy().reshape(2000, 2, -1).mean(axis=0)
+    assert abs(values[0] - y).mean() < 0.25
+    assert abs(values[1] - y).mean() > 0.4  # learned from mirrored inputs
+
+
+def test_mean_field_raises_the_evidence_lower_bound():
+    """Estimated by other draws: above that of the start, and below the log evidence."""
+    x, y = table()
+    found = fit_mean_field(LINEAR, x, y, torch.zeros(1, 4), steps=1500, draws=20)
+
+    def bound(mean, sd):
+        z = torch.distributions.Normal(mean, sd).sample((20_000,)).squeeze(1)
+        normal = stats.norm.logpdf(y, LINEAR.outputs(z, x).numpy(), NOISE).sum(axis=1).mean()
+        divergence = torch.distributions.kl_divergence(
+            torch.distributions.Normal(mean, sd), torch.distributions.Normal(0.0, 1.0)
+        )
+        return normal - divergence.sum().item()
+
+    torch.manual_seed(0)
+    design = np.c_[x, np.ones(20)] * LINEAR.scale.numpy()
+    covariance = design @ design.T + NOISE**2 * np.eye(20)
+    evidence = stats.multivariate_normal.logpdf(y, np.zeros(20), covariance)
+    best = bound(found.mean, found.sd)
+    assert bound(torch.zeros(1, 4), torch.full((1, 4), 0.05)) < best - 10
+    assert evidence - 3 < best < evidence + 0.1
+
+
+def test_mean_field_refuses_what_does_not_fit():
+    x, y = curve()
+    for change, name in (({"steps": 0}, "steps"), ({"draws": 0}, "draws"), ({"seed": -1}, "seed")):
+        with pytest.raises(ValueError, match=f"^{name}: "):
+            fit_mean_field(SMALL, x, y, SMALL.draw_prior(1), **change)
+    with pytest.raises(ValueError, match=r"^start: expected \(R, 13\)"):
+        fit_mean_field(SMALL, x, y, torch.zeros(1, 4))
