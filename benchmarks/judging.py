@@ -14,7 +14,7 @@ from torchmetrics.functional.classification import binary_auroc
 from mcunc import report
 from mcunc.ood import detection
 from mcunc.predictive import summarise_classes
-from mcunc.selective import RULES, accuracy_versus_uncertainty, risk_coverage
+from mcunc.selective import RULES, risk_coverage
 
 CASES = 1_000_000
 DRAWS = 50
@@ -34,10 +34,9 @@ def judged(confidence, right, novel):
     curve = risk_coverage(confidence, ~right)
     areas = [area(rule) for rule in RULES for area in (curve.aurc, curve.eaurc)]
     areas += [curve.augrc(), curve.risk_at(0.9)]
-    agreement = accuracy_versus_uncertainty(-confidence, right).agreement
     result = detection(-confidence[~novel], -confidence[novel])
     numbers = result.auroc, result.auroc_error, result.fpr_at_tpr()
-    return areas, numbers, result.curve, agreement
+    return areas, numbers, result.curve
 
 
 def peer(confidence, right, novel):

@@ -417,22 +417,20 @@ def fit_heteroscedastic(X, y, Z):
     )
 
 
-def robust_covariance(X, y, kind="HC3", groups=None):
+def robust_covariance(X, y, groups=None):
     r"""Covariance of least-squares coefficients without the assumption of equal variances.
 
-    The sandwich :math:`(X^TX)^{-1} X^T \hat\Omega X (X^TX)^{-1}` has the squared residuals on the
-    diagonal of :math:`\hat\Omega` (heteroscedasticity-consistent).  With groups it has all products
-    of two residuals of one group (cluster-robust), so errors may depend on each other within it.
+    The sandwich :math:`(X^TX)^{-1} X^T \hat\Omega X (X^TX)^{-1}` has :math:`e_i^2/(1 - h_i)^2` on
+    the diagonal of :math:`\hat\Omega`, with residuals :math:`e_i` and leverages :math:`h_i`
+    (heteroscedasticity-consistent, HC3).  With groups it has all products of two residuals of one
+    group (cluster-robust), so errors may depend on each other within it.
 
     Parameters
     ----------
     X, y : as for `fit_least_squares`
-    kind : {"HC3", "HC2", "HC1", "HC0"}
-        Squared residuals are divided by :math:`(1 - h_i)^2`, by :math:`1 - h_i`, multiplied by
-        :math:`n/(n - k)`, or left as they are.  HC3 is the best of these with few cases.
     groups : (n,) array, optional
-        Group of each case, of any type.  The factor is then
-        :math:`\frac{G}{G-1}\frac{n-1}{n-k}` for G groups, whatever the `kind`.
+        Group of each case, of any type.  The factor for G groups is
+        :math:`\frac{G}{G-1}\frac{n-1}{n-k}`.
 
     Returns
     -------
@@ -462,9 +460,7 @@ def robust_covariance(X, y, kind="HC3", groups=None):
     >>> np.sqrt(np.diag(linear.robust_covariance(X, y, groups=list("aabbcc")))).round(2)
     array([0.21, 0.06])
     """
-    checks.check_choice("kind", kind, ("HC3", "HC2", "HC1", "HC0"))
-    fit = fit_least_squares(X, y)
-    pull, leverage = _pull(X, fit)
+    fit, pull, leverage = _pull(X, y)
     (n, k), errors = pull.shape, pull * fit.residuals[:, None]
     if groups is not None:
         group = checks.as_groups("groups", groups, n)
@@ -472,10 +468,8 @@ def robust_covariance(X, y, kind="HC3", groups=None):
         if (count := sums.shape[1]) < 2:
             raise ValueError("groups: all cases are in one group; at least two are needed")
         return sums @ sums.T * count / (count - 1) * (n - 1) / (n - k)
-    if kind == "HC1":
-        return errors.T @ errors * n / (n - k)
     _check_leverage(leverage)
-    errors /= (1 - leverage[:, None]) ** ({"HC3": 1, "HC2": 0.5, "HC0": 0}[kind])
+    errors /= 1 - leverage[:, None]
     return errors.T @ errors
 
 
@@ -538,17 +532,17 @@ def influence(X, y):
     >>> cases.leverage, cases.left_out.round(2)
     (array([0.7, 0.3, 0.3, 0.7]), array([-1.  ,  1.29, -1.29,  1.  ]))
     """
-    fit = fit_least_squares(X, y)
-    pull, leverage = _pull(X, fit)
+    fit, pull, leverage = _pull(X, y)
     _check_leverage(leverage)
     left_out = fit.residuals / (1 - leverage)
     return Influence(leverage, left_out, pull * left_out[:, None])
 
 
-def _pull(X, fit):
-    """Rows :math:`(X^TX)^{-1}x_i^T` (n, k), and leverages (n,)."""
+def _pull(X, y):
+    """The fit, rows :math:`(X^TX)^{-1}x_i^T` (n, k), and leverages (n,)."""
+    fit = fit_least_squares(X, y)
     rotated = checks.as_design("X", X) @ fit._r_inverse
-    return rotated @ fit._r_inverse.T, np.square(rotated).sum(axis=1)
+    return fit, rotated @ fit._r_inverse.T, np.square(rotated).sum(axis=1)
 
 
 def _check_leverage(leverage):

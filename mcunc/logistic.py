@@ -224,8 +224,8 @@ def fit_firth(X, y, max_iterations=200):
         raise ValueError(f"max_iterations: not converged after {max_iterations} steps; raise it")
     information = _point(X, y, beta, firth=False).curvature
     covariance = np.linalg.inv(information) / np.outer(scale, scale)
-    value = now.value + np.log(scale).sum()  # of the information in the units of X
-    return LogisticFit(beta / scale, covariance, float(value), converged)
+    # The information of the penalty is in the units of X.
+    return LogisticFit(beta / scale, covariance, now.value + float(np.log(scale).sum()), converged)
 
 
 def profile_interval(X, y, column, level=0.95, firth=False):
@@ -276,8 +276,7 @@ def profile_interval(X, y, column, level=0.95, firth=False):
         start = np.where(others, best, b)
         return top.value - _climb(X, y, start, others, firth, 200)[1].value - drop
 
-    ends = [_crossing(excess, best[column], side) for side in (-1.0, 1.0)]
-    return np.array(ends) / scale[column]
+    return np.array([_crossing(excess, best[column], side) for side in (-1.0, 1.0)]) / scale[column]
 
 
 def separation(X, y):

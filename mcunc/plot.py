@@ -10,9 +10,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 __all__ = ["ALEATORIC", "DATA", "EPISTEMIC", "HIT", "MISS", "TRUTH", "activation_map"]
-__all__ += ["confidence_histogram", "coverage_map", "curve_with_spread", "detection", "estimates"]
-__all__ += ["intervals", "line_with_bands", "pictures", "points", "reliability_diagram"]
-__all__ += ["risk_coverage", "truth", "use_style"]
+__all__ += ["confidence_histogram", "coverage_map", "curve_with_spread", "estimates"]
+__all__ += ["line_with_bands", "pictures", "points", "reliability_diagram", "truth", "use_style"]
 
 # Okabe & Ito (2008); each role has one colour throughout the book.
 EPISTEMIC, ALEATORIC, TRUTH = "#0072B2", "#E69F00", "#222222"
@@ -103,29 +102,6 @@ def truth(ax, x, y, label="truth"):
     >>> plt.close(fig)
     """
     ax.plot(x, y, color=TRUTH, ls="--", lw=1.6, zorder=4, label=label)
-    return ax
-
-
-def intervals(ax, ends, true_value):
-    """Draw T intervals (T, 2) as horizontal bars and highlight those that miss the truth.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import matplotlib.pyplot as plt
-    >>> from mcunc import plot
-    >>> fig, ax = plt.subplots()
-    >>> ax = plot.intervals(ax, np.array([[-1, 1], [0.5, 2]]), true_value=0)
-    >>> ax.get_legend_handles_labels()[1]
-    ['contains the truth (1)', 'misses it (1)']
-    >>> plt.close(fig)
-    """
-    hit = (ends[:, 0] <= true_value) & (true_value <= ends[:, 1])
-    for chosen, colour, name in ((hit, HIT, "contains the truth"), (~hit, MISS, "misses it")):
-        rows = np.flatnonzero(chosen)
-        ax.hlines(rows, *ends[rows].T, color=colour, lw=2.2, label=f"{name} ({len(rows)})")
-    ax.axvline(true_value, color=TRUTH, ls="--", lw=1.4)
-    ax.set_yticks([])
     return ax
 
 
@@ -366,59 +342,3 @@ def _draw_null_boxes(ax, left, right, share, lower, upper):
         ax.hlines(*ends, color=colour, lw=3, zorder=4, label=label)
     middle = (left + right) / 2
     ax.plot(middle[~inside], share[~inside], "D", ms=6, color=MISS, zorder=5)
-
-
-def risk_coverage(ax, curve, label, **style):
-    """Draw the risk-coverage curve: mean loss of the answered cases against their fraction.
-
-    Parameters
-    ----------
-    ax : Axes
-    curve : selective.RiskCoverage
-    label : str
-
-    Returns
-    -------
-    Axes
-
-    Examples
-    --------
-    >>> import matplotlib.pyplot as plt
-    >>> from mcunc import plot, selective
-    >>> fig, ax = plt.subplots()
-    >>> curve = selective.risk_coverage([0.1, 0.2, 0.9], [0, 0, 1])
-    >>> plot.risk_coverage(ax, curve, "entropy").get_xlabel()
-    'coverage'
-    >>> plt.close(fig)
-    """
-    ax.plot(curve.coverage, curve.risk, label=label, **style)
-    ax.set(xlabel="coverage", ylabel="risk of what is answered")
-    return ax
-
-
-def detection(ax, result, label, **style):
-    """Draw the ROC curve: fraction of novel cases flagged against fraction of known cases flagged.
-
-    Parameters
-    ----------
-    ax : Axes
-    result : ood.Detection
-    label : str
-
-    Returns
-    -------
-    Axes
-
-    Examples
-    --------
-    >>> import matplotlib.pyplot as plt
-    >>> from mcunc import ood, plot
-    >>> fig, ax = plt.subplots()
-    >>> result = ood.detection([0.1, 0.3, 0.2], [0.4, 0.9])
-    >>> plot.detection(ax, result, "entropy").get_xlabel()
-    'known cases flagged'
-    >>> plt.close(fig)
-    """
-    ax.plot(*result.curve, label=label, **style)
-    ax.set(xlabel="known cases flagged", ylabel="novel cases flagged")
-    return ax

@@ -18,7 +18,7 @@ from mcunc._internal import checks
 from mcunc._internal.deprecation import moved, renamed_attribute
 from mcunc.networks import _ACTIVATIONS, _check_sizes
 
-__all__ = ["Chains", "Laplace", "MeanField", "Normal", "RegressionModel", "draw_masks"]
+__all__ = ["Chains", "Laplace", "Normal", "RegressionModel", "draw_masks"]
 __all__ += ["effective_sample_size", "exact_linear", "find_map_estimates", "fit_laplace"]
 __all__ += ["fit_mean_field", "r_hat", "sample_hmc", "train_networks"]
 __getattr__ = moved(__name__, {"fit_maps": "posterior.find_map_estimates"})
@@ -400,31 +400,6 @@ def train_networks(
     return z.detach()
 
 
-@dataclass(frozen=True, eq=False)
-class MeanField:
-    """Independent normals for the parameters of R networks, made by `fit_mean_field`.
-
-    Attributes
-    ----------
-    mean, sd : (R, P) tensors, of the standardised parameters
-
-    Examples
-    --------
-    >>> import torch
-    >>> from mcunc.posterior import MeanField
-    >>> tuple(MeanField(torch.zeros(2, 5), torch.ones(2, 5)).sample(draws=100).shape)
-    (100, 2, 5)
-    """
-
-    mean: torch.Tensor
-    sd: torch.Tensor
-
-    def sample(self, draws, seed=0):
-        """(draws, R, P) tensor of parameters."""
-        shape, generator = (draws, *self.mean.shape), _generator(seed)
-        return self.mean + self.sd * torch.randn(shape, generator=generator, dtype=self.mean.dtype)
-
-
 def fit_mean_field(
     model, x, y, start, *, draws=10, steps=3000, learning_rate=0.02, initial_sd=0.05, seed=0
 ):
@@ -452,7 +427,8 @@ def fit_mean_field(
 
     Returns
     -------
-    MeanField
+    torch.distributions.Normal
+        Its `mean` and `stddev` are (R, P) tensors, and ``sample((T,))`` gives (T, R, P) parameters.
 
     Raises
     ------
@@ -474,7 +450,7 @@ def fit_mean_field(
     >>> x = np.linspace(-1, 1, 20)[:, None]
     >>> model = posterior.RegressionModel((1, 1), noise=0.1)
     >>> found = posterior.fit_mean_field(model, x, 0.5 * x[:, 0], model.draw_prior(1))
-    >>> found.mean.numpy().round(1) + 0, bool((found.sd < 0.05).all())
+    >>> found.mean.numpy().round(1) + 0, bool((found.stddev < 0.05).all())
     (array([[0.5, 0. ]]), True)
     """
     z, x, y = _problem(model, x, y, start, draws=draws, steps=steps)
@@ -493,7 +469,7 @@ def fit_mean_field(
         (squares / (4 * draws) + divergence).backward()
         optimiser.step()
         schedule.step()
-    return MeanField(mean.detach(), log_sd.detach().exp())
+    return torch.distributions.Normal(mean.detach(), log_sd.detach().exp())
 
 
 def draw_masks(model, shape, p, generator):

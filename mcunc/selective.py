@@ -13,7 +13,7 @@ import numpy as np
 from mcunc._internal import checks
 from mcunc._internal.deprecation import renamed_attribute
 
-__all__ = ["AccuracyUncertainty", "RiskCoverage", "accuracy_versus_uncertainty", "risk_coverage"]
+__all__ = ["RiskCoverage", "risk_coverage"]
 
 RULES = ("mean", "trapezoid", "normalised")
 
@@ -173,84 +173,3 @@ def _area(risk, rule):
     if len(risk) < 2:
         raise ValueError("rule: the trapezoidal rule takes two cases or more; use 'mean'")
     return float(np.trapezoid(risk) / (len(risk) if rule == "trapezoid" else len(risk) - 1))
-
-
-@dataclass(frozen=True, eq=False)
-class AccuracyUncertainty:
-    """Numbers of correct or wrong and certain or uncertain cases at thresholds on uncertainty.
-
-    Made by `accuracy_versus_uncertainty`.
-
-    Attributes
-    ----------
-    threshold : (G,) array; a case is certain if its uncertainty is at most this
-    right_certain, right_uncertain, wrong_certain, wrong_uncertain : (G,) arrays of counts
-
-    Examples
-    --------
-    >>> from mcunc import selective
-    >>> counts = selective.accuracy_versus_uncertainty([0.1, 0.2, 0.9], right=[1, 1, 0])
-    >>> counts.agreement.round(2)  # at thresholds 0.1, 0.2, 0.9
-    array([0.67, 1.  , 0.67])
-    """
-
-    threshold: np.ndarray
-    right_certain: np.ndarray
-    right_uncertain: np.ndarray
-    wrong_certain: np.ndarray
-    wrong_uncertain: np.ndarray
-
-    @property
-    def agreement(self):
-        """(G,) array, fraction of cases that are correct and certain, or wrong and uncertain.
-
-        "Patch accuracy versus patch uncertainty" of Mukhoti & Gal (2018), "AvU" of Krishnan &
-        Tickoo (2020).  It is also high where nearly all cases are correct and certain.
-        """
-        agreeing = self.right_certain + self.wrong_uncertain
-        return agreeing / (agreeing + self.right_uncertain + self.wrong_certain)
-
-
-def accuracy_versus_uncertainty(uncertainty, right, thresholds=None):
-    """Count correct and wrong, certain and uncertain cases at every threshold.
-
-    Parameters
-    ----------
-    uncertainty : (N,) array, larger is less certain; may be infinite
-    right : (N,) array of zeros and ones, or booleans; 1 for a correct prediction
-    thresholds : (G,) array, optional; by default the different uncertainties in rising order
-
-    Returns
-    -------
-    AccuracyUncertainty
-
-    Raises
-    ------
-    ValueError
-        For arrays of different lengths, empty ones, NaN, or `right` other than zeros and ones.
-
-    Notes
-    -----
-    Sources: Mukhoti & Gal (2018), *Evaluating Bayesian deep learning methods for semantic
-    segmentation*; Krishnan & Tickoo (2020), *Improving model calibration with accuracy versus
-    uncertainty optimization*.
-
-    Examples
-    --------
-    >>> from mcunc import selective
-    >>> counts = selective.accuracy_versus_uncertainty(
-    ...     uncertainty=[0.1, 0.2, 0.3, 0.9], right=[1, 0, 1, 0], thresholds=[0.5]
-    ... )
-    >>> counts.right_certain, counts.wrong_certain, counts.agreement
-    (array([2]), array([1]), array([0.75]))
-    """
-    uncertainty = checks.as_scores("uncertainty", uncertainty)
-    right = checks.as_labels("right", right, len(uncertainty)).astype(bool)
-    threshold = np.unique(uncertainty)
-    if thresholds is not None:
-        threshold = checks.as_scores("thresholds", thresholds)
-    counts = []
-    for group in (uncertainty[right], uncertainty[~right]):
-        certain = np.searchsorted(np.sort(group), threshold, side="right")
-        counts += [certain, len(group) - certain]
-    return AccuracyUncertainty(threshold, *counts)

@@ -9,7 +9,7 @@ from small_birds import SMALL
 from small_runs import killed_at
 from torch import nn
 
-from mcunc import cam, networks, photograph, recorded, training
+from mcunc import cam, networks, recorded, training
 from mcunc._internal import distributed
 from mcunc.dropout import keyed_masks, pass_masks, sample_logits, with_dropout
 from mcunc.runs import birds as birds_run
@@ -61,15 +61,6 @@ def test_maps_are_those_of_the_cpu():
     ):
         scale = np.abs(mine).max()
         np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-3 * scale)
-
-
-def test_a_photograph_is_looked_at_alike():
-    here, there = pair()
-    mine, theirs = (
-        photograph.predict_photograph(net, pictures(1)[0], list("abcde")) for net in (here, there)
-    )
-    np.testing.assert_allclose(mine.probs, theirs.probs, atol=1e-3)
-    np.testing.assert_allclose(mine.maps, theirs.maps, atol=1e-3 * np.abs(mine.maps).max())
 
 
 def test_augmentations_are_those_of_the_cpu():

@@ -9,14 +9,12 @@ import pytest
 mpl.use("Agg")
 
 import matplotlib.pyplot as plt
-from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from numpy.testing import assert_allclose
 
 from mcunc import plot
 from mcunc.calibration import bin_table
-from mcunc.ood import detection
-from mcunc.selective import risk_coverage
 
 X = np.linspace(0, 1, 5)
 ENDS = np.column_stack([X - 1, X + 1])
@@ -26,15 +24,12 @@ CALLS = {
     "line_with_bands": lambda ax: plot.line_with_bands(ax, X, X, ENDS, 2 * ENDS),
     "points": lambda ax: plot.points(ax, X, X),
     "truth": lambda ax: plot.truth(ax, X, X),
-    "intervals": lambda ax: plot.intervals(ax, ENDS, 1.2),
     "curve_with_spread": lambda ax: plot.curve_with_spread(ax, X, X, X - 1, X + 1, "spread"),
     "coverage_map": lambda ax: plot.coverage_map(ax, np.full((2, 3), 0.9), [1, 2], [3, 4, 5]),
     "estimates": lambda ax: plot.estimates(ax, list("abcde"), X, ENDS, "Wald", 0.2, color="k"),
     "activation_map": lambda ax: plot.activation_map(ax, np.ones((8, 8, 3)), ENDS, 2.0),
     "confidence_histogram": lambda ax: plot.confidence_histogram(ax, TABLE),
     "reliability_diagram": lambda ax: plot.reliability_diagram(ax, TABLE),
-    "risk_coverage": lambda ax: plot.risk_coverage(ax, risk_coverage(X, [0, 0, 1, 1, 0]), "a"),
-    "detection": lambda ax: plot.detection(ax, detection(X, X + 0.5), "a"),
 }
 
 
@@ -83,21 +78,6 @@ def test_line_with_bands_draws_what_it_was_given():
     assert to_hex(named["the mean"].get_facecolor()[0]).upper() == plot.EPISTEMIC
     assert to_hex(named["an observation"].get_facecolor()[0]).upper() == plot.ALEATORIC
     assert not plot.line_with_bands(plt.subplots()[1], X, X).collections
-
-
-def test_intervals_tells_hits_from_misses():
-    ends = np.array([[0.0, 1], [2, 3], [0.5, 0.7], [-1, 2], [1, 4]])
-    ax = plot.intervals(plt.subplots()[1], ends, 1.0)
-    bars = [c for c in ax.collections if isinstance(c, LineCollection)]
-    assert [c.get_label() for c in bars] == ["contains the truth (3)", "misses it (2)"]
-    for bar, rows, colour in zip(bars, ([0, 3, 4], [1, 2]), (plot.HIT, plot.MISS), strict=True):
-        drawn = np.array([path.vertices for path in bar.get_paths()])
-        assert_allclose(drawn[:, :, 0], ends[rows])
-        assert_allclose(drawn[:, 0, 1], rows)
-        assert to_hex(bar.get_colors()[0]).upper() == colour
-    assert_allclose(ax.lines[0].get_xdata(), 1.0)
-    everything_hits = plot.intervals(plt.subplots()[1], ends, 0.6)  # no miss but one: still drawn
-    assert len(everything_hits.collections) == 2
 
 
 def test_points_truth_and_curve_keep_their_data():
@@ -242,18 +222,3 @@ def test_legends_hide_no_data(right):
         assert not any(legend.overlaps(bar) for bar in bars if bar.height > 1)
     low, high = axes[1].transData.inverted().transform(legend)[:, 1]
     assert not low <= right / 50 <= high
-
-
-def test_a_risk_coverage_curve_ends_at_full_coverage():
-    _, ax = plt.subplots()
-    plot.risk_coverage(ax, risk_coverage(X, [0, 0, 1, 1, 0]), "by confidence")
-    x, y = ax.lines[0].get_data()
-    assert_allclose(x, [0.2, 0.4, 0.6, 0.8, 1])
-    assert_allclose(y, [0, 1 / 2, 2 / 3, 1 / 2, 2 / 5])
-    assert ax.lines[0].get_label() == "by confidence"
-
-
-def test_detection_goes_from_nothing_flagged_to_all():
-    _, ax = plt.subplots()
-    plot.detection(ax, detection([0, 1], [1, 2]), "a score")
-    assert_allclose(ax.lines[0].get_xydata(), [[0, 0], [0, 0.5], [0.5, 1], [1, 1]])

@@ -485,8 +485,8 @@ def test_mean_field_of_a_linear_model_has_the_mean_and_the_diagonal_precisions()
     sd = exact.covariance.diagonal().sqrt()
     # Adam's last steps are 1e-2 sd and less; draws ± make the gradient of the mean exact.
     assert_allclose(found.mean, exact.mean.expand(2, 4), atol=0.02 * sd.min())
-    assert_allclose(found.sd, (precision**-0.5).expand(2, 4), rtol=0.03)
-    assert (found.sd < 0.8 * sd).any()  # narrower than the margins of the posterior
+    assert_allclose(found.stddev, (precision**-0.5).expand(2, 4), rtol=0.03)
+    assert (found.stddev < 0.8 * sd).any()  # narrower than the margins of the posterior
 
 
 def test_mean_field_fits_each_network_to_its_own_data():
@@ -494,7 +494,8 @@ def test_mean_field_fits_each_network_to_its_own_data():
     start = find_map_estimates(SMALL, x, y, SMALL.draw_prior(1))
     both = np.stack([x, -x]), np.stack([y, y])
     several = fit_mean_field(SMALL, *both, start.repeat(2, 1), steps=200, draws=5)
-    curves = several.sample(2000, seed=3)
+    torch.manual_seed(3)
+    curves = several.sample((2000,))
     values = SMALL.outputs(curves.flatten(0, 1), x).numpy().reshape(2000, 2, -1).mean(axis=0)
     assert abs(values[0] - y).mean() < 0.25
     assert abs(values[1] - y).mean() > 0.4  # learned from mirrored inputs
@@ -517,7 +518,7 @@ def test_mean_field_raises_the_evidence_lower_bound():
     design = np.c_[x, np.ones(20)] * LINEAR.scale.numpy()
     covariance = design @ design.T + NOISE**2 * np.eye(20)
     evidence = stats.multivariate_normal.logpdf(y, np.zeros(20), covariance)
-    best = bound(found.mean, found.sd)
+    best = bound(found.mean, found.stddev)
     assert bound(torch.zeros(1, 4), torch.full((1, 4), 0.05)) < best - 10
     assert evidence - 3 < best < evidence + 0.1
 

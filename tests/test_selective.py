@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import auc, roc_auc_score
 from strategies import EXTREMES, GARBAGE, finite_or_named
 
-from mcunc.selective import RULES, accuracy_versus_uncertainty, risk_coverage
+from mcunc.selective import RULES, risk_coverage
 
 CONFIDENCE, ERRORS = [0.9, 0.8, 0.7, 0.6, 0.8], [0, 0, 1, 1, 0]
 
@@ -161,30 +161,6 @@ def test_old_names_still_work(old, new):
 # Accuracy against uncertainty -----------------------------------------------------------------
 
 
-def test_accuracy_against_uncertainty_counts_by_hand():
-    result = accuracy_versus_uncertainty([0.1, 0.2, 0.2, 0.9], [1, 0, 1, 0])
-    assert_array_equal(result.threshold, [0.1, 0.2, 0.9])
-    assert_array_equal(result.right_certain, [1, 2, 2])
-    assert_array_equal(result.right_uncertain, [1, 0, 0])
-    assert_array_equal(result.wrong_certain, [0, 1, 2])
-    assert_array_equal(result.wrong_uncertain, [2, 1, 0])
-    assert_allclose(result.agreement, [3 / 4, 3 / 4, 1 / 2])
-
-
-@given(answers(), st.lists(st.sampled_from([-1.0, 0.0, 0.3, 0.5, 2.0]), min_size=1))
-def test_accuracy_against_uncertainty_counts_every_case_once(pair, thresholds):
-    uncertainty, right = pair[0], pair[1] == 0
-    result = accuracy_versus_uncertainty(uncertainty, right, thresholds)
-    assert_array_equal(result.threshold, thresholds)  # in the order in which they were given
-    for i, threshold in enumerate(result.threshold):
-        certain = uncertainty <= threshold
-        assert result.right_certain[i] == (right & certain).sum()
-        assert result.right_uncertain[i] == (right & ~certain).sum()
-        assert result.wrong_certain[i] == (~right & certain).sum()
-        assert result.wrong_uncertain[i] == (~right & ~certain).sum()
-        assert result.agreement[i] == pytest.approx((right == certain).mean())
-
-
 @given(st.lists(st.sampled_from([-0.0, 0.0, 5e-324, 0.5, np.nextafter(0.5, 1), 1.0, np.inf])))
 def test_errors_and_their_halves_give_the_same_curve(confidence):
     """Zeros and ones are sorted together with the confidences, other losses are not."""
@@ -210,10 +186,6 @@ def test_errors_and_their_halves_give_the_same_curve(confidence):
         (lambda: risk_coverage([0.5], [1]).risk_at(0), "coverage: must be above 0"),
         (lambda: risk_coverage([0.5], [1]).risk_at(1.1), "coverage: must be above 0"),
         (lambda: risk_coverage([0.5], [np.inf]), "loss: contains NaN or infinity"),
-        (lambda: accuracy_versus_uncertainty([np.nan], [1]), "uncertainty: contains NaN"),
-        (lambda: accuracy_versus_uncertainty([0.5], [1], [np.nan]), "thresholds: contains NaN"),
-        (lambda: accuracy_versus_uncertainty([0.5], [2]), "right: labels must be 0 or 1"),
-        (lambda: accuracy_versus_uncertainty([0.5], [1], []), "thresholds: is empty"),
     ],
 )
 def test_bad_input_is_named(call, message):
@@ -223,12 +195,7 @@ def test_bad_input_is_named(call, message):
 
 @given(GARBAGE, GARBAGE)
 def test_anything_at_all_is_finite_or_a_named_error(one, other):
-    values = [
-        finite_or_named(lambda: risk_coverage(one, other).aurc(), ["confidence", "loss"]),
-        finite_or_named(
-            lambda: accuracy_versus_uncertainty(one, other).agreement, ["uncertainty", "right"]
-        ),
-    ]
+    values = [finite_or_named(lambda: risk_coverage(one, other).aurc(), ["confidence", "loss"])]
     assert all(value is None or np.isfinite(value).all() for value in values)
 
 
@@ -247,8 +214,6 @@ def test_infinite_confidences_rank_beyond_all_others(confidence):
     curve, finite = (risk_coverage(c, loss) for c in (confidence, np.clip(confidence, -9, 9)))
     assert_array_equal(curve.risk, finite.risk)
     assert_array_equal(np.clip(curve.confidence, -9, 9), finite.confidence)
-    parts = [accuracy_versus_uncertainty(c, loss) for c in (confidence, np.clip(confidence, -9, 9))]
-    assert_array_equal(parts[0].agreement, parts[1].agreement)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint8])

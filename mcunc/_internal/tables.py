@@ -1,14 +1,5 @@
-"""Logits, labels and groups from files: .npz archives, and tables of text."""
+"""Logits, labels and groups from files: .npz archives, and tables of text.
 
-import csv
-import io
-import re
-from fnmatch import fnmatchcase
-from pathlib import Path
-
-import numpy as np
-
-RULES = """\
 An .npz file holds the arrays logits (N, K) and labels (N,), and optionally groups (N,).
 
 A .csv or .tsv file is a table in UTF-8.  Its first row has the names of the columns; commas,
@@ -23,7 +14,18 @@ semicolons or tabs separate the cells; numbers have a decimal point.
 * A label is the name of its column of logits, without "logit_": 0 or cat.  Where columns called
   logit_cat, or named by --logits, have no numbers, it may be their position, counted from 0.
 * --label, --logits ("score_*" for all that begin so) and --groups (an id for the cases that belong
-  together) name columns or arrays that are called otherwise."""
+  together) name columns or arrays that are called otherwise.
+"""
+
+import csv
+import io
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+RULES = __doc__.partition("\n\n")[2].rstrip()  # also the help of the command line
 
 _LABELS = ("label", "labels", "target", "y", "y_true", "true_label", "class")
 _CURE = "leave it out (pandas: index=False), or name the columns of logits with --logits"

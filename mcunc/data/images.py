@@ -11,10 +11,9 @@ from tqdm import tqdm
 
 from mcunc.data.download import read_files
 
-__all__ = ["black_bars", "read_cifar", "read_folders", "read_picture", "to_square"]
+__all__ = ["read_cifar", "read_folders", "read_picture", "to_square"]
 
 _LARGEST_PICTURE = 120_000_000  # pixels decoded; a small file can claim to hold far more
-_DARKEST = 12  # largest value in a black bar; JPEG artefacts at its inner edge are below it
 _BATCHES = {*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "train", "test"}
 
 
@@ -225,35 +224,3 @@ class _PlainUnpickler(pickle.Unpickler):
         if module.startswith("numpy") and name in ("_reconstruct", "ndarray", "dtype"):
             return _Array
         raise pickle.UnpicklingError(f"asks for {module}.{name}, which is not read")
-
-
-def black_bars(images):
-    """Find black bars along the sides of pictures, such as crops that extend beyond a photograph.
-
-    A bar consists of consecutive rows or columns, from a side inwards, in which no channel of any
-    pixel exceeds 12 of 255.
-
-    Parameters
-    ----------
-    images : (N, 3, H, W) uint8 array
-
-    Returns
-    -------
-    (N, H, W) bool array, True for pixels in a bar
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from mcunc.data.images import black_bars
-    >>> image = np.full((1, 3, 4, 5), 200, np.uint8)
-    >>> image[..., 0] = 0
-    >>> black_bars(image)[0, 0].tolist()
-    [True, False, False, False, False]
-    """
-    dark = (np.asarray(images) <= _DARKEST).all(axis=1)
-
-    def from_sides(lines):
-        ahead = np.logical_and.accumulate(lines, axis=1)
-        return ahead | np.logical_and.accumulate(lines[:, ::-1], axis=1)[:, ::-1]
-
-    return from_sides(dark.all(axis=2))[:, :, None] | from_sides(dark.all(axis=1))[:, None, :]

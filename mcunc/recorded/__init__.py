@@ -169,7 +169,7 @@ def published(name):
     --------
     >>> from mcunc import recorded
     >>> list(recorded.published("uci"))
-    ['paper', 'pbp', 'rerun', 'short']
+    ['paper', 'pbp', 'rerun', 'short', 'fixed']
     """
     folder = FOLDER / "published"
     check_choice("name", name, sorted(path.stem for path in folder.glob("*.json")))

@@ -148,15 +148,13 @@ def _refits(task, *, resampled=False, restarted=True, anchored=False, noisy=Fals
     """Modes of several networks for each set of data."""
     rng = np.random.default_rng(derive_seed(task.seed, "refits"))
     x, y, start = task.repeated(SIZES.members)
-    weights, anchors = 1.0, 0.0
+    weights = 1.0
     if not restarted:  # the first of each set
         start = start[:: SIZES.members].repeat_interleave(SIZES.members, dim=0)
     if resampled:
         weights = rng.multinomial(CASES, np.full(CASES, 1 / CASES), len(x))
-    if anchored:
-        anchors = start
-    if noisy:
-        y = y + NOISE * rng.normal(size=y.shape)
+    y = y + noisy * NOISE * rng.normal(size=y.shape)
+    anchors = start if anchored else 0.0
     z = posterior.find_map_estimates(
         task.model, x, y, start, weights=weights, anchors=anchors, iterations=SIZES.iterations
     )
@@ -172,24 +170,26 @@ def _ensemble(task, scale=1.0):
 
 def _mean_field(task):
     """From a mode, so that it has not to find one."""
-    x, y, start = task.repeated(1)
-    modes = posterior.find_map_estimates(task.model, x, y, start, iterations=SIZES.iterations)
-    found = posterior.fit_mean_field(
-        task.model, x, y, modes, steps=SIZES.steps, seed=derive_seed(task.seed, "mean field")
-    )
-    drawn = found.sample(SIZES.members, derive_seed(task.seed, "mean field draws"))
-    return judged(task.curves(drawn), SIZES.iterations + 20 * SIZES.steps, SIZES.members)
+    seed, draws = derive_seed(task.seed, "mean field"), (SIZES.members,)
+    x, y, modes = task.x, task.y, _modes(task)
+    normal = posterior.fit_mean_field(task.model, x, y, modes, steps=SIZES.steps, seed=seed)
+    torch.manual_seed(seed)
+    passes = SIZES.iterations + 20 * SIZES.steps
+    return judged(task.curves(normal.sample(draws)), passes, SIZES.members)
+
+
+def _modes(task):
+    return posterior.find_map_estimates(task.model, *task.repeated(1), iterations=SIZES.iterations)
 
 
 def _laplace(task, last_layer=False):
-    iterations = SIZES.iterations
-    modes = posterior.find_map_estimates(task.model, *task.repeated(1), iterations=iterations)
+    modes = _modes(task)
 
     def draw(i):
         fit = posterior.fit_laplace(task.model, task.x[i], modes[i], last_layer)
         return fit.sample(task.grid, SIZES.members, derive_seed(task.seed, "laplace", i))
 
-    return task.one_by_one(draw, iterations + 1)
+    return task.one_by_one(draw, SIZES.iterations + 1)
 
 
 def _dropout(task):
@@ -224,9 +224,8 @@ METHODS = {
     "anchored": partial(_refits, anchored=True),
     "mean_field": _mean_field,
     "ensemble": _ensemble,
-    "ensemble_2": partial(_ensemble, scale=2.0),
-    "ensemble_0.5": partial(_ensemble, scale=0.5),
-    "ensemble_0.29": partial(_ensemble, scale=0.29),  # about torch's own initial weights
+    # Torch's own initial weights are about 0.29 times the prior's.
+    **{f"ensemble_{scale:g}": partial(_ensemble, scale=scale) for scale in (2, 0.5, 0.29)},
     "modes": _refits,
     "bootstrap": partial(_refits, resampled=True, restarted=False),
     "both": partial(_refits, resampled=True),

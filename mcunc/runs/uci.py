@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from tqdm import trange
 
-from mcunc import data
+from mcunc import data, recorded
 from mcunc._internal import checkpoint
 from mcunc._internal.seeds import derive_seed
 from mcunc.networks import DropoutMLP
@@ -45,18 +45,6 @@ PROTOCOLS = {
     "paper": Protocol(400, 32, (0.005, 0.05)),
     "short": Protocol(400, 128, (0.005, 0.01, 0.05, 0.1)),
     "rerun": Protocol(4_000, 128, (0.005, 0.01, 0.05, 0.1)),
-}
-
-
-# As in <table>/net/net/net.py of https://github.com/yaringal/DropoutUncertaintyExps at commits
-# 928e719 (concrete), 8454256 (energy) and 3e9e154, precisions "obtained from BO".
-FIXED = {  # probability to drop, precision, length scale of the prior
-    "concrete": (0.01, 0.0557319157756, 0.01),
-    "energy": (0.05, 0.427114830213, 0.01),
-    "kin8nm": (0.05, 192.482910156, 0.01),
-    "power-plant": (0.005, 0.0871109017617, 0.01),
-    "wine-quality-red": (0.05, 2.95833720839, 0.01),
-    "yacht": (0.01, 0.541869562034, 0.1),
 }
 
 
@@ -216,7 +204,7 @@ def run_uci(seed, path, name="yacht", protocol="paper"):
         epochs in steps of 128 and four probabilities; or 4,000 of these.
     """
     dataset, how = data.uci(name), PROTOCOLS[protocol]
-    fixed = FIXED[name] if protocol == "original" else None
+    fixed = recorded.published("uci")["fixed"]["sets"][name] if protocol == "original" else None
     length_scale = fixed[2] if fixed else LENGTH_SCALE
     study = Study(dataset, how, seed, length_scale, path, [])
     arrays, details = study.fixed(*fixed[:2]) if fixed else study.chosen()
